@@ -1,0 +1,58 @@
+# `make` alone lists the targets. Everything runs in $(VENV), which is made on first use and remade from setup.cfg.
+PYTHON ?= python3
+VENV   ?= .venv
+# Installed first and on its own: a CPU build that pip already knows of (index, wheel directory) is then used as it is.
+TORCH  ?= torch==2.13.0
+ARGS   ?=
+ACCELERATE_CONFIG ?= recipes/accelerate/cpu.yaml
+# nproc honours OMP_NUM_THREADS and CPU affinity. Given on the command line, it keeps `accelerate launch` from warning.
+THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || echo 1)
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Tests neither see the user's token and caches (HF_HOME and all that would override it) nor reach for the network.
+TEST_ENV = env -u HF_TOKEN -u HUGGING_FACE_HUB_TOKEN -u HF_TOKEN_PATH -u HF_HUB_CACHE -u HF_DATASETS_CACHE \
+	-u HF_MODULES_CACHE -u HF_EVALUATE_CACHE -u HF_ENDPOINT \
+	HF_HOME=$(abspath $(VENV))/hf_home HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_IMPLICIT_TOKEN=1 \
+	HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help addition test test-slow lint types clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+addition: $(STAMP)  ## Train on addition (recipes/addition.py); ARGS="..." is passed on
+	$(BIN)/accelerate launch --quiet --config_file $(ACCELERATE_CONFIG) --num_cpu_threads_per_process $(THREADS) \
+		recipes/addition.py $(ARGS)
+
+test: $(STAMP)  ## Run the tests, offline (ARGS="-k name" to choose)
+	@$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(STAMP)  ## Run the tests marked slow, offline
+	@$(TEST_ENV) $(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(STAMP)  ## Check style and formatting (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## Check types (mypy)
+	$(BIN)/mypy
+
+clean:  ## Remove build outputs and caches, but neither the environment nor runs/
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
+	find hf_radial model_cards recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): setup.cfg setup.py pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; try make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: hf_radial needs Python 3.10 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1)" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/pip || { \
+		new=$$(test -e $(VENV) || echo yes); \
+		$(PYTHON) -m venv $(VENV) || { test -z "$$new" || rm -rf $(VENV); exit 1; }; \
+	}
+	$(BIN)/python -m pip install "$(TORCH)"
+	$(BIN)/python -m pip install -e ".[test]"
+	@touch $@

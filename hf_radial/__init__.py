@@ -1,0 +1,47 @@
+"""hf_radial: the hypersphere penalty of arXiv 2606.32000 for any `transformers` model, and what it takes to judge it.
+
+Importing this package imports none of its parts: each name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "RadialTrainer": "trainer",
+    "RadialMixin": "trainer",
+    "RadialArguments": "training_args",
+    "RadialCallback": "callbacks.penalty",
+    "RadialPenalty": "regularizer",
+    "find_sites": "sites",
+    "radial_penalty": "functional",
+    "radius": "functional",
+    "decompose": "functional",
+    "split_gradient": "functional",
+}
+__all__ = [*_HOME]
+
+if TYPE_CHECKING:
+    from hf_radial.callbacks.penalty import RadialCallback as RadialCallback
+    from hf_radial.functional import decompose as decompose
+    from hf_radial.functional import radial_penalty as radial_penalty
+    from hf_radial.functional import radius as radius
+    from hf_radial.functional import split_gradient as split_gradient
+    from hf_radial.regularizer import RadialPenalty as RadialPenalty
+    from hf_radial.sites import find_sites as find_sites
+    from hf_radial.trainer import RadialMixin as RadialMixin
+    from hf_radial.trainer import RadialTrainer as RadialTrainer
+    from hf_radial.training_args import RadialArguments as RadialArguments
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

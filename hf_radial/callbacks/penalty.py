@@ -1,0 +1,79 @@
+"""`RadialCallback`: the penalty in a `Trainer` that is not ours.
+
+    SFTTrainer(..., callbacks=[RadialCallback(radial_lambda=0.01)])
+
+A callback is told when things happen, but it can neither see the micro-batches of a step before they are used, nor change the
+loss of a model that returns none (label smoothing, custom losses), nor write into logs before they are reported. All of that
+the exact penalty needs. So the callback does one thing: it makes the trainer that runs it a radial one, by putting
+`RadialMixin` in front of its class, as `RadialTrainer` has it. Both doors then run the same code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_radial.trainer import RadialMixin
+from hf_radial.training_args import RadialConfig
+
+
+class RadialCallback(TrainerCallback):
+    """Adds the hypersphere penalty to the `Trainer` (plain, `Seq2SeqTrainer`, trl's, ...) that it is given to.
+
+    Options, logs and errors are those of `RadialTrainer`. Give it with `callbacks=[...]`, or with `add_callback` before
+    `train()`. It serves one trainer; without the penalty, remove it with `remove_callback` before `train()`.
+
+    Raises:
+        ValueError: an option is out of range; or, in the trainer, the trainer has the penalty already.
+    """
+
+    def __init__(
+        self,
+        radial_lambda: float,
+        radial_radius: float | str = "sqrt_d",
+        radial_side: str = "both",
+        radial_warmup_steps: int = 0,
+        radial_sites: Sequence[str] | None = None,
+    ) -> None:
+        self.config = RadialConfig(radial_lambda, radial_radius, radial_side, radial_warmup_steps, radial_sites)
+        self.trainer: Trainer | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        trainer = _calling_trainer()
+        if isinstance(trainer, RadialMixin):
+            raise ValueError(
+                f"{type(trainer).__name__} has the penalty already: use either RadialTrainer or one RadialCallback, not both"
+            )
+        if self.config.radial_radius == "initial" and state.global_step > 0:
+            raise ValueError(
+                "radial_radius='initial' cannot be resumed through RadialCallback: the radii that the run started from are "
+                "unknown here; use RadialTrainer, or give the radius as a number"
+            )
+        plain = type(trainer)
+        trainer.__class__ = type(f"Radial{plain.__name__}", (RadialMixin, plain), {"__module__": __name__})
+        self.trainer, self._plain = trainer, plain
+        try:
+            trainer.init_radial(self.config)
+            trainer.begin_radial(None)
+        except BaseException:
+            trainer.__class__ = plain
+            raise
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer is not None:
+            self.trainer.end_radial()
+            self.trainer.__class__, self.trainer = self._plain, None
+
+
+def _calling_trainer() -> Trainer:
+    """The `Trainer` whose method is running. Callbacks are handed its parts, but not the trainer itself."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Trainer):
+            return caller
+        frame = frame.f_back  # type: ignore[assignment]
+    raise RuntimeError("RadialCallback must be called by a transformers.Trainer")

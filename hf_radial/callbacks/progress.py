@@ -1,0 +1,71 @@
+"""Two callbacks for runs that are watched by one number: show it in the progress bar, and stop when it is reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+
+class MetricProgress(ProgressCallback):
+    """A progress bar that always shows the newest value of the given evaluation metrics.
+
+    Args:
+        metrics: label -> metric name as `Trainer` reports it, for example `{"held-out": "eval_validation_exact_match"}`.
+        title: text in front of the bar.
+    """
+
+    def __init__(self, metrics: dict[str, str], title: str = "") -> None:
+        super().__init__()
+        self.metrics, self.title = metrics, title
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description(self.title)
+            for logs in state.log_history:  # a resumed run shows what it had
+                self._show(logs)
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_evaluate(args, state, control, **kwargs)
+        self._show(kwargs.get("metrics") or {})
+
+    def on_prediction_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """No second bar: evaluations are short, and it would hide the first one."""
+
+    def _show(self, values: dict[str, Any]) -> None:
+        if self.training_bar is None:
+            return
+        shown = {label: f"{values[name]:.1%}" for label, name in self.metrics.items() if name in values}
+        if shown:
+            self._shown = {**getattr(self, "_shown", {}), **shown}
+            self.training_bar.set_postfix(self._shown)
+
+
+class StopWhenSolved(TrainerCallback):
+    """Stop training once a metric has stayed at or above a threshold.
+
+    It keeps no state of its own but reads the trainer's log, so that a resumed run stops where an unbroken one does.
+
+    Args:
+        metric: its name as `Trainer` reports it, for example `"eval_validation_exact_match"`.
+        threshold: the value that counts as solved.
+        evaluations: how many evaluations in a row must reach it.
+
+    Raises:
+        ValueError: `evaluations` is smaller than 1.
+    """
+
+    def __init__(self, metric: str, threshold: float, evaluations: int = 3) -> None:
+        if evaluations < 1:
+            raise ValueError(f"evaluations={evaluations} must be at least 1")
+        self.metric, self.threshold, self.evaluations = metric, threshold, evaluations
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        last = [logs[self.metric] for logs in state.log_history if self.metric in logs][-self.evaluations :]
+        if len(last) == self.evaluations and min(last) >= self.threshold:
+            control.should_training_stop = True
+        return control

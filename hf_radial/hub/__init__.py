@@ -1,0 +1,1 @@
+"""Model cards and what else goes to the Hub."""

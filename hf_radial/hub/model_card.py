@@ -1,0 +1,164 @@
+"""The model card of a run, made from the run's record and log alone; no number in it is typed by hand."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hf_radial.run_record import describe_run
+
+if TYPE_CHECKING:
+    from hf_radial.trainer import RadialTrainer
+
+TEMPLATE = "run_card.md"
+CURVES = "curves.png"
+TRAINING_FIELDS = (
+    "max_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "max_grad_norm",
+    "seed",
+)
+GENERIC_USAGE = """from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{model_id}")"""
+
+
+def write_model_card(
+    trainer: RadialTrainer,
+    language: str | None = None,
+    license: str | None = None,
+    tags: str | list[str] | None = None,
+    model_name: str | None = None,
+    finetuned_from: str | None = None,
+    tasks: str | list[str] | None = None,
+    dataset_tags: str | list[str] | None = None,
+    dataset: str | list[str] | None = None,
+    dataset_args: str | list[str] | None = None,
+) -> Path:
+    """Write `README.md` into the trainer's output directory; the arguments are `Trainer.create_model_card`'s.
+
+    A trainer's `run_facts` (a dict) tells the card what the trainer cannot know. It reads from it `title`, `usage` (a code snippet
+    in which `{model_id}` stands for the model), `results` (a dict with `exact_match` and `problems` under `test`, and the numbers
+    of `hf_radial.grokking.summarise`) and `limits`; whatever else is in it is listed under "Task and data".
+    """
+    record, log = describe_run(trainer), trainer.state.log_history
+    folder = Path(trainer.args.output_dir)
+    facts = dict(record["facts"])
+    results = facts.pop("results", {})
+    title = facts.pop("title", model_name or folder.name)
+    usage = facts.pop("usage", GENERIC_USAGE)
+    limits = facts.pop("limits", "Trained for research on delayed generalisation; nothing beyond the task above was tested.")
+    model_id = trainer.hub_model_id if trainer.args.push_to_hub else str(folder)
+    radial = record["radial"]
+    data = ModelCardData(
+        language=language,
+        license=license or "apache-2.0",
+        library_name="transformers",
+        tags=_listed(tags) + ["hf_radial", "grokking", "arxiv:2606.32000"],
+        base_model=finetuned_from,
+        datasets=_listed(dataset_tags or dataset) or None,
+        model_name=title,
+        eval_results=_eval_results(results, facts, tasks),
+    )
+    card = ModelCard.from_template(
+        data,
+        template_str=files("hf_radial.model_cards").joinpath(TEMPLATE).read_text(encoding="utf-8"),
+        title=title,
+        model_class=record["model"]["class"],
+        parameters=record["model"]["parameters"],
+        arm=facts.get("arm", radial["variant"]),
+        penalty_sentence=_penalty_sentence(radial),
+        results=_results(results, log),
+        curves=CURVES if (folder / CURVES).is_file() else None,
+        usage=usage.replace("{model_id}", str(model_id)),
+        facts=_bullets(facts) or "Not recorded; set `trainer.run_facts` before training.",
+        variant=radial["variant"],
+        radial_lambda=radial["radial_lambda"],
+        warmup=radial["radial_warmup_steps"],
+        sites="\n".join(_site_row(site, log) for site in radial["sites"]),
+        training=_bullets(
+            {
+                **{name: record["training_args"].get(name) for name in TRAINING_FIELDS},
+                "processes": record["processes"],
+                "optimizer steps done": trainer.state.global_step,
+            }
+        ),
+        versions=_bullets({**record["environment"]["versions"], "machine": record["environment"]["machine"]["device"]}),
+        limits=limits,
+    )
+    path = folder / "README.md"
+    card.save(path)
+    return path
+
+
+def _penalty_sentence(radial: dict[str, Any]) -> str:
+    if radial["variant"] == "none":
+        return "no penalty; the radii below were only measured."
+    kind = (
+        "the hypersphere penalty as in arXiv 2606.32000"
+        if radial["variant"] == "paper"
+        else (f"a variant of the hypersphere penalty of arXiv 2606.32000 ({radial['variant']})")
+    )
+    return f"{kind}, with `radial_lambda = {radial['radial_lambda']}`."
+
+
+def _results(results: dict[str, Any], log: list[dict[str, Any]]) -> str:
+    if not results:
+        last = next((logs for logs in reversed(log) if any(name.startswith("eval_") for name in logs)), {})
+        return _bullets({name: value for name, value in last.items() if name.startswith("eval_")}) or "No evaluation was run."
+    lines = {}
+    if test := results.get("test"):
+        lines["exact match, greedy generation by the saved model"] = (
+            f"{test['exact_match']:.2%} of {test['problems']:,} held-out problems"
+        )
+    lines["training exact match reached 99 %"] = _step(results.get("fit_step"), results)
+    if results.get("held_out_at_fit") is not None:
+        lines["held-out exact match at that moment"] = f"{results['held_out_at_fit']:.1%}"
+    lines["held-out exact match stays above 90 % from"] = _step(results.get("onset_90"), results)
+    lines["held-out exact match stays above 99 % from"] = _step(results.get("onset_99"), results)
+    return _bullets(lines)
+
+
+def _step(step: int | None, results: dict[str, Any]) -> str:
+    return f"not by step {results.get('last_step')}, when the run ended" if step is None else f"step {step:,}"
+
+
+def _site_row(site: dict[str, Any], log: list[dict[str, Any]]) -> str:
+    radii = [logs[f"radius/{site['name']}"] for logs in log if f"radius/{site['name']}" in logs]
+    ends = (f"{radii[0]:.2f}", f"{radii[-1]:.2f}") if radii else ("", "")
+    target = "" if site["target"] is None else f"{site['target']:.2f}"
+    return f"| `{site['name']}` | {site['width']} | {target} | {ends[0]} | {ends[1]} |"
+
+
+def _eval_results(results: dict[str, Any], facts: dict[str, Any], tasks: str | list[str] | None) -> list[EvalResult] | None:
+    if "test" not in results:
+        return None
+    return [
+        EvalResult(
+            task_type=(_listed(tasks) or ["text-generation"])[0],
+            dataset_type="hf_radial/addition",
+            dataset_name=str(facts.get("task", "task")),
+            dataset_split="test",
+            metric_type="exact_match",
+            metric_value=round(results["test"]["exact_match"], 5),
+        )
+    ]
+
+
+def _bullets(values: dict[str, Any]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in values.items() if value is not None)
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])

@@ -1,0 +1,91 @@
+"""A recipe's command line: a preset (a YAML file) first, options on the command line on top of it; and the folder of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate.utils import broadcast_object_list
+from transformers import HfArgumentParser
+
+from hf_radial.run_record import RUN_FILE
+
+
+def parse_options(
+    dataclass_types: Sequence[type], argv: Sequence[str], presets: Path, default: str, description: str = ""
+) -> tuple[Any, ...]:
+    """Parse `[FILE.yaml] [--preset NAME] [--option value ...]` into dataclasses.
+
+    Args:
+        dataclass_types: as for `HfArgumentParser`; one of them has a field `preset`.
+        argv: the command line without the program's name.
+        presets: the folder of the presets, one YAML file each.
+        default: the preset that is taken if none is named.
+        description: for `--help`.
+
+    Raises:
+        ValueError: the preset or file does not exist, or has an option that no dataclass has.
+    """
+    argv = list(argv)
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        file = Path(argv.pop(0))
+        if not file.is_file():
+            raise ValueError(f"the configuration file {str(file)!r} does not exist")
+    else:
+        file = _preset_file(argv, presets, default)
+    # No abbreviations: `--preset` must not also be understood from `--pre`, which was not looked for above.
+    parser = HfArgumentParser(dataclass_types, description=description, allow_abbrev=False)
+    values = yaml.safe_load(file.read_text()) or {}
+    known = {action.dest for action in parser._actions} - {"help"}
+    for name in values:
+        if name not in known:
+            near = get_close_matches(str(name), known, 1)
+            raise ValueError(f"{file}: unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    parser.set_defaults(**values, preset=file.stem)
+    return parser.parse_args_into_dataclasses(args=argv)
+
+
+def _preset_file(argv: Sequence[str], presets: Path, default: str) -> Path:
+    name = default
+    for i, word in enumerate(argv):
+        if word == "--preset" and i + 1 < len(argv):
+            name = argv[i + 1]
+        elif word.startswith("--preset="):
+            name = word.split("=", 1)[1]
+    file = presets / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(f.stem for f in presets.glob("*.yaml")))
+        raise ValueError(f"preset={name!r} is unknown; there are {known}")
+    return file
+
+
+def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
+    """The folder of a run, the same in every process.
+
+    Args:
+        output_dir: what the user asked for; empty for a new folder named after `default`, with a number if it is taken.
+        resume: whether an earlier run in that folder is to go on.
+        default: the first choice for a new folder.
+
+    Raises:
+        ValueError: `output_dir` holds another run and `resume` is false, or nothing is said about which run to resume.
+    """
+    if output_dir:
+        folder = Path(output_dir)
+        if not resume and (any(folder.glob(RUN_FILE)) or any(folder.glob(f"*/{RUN_FILE}"))):
+            raise ValueError(
+                f"output_dir={str(folder)!r} holds another run: give another --output_dir, continue that run with "
+                "--resume_from_checkpoint true, or delete it"
+            )
+        return folder
+    if resume:
+        raise ValueError("resume_from_checkpoint needs --output_dir, the folder of the run that is to go on")
+    number = 1
+    while Path(default if number == 1 else f"{default}-{number}").exists():
+        number += 1
+    # The processes look at different moments: what the first one saw holds for all.
+    chosen = [default if number == 1 else f"{default}-{number}"]
+    return Path(broadcast_object_list(chosen)[0])

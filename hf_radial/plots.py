@@ -1,0 +1,85 @@
+"""Figures of runs, from their `log_history`: accuracy, loss, and the radius that the paper never shows.
+
+Needs matplotlib (`pip install hf_radial[plots]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, curve, fit_step, onset_step
+
+# Okabe and Ito's colours, told apart by readers with any common colour blindness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+Log = Sequence[dict[str, Any]]
+
+
+def plot_runs(runs: Mapping[str, Log], path: str | Path, title: str = "") -> Path:
+    """Draw runs over each other: exact match and loss above, one panel with every site's radius per run below.
+
+    Args:
+        runs: label -> `log_history`.
+        path: where to write; the ending says the format (`.png`, `.svg`).
+        title: the figure's title.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no run is given.
+    """
+    if not runs:
+        raise ValueError("runs is empty; give at least one label and log_history")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'hf_radial[plots]'") from error
+
+    columns = max(2, len(runs))
+    figure = Figure(figsize=(5.2 * columns, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, columns)
+    accuracy, loss = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    for (label, log), colour in zip(runs.items(), _cycle(COLOURS), strict=False):
+        _draw_accuracy(accuracy, label, log, colour)
+        loss.plot(*curve(log, "task_loss"), color=colour, label=f"{label}: task loss")
+        if any(logs.get("radial_lambda", 0) > 0 for logs in log):
+            loss.plot(*curve(log, "loss"), color=colour, ls=":", label=f"{label}: minimised (with penalty)")
+    accuracy.set(xlabel="optimizer step", ylabel="exact match", ylim=(-0.02, 1.02), title="solid: held out, dashed: training")
+    accuracy.legend()
+    loss.set(xlabel="optimizer step", ylabel="training loss (nats per token)", yscale="log", title="training loss")
+    loss.legend()
+    first = None
+    for i, (label, log) in enumerate(runs.items()):
+        first = panel = figure.add_subplot(grid[1, i], sharey=first)
+        _draw_radii(panel, log)
+        panel.set(xlabel="optimizer step", ylabel="mean radius ||h||", title=f"radius per site: {label}")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    return Path(path)
+
+
+def _draw_accuracy(axes: Any, label: str, log: Log, colour: str) -> None:
+    axes.plot(*curve(log, HELD_OUT_METRIC), color=colour, label=label)
+    axes.plot(*curve(log, TRAIN_METRIC), color=colour, ls="--", lw=1)
+    for step, style in ((fit_step(log), "--"), (onset_step(log, threshold=0.99), "-")):
+        if step is not None:
+            axes.axvline(step, color=colour, ls=style, lw=0.6, alpha=0.6)
+
+
+def _draw_radii(axes: Any, log: Log) -> None:
+    sites = [name.removeprefix("radius/") for logs in log for name in logs if name.startswith("radius/")]
+    for site, colour in zip(dict.fromkeys(sites), _cycle(COLOURS), strict=False):
+        axes.plot(*curve(log, f"radius/{site}"), color=colour, label=site.removeprefix("transformer."))
+    targets = {logs[name] for logs in log for name in logs if name.startswith("radius_target/")}
+    for i, target in enumerate(sorted(targets)):
+        axes.axhline(target, color="0.3", ls=":", lw=1, label="target" if i == 0 else None)
+    if sites:
+        axes.legend(fontsize="small")
+
+
+def _cycle(values: Sequence[str]) -> Any:
+    while True:
+        yield from values

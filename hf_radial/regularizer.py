@@ -1,0 +1,367 @@
+"""`RadialPenalty`: the hypersphere penalty on a model, for any training loop.
+
+It hooks the model's sites, collects their penalties while the model's own `forward` runs, and hands them out once. It knows
+nothing of micro-batches, ranks or schedules: a loop that has them asks for the sums (`take`) and normalises by itself, as
+`trainer.py` does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, sqrt
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_radial.functional import SIDES, check_radius, penalty_of_radius, radius
+from hf_radial.sites import Site, find_sites
+
+RADIUS_NAMES = ("sqrt_d", "initial")
+
+
+@dataclass(frozen=True)
+class SiteSums:
+    """What the sites saw since the last `take`, one entry per site, on the model's device.
+
+    Attributes:
+        penalty: sum over the counted vectors of `L_norm`, differentiable, float32 or better, shape `(sites,)`.
+        radius: sum over them of `r`, detached, shape `(sites,)`.
+        count: how many they were, int64, shape `(sites,)`.
+    """
+
+    penalty: Tensor
+    radius: Tensor
+    count: Tensor
+
+    def mean_penalty(self) -> Tensor:
+        """Mean penalty of each site, shape `(sites,)`; zero where nothing was counted."""
+        return self.penalty / self.count.clamp(min=1)
+
+
+class RadialPenalty:
+    """The penalty `radial_lambda * sum over sites of mean over vectors of (||h|| - R)^2 / d` (arXiv 2606.32000, Eq. 3).
+
+        with RadialPenalty(model, radial_lambda=0.05) as penalty:
+            loss = model(**batch).loss + penalty()
+
+    Vectors that the batch's `attention_mask` (shape `(batch, sequence)`) marks as padding do not count. Only forward passes of
+    the hooked model itself, in training mode with gradients enabled, are collected: evaluation and generation cost nothing.
+    Several passes before one `penalty()` are taken together: all their vectors count alike.
+
+    Args:
+        model: the module that the loop calls. Its blocks, adapters and wrappers may be anything.
+        radial_lambda: weight of the penalty, finite and not negative; may be set anew at any time (`penalty.radial_lambda`).
+            With 0 the radii are still measured, and the model's graph and gradients are untouched.
+        radius: the target `R` of every site: a positive number, `"sqrt_d"` (the paper's, and the default `None`), or
+            `"initial"`, each site's own mean radius on the batch given to `calibrate`.
+        side: `"both"` (the paper's) or `"above"` (only vectors outside the sphere are pulled in).
+        sites: module name patterns instead of the known places, see `hf_radial.sites.find_sites`.
+        dim: the channel axis of the sites' outputs.
+
+    Raises:
+        ValueError: `radial_lambda`, `radius`, `side` or `sites` is out of range, or no site is found.
+        TypeError: on the first forward, if a site's output is not a floating point tensor.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        radial_lambda: float,
+        *,
+        radius: float | str | None = None,
+        side: str = "both",
+        sites: Sequence[str] | None = None,
+        dim: int = -1,
+    ) -> None:
+        check_lambda(radial_lambda)
+        self.model = model
+        self.radial_lambda = radial_lambda
+        self.radius = check_radius_choice(radius)
+        if side not in SIDES:
+            raise ValueError(f"side={side!r} is unknown; choose one of {', '.join(SIDES)}")
+        self.side = side
+        self.dim = dim
+        self.sites: list[Site] = find_sites(model, sites)
+        check_checkpointing(model)
+        self.targets: dict[str, float] = {}
+        for site in self.sites:
+            if isinstance(self.radius, float):
+                self.targets[site.name] = self.radius
+            elif self.radius == "sqrt_d" and site.width is not None:
+                self.targets[site.name] = sqrt(site.width)
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._mask: Tensor | None = None
+        self._radii: list[list[Tensor]] = []
+        self._collecting = False
+        self._calibrating = False
+        self._mask_position = _position_of("attention_mask", model)
+        self.reset()
+
+    # Attaching and detaching ------------------------------------------------------------------------------------------
+
+    def attach(self) -> RadialPenalty:
+        """Hook the sites; returns itself. Attaching twice is an error."""
+        if self._handles:
+            raise RuntimeError("this RadialPenalty is attached already; detach() it first")
+        modules = dict(self.model.named_modules())
+        self._handles = [
+            self.model.register_forward_pre_hook(self._enter_forward, with_kwargs=True),
+            # always_call: a forward that raises must not leave us collecting.
+            self.model.register_forward_hook(self._leave_forward, always_call=True),
+            *(modules[site.name].register_forward_hook(self._site_hook(i)) for i, site in enumerate(self.sites)),
+        ]
+        return self
+
+    def detach(self) -> None:
+        """Remove every hook and forget what was collected. The model is as it was before `attach`."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._collecting = False
+        self._radii, self._mask = [], None
+        self.reset()
+
+    def __enter__(self) -> RadialPenalty:
+        return self.attach()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.detach()
+
+    # What was collected -----------------------------------------------------------------------------------------------
+
+    def __call__(self) -> Tensor:
+        """The weighted penalty of the forward passes since the last call: a differentiable scalar to add to the loss.
+
+        Each call hands out what was collected once. Under gradient accumulation a loop divides it as it divides its loss;
+        that is exact where every micro-batch has equally many vectors. (`RadialTrainer` is exact for any split.)
+        """
+        return self.radial_lambda * self.take().mean_penalty().sum()
+
+    def take(self) -> SiteSums:
+        """The sums over the vectors collected since the last `take`, which are then forgotten.
+
+        Raises:
+            RuntimeError: some site saw no vector: there was no forward pass of the hooked model in training mode.
+        """
+        silent = [site.name for i, site in enumerate(self.sites) if not self._collected[i]]
+        if silent:
+            raise RuntimeError(
+                f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
+                f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled"
+            )
+        device = self._collected[0][0][0].device
+        columns = zip(*((_total(parts, device)) for parts in self._collected.values()), strict=True)
+        penalty, radius_sum, count = (torch.stack(column) for column in columns)
+        self.reset()
+        return SiteSums(penalty, radius_sum, count)
+
+    def reset(self) -> None:
+        """Forget what was collected, and with it the graph that it holds."""
+        # site number -> (penalty sum, radius sum, count) of each forward pass
+        self._collected: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {i: [] for i in range(len(self.sites))}
+
+    @torch.no_grad()
+    def calibrate(self, **batch: Any) -> dict[str, float]:
+        """Set each site's target to its mean radius on `batch` (for `radius="initial"`), and return the targets.
+
+        Runs one forward of the model in evaluation mode; training mode, random state and buffers are left as they are.
+        """
+        self.reset()
+        training = self.model.training
+        self.model.eval()
+        self._calibrating = True
+        temporary = not self._handles
+        if temporary:
+            self.attach()
+        try:
+            self.model(**batch)
+            sums = self.take()
+        finally:
+            self._calibrating = False
+            self.model.train(training)
+            if temporary:
+                self.detach()
+        means = (sums.radius / sums.count.clamp(min=1)).tolist()
+        for site, mean in zip(self.sites, means, strict=True):
+            if not (isfinite(mean) and mean > 0):
+                raise ValueError(
+                    f"radius='initial': the mean radius of site {site.name!r} on the calibration batch is {mean}; "
+                    "give the target as a number instead"
+                )
+            self.targets[site.name] = mean
+        return dict(self.targets)
+
+    # Hooks ------------------------------------------------------------------------------------------------------------
+
+    # A site's hook keeps only the radii; masking, target and sums wait until the whole forward is through. That keeps the
+    # operations inside a block independent of the batch's mask, and gradient checkpointing, which runs a block again during
+    # backward and insists on the same operations, cannot be handed the mask of another batch.
+
+    def _enter_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._collecting = self._calibrating or (model.training and torch.is_grad_enabled())
+        self._radii = [[] for _ in self.sites]
+        mask = kwargs.get("attention_mask")
+        if mask is None and self._mask_position is not None and len(args) > self._mask_position:
+            mask = args[self._mask_position]
+        # A mask of more dimensions says who attends to whom, not which vectors are padding.
+        self._mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+    def _leave_forward(self, model: nn.Module, args: Any, output: Any) -> None:
+        # The output is None if the forward raised: then what it left is dropped.
+        if self._collecting and output is not None:
+            for i, radii in enumerate(self._radii):
+                self._collected[i].extend(self._sums(i, r) for r in radii)
+        self._collecting = False
+        self._radii, self._mask = [], None
+
+    def _site_hook(self, index: int) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if self._collecting:
+                self._radii[index].append(self._measure(index, output))
+            elif self.radial_lambda > 0 and module.training and torch.is_grad_enabled():
+                self._measure(index, output)  # the replay of a checkpointed block: the same operations, counted no second time
+
+        return hook
+
+    def _measure(self, index: int, h: Any) -> Tensor:
+        site = self.sites[index]
+        if not isinstance(h, Tensor) or not h.is_floating_point():
+            what = f"a tensor of dtype {h.dtype}" if isinstance(h, Tensor) else f"a {type(h).__name__}"
+            raise TypeError(f"sites: the output of {site.name!r} is {what}; the penalty needs a floating point tensor")
+        if site.width is None:
+            self.sites[index] = replace(site, width=h.shape[self.dim])
+        # Measured only: the graph must stay what it is without us, bit for bit.
+        return radius(h if self.radial_lambda > 0 and not self._calibrating else h.detach(), self.dim)
+
+    def _sums(self, index: int, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Penalty sum, radius sum and count of one forward pass at one site."""
+        site = self.sites[index]
+        if site.width is None:
+            raise RuntimeError(f"site {site.name!r} was never measured")
+        if self._calibrating:
+            target = 0.0
+        elif self.radius == "initial" and site.name not in self.targets:
+            raise RuntimeError("radius='initial' needs calibrate(**batch) before the first training forward")
+        else:
+            target = self.targets.setdefault(site.name, sqrt(site.width))
+        mask = _mask_for(r, self._mask, site.name)
+        value = penalty_of_radius(r, site.width, target, mask, side=self.side, reduction="sum")
+        lengths = r.detach()
+        if mask is None:
+            # `full` and not `tensor`: the latter copies from the host and waits for the device.
+            return value, lengths.sum(), torch.full((), lengths.numel(), device=lengths.device)
+        return value, torch.where(mask, lengths, torch.zeros_like(lengths)).sum(), mask.sum()
+
+    # For people -------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        state = "attached" if self._handles else "detached"
+        return (
+            f"RadialPenalty({type(self.model).__name__}, radial_lambda={self.radial_lambda:g}, radius={self.radius!r}, "
+            f"side={self.side!r}, {len(self.sites)} sites, {state})"
+        )
+
+    def table(self) -> str:
+        """The sites as text: name, module, width `d`, target radius `R`, parameters behind it. `print(penalty.table())`."""
+        rows = [("site", "module", "d", "target", "parameters")]
+        for site in self.sites:
+            target = self.targets.get(site.name)
+            rows.append(
+                (
+                    site.name,
+                    site.kind,
+                    "?" if site.width is None else str(site.width),
+                    "?" if target is None else f"{target:.2f}",
+                    f"{site.parameters:,}",
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def check_lambda(radial_lambda: float) -> None:
+    """Raise unless `radial_lambda` is a finite number that is not negative."""
+    if isinstance(radial_lambda, bool) or not isinstance(radial_lambda, (int, float)):
+        raise TypeError(f"radial_lambda={radial_lambda!r} must be a number, for example 0.05")
+    if not (isfinite(radial_lambda) and radial_lambda >= 0):
+        raise ValueError(f"radial_lambda={radial_lambda} must be finite and not negative; 0 switches the penalty off")
+
+
+def check_radius_choice(radius: float | str | None) -> float | str:
+    """The radius as a positive float, `"sqrt_d"` or `"initial"`; numbers may come as text, from a command line.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if radius is None:
+        return "sqrt_d"
+    if isinstance(radius, str):
+        if radius in RADIUS_NAMES:
+            return radius
+        try:
+            radius = float(radius)
+        except ValueError:
+            names = ", ".join(map(repr, RADIUS_NAMES))
+            raise ValueError(f"radius={radius!r} must be a positive number or one of {names}") from None
+    check_radius(radius)
+    return float(radius)
+
+
+def check_checkpointing(model: nn.Module) -> None:
+    """Raise a ValueError if the model checkpoints with `use_reentrant=True`.
+
+    That kind runs the first forward without a graph, so a penalty collected there has no gradient and nothing complains.
+    """
+    for name, module in model.named_modules():
+        function = getattr(module, "_gradient_checkpointing_func", None)
+        if getattr(module, "gradient_checkpointing", False) and getattr(function, "keywords", {}).get("use_reentrant"):
+            raise ValueError(
+                f"{name or type(model).__name__} uses gradient checkpointing with use_reentrant=True, under which the penalty "
+                "has no gradient. Use gradient_checkpointing_kwargs={'use_reentrant': False}"
+            )
+
+
+def count_vectors(batch: Mapping[str, Any], main_input: str = "input_ids") -> Tensor:
+    """How many vectors of a batch are not padding, as an int64 scalar on the batch's device.
+
+    That is the sum of its `attention_mask` if it has one of two dimensions, else the number of elements of its main input,
+    which serves as well wherever only the ratio between micro-batches matters.
+
+    Raises:
+        ValueError: the batch has neither.
+    """
+    mask = batch.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return mask.bool().sum()
+    for name in (main_input, "input_ids", "inputs_embeds"):
+        if isinstance(batch.get(name), Tensor):
+            return torch.full((), batch[name].numel(), device=batch[name].device)
+    raise ValueError(
+        f"the batch has neither attention_mask nor {main_input!r}, only {', '.join(batch)}; cannot count its vectors"
+    )
+
+
+def _mask_for(r: Tensor, mask: Tensor | None, site: str) -> Tensor | None:
+    if mask is None:
+        return None
+    if mask.shape != r.shape:
+        raise ValueError(
+            f"sites: {site!r} gives one vector for each of {tuple(r.shape)}, but attention_mask has shape {tuple(mask.shape)}, "
+            "so its padding cannot be told; leave this site out with sites=[...]"
+        )
+    return mask.bool()
+
+
+def _total(parts: list[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    penalty, radius_sum, count = (torch.stack([p.to(device) for p in column]).sum(0) for column in zip(*parts, strict=True))
+    return penalty, radius_sum, count
+
+
+def _position_of(argument: str, model: nn.Module) -> int | None:
+    names = list(inspect.signature(model.forward).parameters)
+    return names.index(argument) if argument in names else None

@@ -1,0 +1,85 @@
+"""What a run was: its resolved configuration, versions and machine, written before its first step as `run.json`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_radial.trainer import RadialMixin
+
+RUN_FILE = "run.json"
+PACKAGES = ("hf_radial", "torch", "transformers", "accelerate", "datasets", "evaluate", "safetensors", "numpy")
+
+
+def write_run_record(trainer: RadialMixin) -> None:
+    """Write `run.json` into the trainer's output directory."""
+    folder = Path(trainer.args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = describe_run(trainer)
+    (folder / RUN_FILE).write_text(json.dumps(record, indent=2, default=str) + "\n")
+
+
+def describe_run(trainer: RadialMixin) -> dict[str, Any]:
+    """The run as JSON can hold it. A trainer's attribute `run_facts` (a dict: the task, the data, ...) goes in as it is."""
+    penalty, config = trainer.radial_penalty, getattr(trainer.model, "config", None)
+    return {
+        "trainer": type(trainer).__name__,
+        "radial": {
+            **trainer.radial_config.to_dict(),
+            "variant": trainer.radial_config.variant,
+            "sites": [{"name": s.name, "width": s.width, "target": penalty.targets.get(s.name)} for s in penalty.sites],
+        },
+        "facts": getattr(trainer, "run_facts", {}),
+        "model": {
+            "class": type(trainer.model).__name__,
+            "parameters": sum(p.numel() for p in trainer.model.parameters()),
+            "config": config.to_diff_dict() if hasattr(config, "to_diff_dict") else None,
+        },
+        "training_args": trainer.args.to_dict(),
+        "processes": trainer.args.world_size,
+        "environment": describe_environment(),
+    }
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions of the packages that matter, the machine and its device, and the revision of this package if it is a checkout."""
+    import torch
+
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "revision": _revision(),
+        "machine": {"system": platform.platform(), "device": device, "torch_threads": torch.get_num_threads()},
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _revision() -> str | None:
+    here = Path(__file__).parent
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None

@@ -1,0 +1,84 @@
+"""Random windows of a long token stream as a map-style dataset.
+
+In here: `CharacterWindows`, which draws its offsets once, from a seed. Not in here: making the stream (tokenize the
+text and concatenate the ids), and batching (a `DataLoader` or a `Trainer` does that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+class CharacterWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    r"""`num_windows` windows of `window_length` tokens, at offsets drawn uniformly with replacement.
+
+    This is how nanoGPT reads a corpus, except that the offsets are drawn beforehand:
+
+    .. math:: o_i \sim \mathrm{Uniform}\{0, \dots, T - L\}, \qquad x_i = (s_{o_i}, \dots, s_{o_i + L - 1})
+
+    Item `i` is therefore the same in every process, whatever the number of workers and wherever a run was stopped and
+    resumed; drawing inside `__getitem__` would give none of the three.
+
+    Args:
+        stream: token ids `(T,)` of any integer dtype. A `numpy.memmap` stays on disk; only windows are read.
+        window_length: `L`, tokens per window.
+        num_windows: length of the dataset.
+        seed: seeds the offsets.
+
+    Attributes:
+        offsets: `(num_windows,)` int64, first position of each window.
+
+    Raises:
+        ValueError: `stream` is not a 1-D array of integers or is shorter than a window; `window_length`, `num_windows`
+            or `seed` is out of range.
+
+    Example:
+        >>> windows = CharacterWindows(np.arange(100), window_length=4, num_windows=10, seed=0)
+        >>> len(windows), windows[3]["input_ids"].shape
+        (10, torch.Size([4]))
+        >>> bool((windows[3]["input_ids"] == torch.arange(4) + windows.offsets[3]).all())
+        True
+    """
+
+    def __init__(self, stream: np.ndarray | Sequence[int], window_length: int, num_windows: int, seed: int = 0) -> None:
+        # asarray, not array: a memory-mapped corpus must not be read into memory here.
+        tokens = np.asarray(stream)
+        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise ValueError(
+                f"stream must be a 1-D array of integer token ids, got shape {tokens.shape} of dtype {tokens.dtype}; "
+                "concatenate the tokenized texts first."
+            )
+        for name, value, smallest in (
+            ("window_length", window_length, 1),
+            ("num_windows", num_windows, 1),
+            ("seed", seed, 0),
+        ):
+            if value < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {value}.")
+        if len(tokens) < window_length:
+            raise ValueError(
+                f"stream has {len(tokens)} tokens, fewer than window_length={window_length}; "
+                "give a longer stream or a shorter window."
+            )
+        self.stream = tokens
+        self.window_length = window_length
+        rng = np.random.Generator(np.random.PCG64(seed))
+        # +1: the last start is T - L, and `integers` leaves its upper end out.
+        self.offsets = rng.integers(0, len(tokens) - window_length + 1, size=num_windows, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Window `index` as int64 `input_ids` `(L,)` and equal `labels` `(L,)`. IndexError past either end.
+
+        The labels are not shifted: Transformers' causal language models shift them themselves.
+        """
+        start = int(self.offsets[index])
+        # A copy in int64: the stream may be uint16 on disk, and a caller's in-place edit must not reach it.
+        input_ids = torch.from_numpy(np.array(self.stream[start : start + self.window_length], dtype=np.int64))
+        return {"input_ids": input_ids, "labels": input_ids.clone()}

@@ -1,0 +1,307 @@
+"""GPT-2 learns digit addition, with and without the hypersphere penalty, side by side.
+
+    accelerate launch recipes/addition.py                                           # the CPU preset, minutes
+    accelerate launch recipes/addition.py recipes/configs/addition_nanogpt.yaml     # 10.6M parameters, the paper's set-up
+    accelerate launch recipes/addition.py --preset addition_cpu --radial_lambda 0.03 --arms none penalty paper
+
+Read from top to bottom: the options, the data, the model, one arm's training, the test of the saved model, and `main`.
+A preset is a YAML file in recipes/configs; options on the command line win over it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import DatasetDict
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    default_data_collator,
+    set_seed,
+)
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_radial import RadialArguments, RadialTrainer
+from hf_radial.callbacks.progress import MetricProgress, StopWhenSolved
+from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, summarise
+from hf_radial.metrics import load_exact_match
+from hf_radial.options import choose_run_folder, parse_options
+from hf_radial.plots import plot_runs
+from hf_radial.tasks.addition import load_addition
+from hf_radial.tasks.tokenizer import character_tokenizer
+from hf_radial.tasks.windows import CharacterWindows
+
+CONFIGS = Path(__file__).parent / "configs"
+IGNORED = -100  # the label that no loss and no metric counts
+ARMS = ("none", "penalty", "paper")
+FACTS = {
+    "task": "digit addition",
+    "usage": """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{model_id}")
+model = AutoModelForCausalLM.from_pretrained("{model_id}")
+prompt = tokenizer(\"PROMPT\", return_tensors="pt")
+written = model.generate(**prompt, do_sample=False, max_new_tokens=16)
+print(tokenizer.decode(written[0]))""",
+    "limits": "It adds, and nothing else: prompts must be spelt exactly as in training, with operands of the digits that it saw.",
+}
+
+
+@dataclass
+class AdditionArguments:
+    """The task, the model and the comparison. Everything about training itself is in `RadialArguments`."""
+
+    preset: str = field(default="addition_cpu", metadata={"help": "Name of a YAML file in recipes/configs."})
+    arms: list[str] = field(
+        default_factory=lambda: ["none", "penalty"],
+        metadata={
+            "help": "Trained one after the other from the same seed: 'none' (no penalty), 'penalty' (the radial_* options), "
+            "'paper' (radial_lambda as set by paper_lambda, both sides, radius sqrt(d), no warm-up).",
+            "nargs": "+",
+        },
+    )
+    paper_lambda: float = field(default=0.01, metadata={"help": "radial_lambda of the arm 'paper' (its value for nanoGPT)."})
+    digits: int = field(default=3, metadata={"help": "Digits of the operands, 1 to 9."})
+    sampling: str = field(default="uniform", metadata={"help": "'uniform' over pairs, or 'balanced' over digit counts."})
+    reverse: bool = field(default=True, metadata={"help": "Write the answer least significant digit first."})
+    zero_pad: bool = field(default=True, metadata={"help": "Pad operands and answer with zeros to equal length."})
+    commutative: str = field(
+        default="together", metadata={"help": "'together': (a,b) and (b,a) in one split; 'split': anywhere."}
+    )
+    train_size: int = field(default=350, metadata={"help": "Training rows."})
+    validation_size: int = field(default=1000, metadata={"help": "Held-out rows for the curves and for model selection."})
+    test_size: int = field(default=2000, metadata={"help": "Held-out rows for the final test, never looked at before it."})
+    task_seed: int = field(default=0, metadata={"help": "Seed of the draw of the rows."})
+    window: int = field(
+        default=0,
+        metadata={
+            "help": "0: a row is an example, and the loss is on its answer. N: examples are random windows of N characters of "
+            "all rows in one text, and the loss is on every character (nanoGPT's way)."
+        },
+    )
+    layers: int = field(default=2, metadata={"help": "Transformer blocks."})
+    heads: int = field(default=4, metadata={"help": "Attention heads."})
+    width: int = field(default=128, metadata={"help": "Width d of the residual stream."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout everywhere."})
+    solved_at: float = field(default=0.995, metadata={"help": "Held-out exact match that counts as solved; above 1: never."})
+    solved_evaluations: int = field(default=3, metadata={"help": "Stop after so many evaluations in a row at solved_at."})
+    tuned_on: str = field(default="", metadata={"help": "Where the penalty's options come from; goes into the card."})
+
+    def __post_init__(self) -> None:
+        unknown = [arm for arm in self.arms if arm not in ARMS]
+        if unknown or not self.arms or len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"arms={self.arms} must be different names out of {', '.join(ARMS)}")
+        if self.window < 0:
+            raise ValueError(f"window={self.window} must be 0 (rows) or a positive number of characters")
+
+
+# The data -------------------------------------------------------------------------------------------------------------
+
+
+def load_data(task: AdditionArguments) -> DatasetDict:
+    """Rows with the columns a, b, prompt ("012+345=") and answer ("7530"); no pair of operands is in two splits."""
+    names = ("digits", "sampling", "reverse", "zero_pad", "commutative", "train_size", "validation_size", "test_size")
+    return load_addition(**{name: getattr(task, name) for name in names}, seed=task.task_seed)
+
+
+def encode(rows: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast, start: str) -> dict[str, Any]:
+    """Token ids of whole rows; labels only on the answer and the end sign behind it."""
+    prompts = tokenizer([start + prompt for prompt in rows["prompt"]])["input_ids"]
+    answers = tokenizer([answer + tokenizer.eos_token for answer in rows["answer"]])["input_ids"]
+    return {
+        "input_ids": [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)],
+        "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)],
+    }
+
+
+def windows(data: DatasetDict, tokenizer: PreTrainedTokenizerFast, task: AdditionArguments, args: RadialArguments) -> Any:
+    """Random windows of the training rows as one text, `$a+b=c$` a line; as many as the run will draw."""
+    eos = tokenizer.eos_token
+    rows = zip(data["train"]["prompt"], data["train"]["answer"], strict=True)
+    text = "".join(f"{eos}{prompt}{answer}{eos}\n" for prompt, answer in rows)
+    stream = np.asarray(tokenizer(text)["input_ids"], dtype=np.int16)
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return CharacterWindows(stream, task.window, args.max_steps * per_step, seed=args.seed)
+
+
+# The model ------------------------------------------------------------------------------------------------------------
+
+
+def build_model(task: AdditionArguments, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=max(task.window, 4 * task.digits + 8),
+        n_embd=task.width,
+        n_layer=task.layers,
+        n_head=task.heads,
+        resid_pdrop=task.dropout,
+        embd_pdrop=task.dropout,
+        attn_pdrop=task.dropout,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=True,
+    )
+    model = GPT2LMHeadModel(config)
+    # transformers cannot tell from the name of this class that its loss shifts the labels, and would warn and miscount.
+    model.loss_type = "ForCausalLM"
+    return model
+
+
+# One arm --------------------------------------------------------------------------------------------------------------
+
+
+def arm_arguments(arm: str, task: AdditionArguments, args: RadialArguments, folder: Path) -> RadialArguments:
+    """The arguments of one arm: they differ in the penalty and in nothing else."""
+    options: dict[str, Any] = {"output_dir": str(folder), "resume_from_checkpoint": None}
+    if arm == "none":
+        options.update(radial_lambda=0.0)
+    if arm == "paper":
+        options.update(radial_lambda=task.paper_lambda, radial_radius="sqrt_d", radial_side="both", radial_warmup_steps=0)
+    return replace(args, **options)
+
+
+def train_arm(arm: str, task: AdditionArguments, args: RadialArguments, data: DatasetDict) -> RadialTrainer:
+    """Train one arm and save its best model, its card, its curves and its log in `args.output_dir`."""
+    tokenizer = character_tokenizer("0123456789+=\n")
+    start = tokenizer.eos_token if task.window else ""
+    rows = data.map(
+        encode,
+        batched=True,
+        remove_columns=["a", "b", "prompt", "answer"],
+        fn_kwargs={"tokenizer": tokenizer, "start": start},
+    )
+    held_out = {"train": rows["train"].select(range(min(1000, len(rows["train"])))), "validation": rows["validation"]}
+    # Rows of one length need no padding, and a model without a mask is faster. Generation pads on the left, training must not:
+    # GPT-2 numbers its positions from the first column.
+    padded = DataCollatorForSeq2Seq(character_tokenizer("0123456789+=\n", padding_side="right"), label_pad_token_id=IGNORED)
+    metric = load_exact_match()
+
+    def exact_match(prediction: Any) -> dict[str, float]:
+        # Position i predicts the character at i + 1. A whole answer that is right given itself is what greedy decoding writes.
+        return metric.compute(predictions=prediction.predictions[:, :-1], references=prediction.label_ids[:, 1:])
+
+    set_seed(args.seed)  # the same initial weights in every arm
+    trainer = RadialTrainer(
+        model=build_model(task, tokenizer),
+        args=args,
+        train_dataset=windows(data, tokenizer, task, args) if task.window else rows["train"],
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        data_collator=default_data_collator if task.zero_pad and task.sampling == "uniform" else padded,
+        compute_metrics=exact_match,
+        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        callbacks=[StopWhenSolved(HELD_OUT_METRIC, task.solved_at, task.solved_evaluations)],
+    )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(MetricProgress({"held-out": HELD_OUT_METRIC, "train": TRAIN_METRIC}, title=arm))
+    trainer.run_facts = {
+        "arm": arm,
+        "title": f"{task.digits}-digit addition, {arm_label(trainer)}",
+        **FACTS,
+        **vars(task),
+    }
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None)
+    trainer.save_model()
+    trainer.save_state()
+    return trainer
+
+
+@torch.no_grad()
+def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments, batch_size: int = 500) -> dict[str, Any]:
+    """Load the saved model from disk and let it write the answers of all test rows, greedily."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).to(PartialState().device).eval()
+    start = tokenizer.eos_token if task.window else ""
+    metric, examples = load_exact_match(), []
+    for rows in data["test"].iter(batch_size):
+        prompts = tokenizer([start + prompt for prompt in rows["prompt"]], padding=True, return_tensors="pt")
+        # The end sign is part of what must be right: an answer that goes on is wrong.
+        answers = tokenizer([answer + tokenizer.eos_token for answer in rows["answer"]])["input_ids"]
+        length = max(map(len, answers))
+        written = model.generate(
+            **prompts.to(model.device), do_sample=False, min_new_tokens=length, max_new_tokens=length, eos_token_id=None
+        )[:, prompts["input_ids"].shape[1] :].tolist()
+        written = [row[: len(answer)] for row, answer in zip(written, answers, strict=True)]
+        metric.add_batch(predictions=written, references=answers)
+        examples += [prompt + tokenizer.decode(row) for prompt, row in zip(rows["prompt"], written, strict=True)]
+    return {"exact_match": metric.compute()["exact_match"], "problems": len(data["test"]), "examples": examples[:5]}
+
+
+# The whole ------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str]) -> Path:
+    task, args = parse_options((AdditionArguments, RadialArguments), argv, CONFIGS, "addition_cpu", __doc__ or "")
+    folder = choose_run_folder(args.output_dir, bool(args.resume_from_checkpoint), f"runs/{task.preset}")
+    with PartialState().main_process_first():
+        data = load_data(task)
+    trainers = {arm: train_arm(arm, task, arm_arguments(arm, task, args, folder / arm), data) for arm in task.arms}
+    if PartialState().is_main_process:
+        report(trainers, task, data, folder)
+    PartialState().wait_for_everyone()
+    return folder
+
+
+def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: DatasetDict, folder: Path) -> None:
+    """Test every arm's saved model, write table, figure and cards, and say where they are."""
+    results, logs = {}, {}
+    for arm, trainer in trainers.items():
+        label = arm_label(trainer)
+        logs[label] = trainer.state.log_history
+        results[label] = {"arm": arm, "test": test_saved_model(folder / arm, data, task), **summarise(logs[label])}
+        plot_runs({label: logs[label]}, folder / arm / "curves.png", title=f"{task.digits}-digit addition: {label}")
+        trainer.run_facts["results"] = results[label]
+        trainer.create_model_card()
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (folder / "comparison.md").write_text(table(results) + "\n")
+    plot_runs(logs, folder / "comparison.png", title=f"{task.digits}-digit addition, {task.train_size:,} training rows")
+    print("\n" + table(results))
+    for arm in trainers:
+        print(f"\n{arm}:")
+        print(f"  model    {folder / arm} (model.safetensors, config.json, tokenizer.json)")
+        print(f"  card     {folder / arm / 'README.md'}")
+        print(f"  curves   {folder / arm / 'curves.png'}")
+        print(f"  log      {folder / arm / 'trainer_state.json'}, TensorBoard in {folder / arm / 'runs'}")
+    print(f"\nboth side by side: {folder / 'comparison.png'}, {folder / 'comparison.md'}, {folder / 'results.json'}")
+
+
+def arm_label(trainer: RadialTrainer) -> str:
+    config = trainer.radial_config
+    return "no penalty" if config.radial_lambda == 0 else f"penalty ({config.variant}), lambda {config.radial_lambda:g}"
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The arms side by side, in Markdown."""
+    lines = [
+        "| arm | test exact match (greedy, saved model) | train at 99 % | held out then | held out stays above 90 % | above 99 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label, r in results.items():
+        held_out = "" if r["held_out_at_fit"] is None else f"{r['held_out_at_fit']:.1%}"
+        steps = [
+            f"step {r[k]:,}" if r[k] is not None else f"not by {r['last_step']}" for k in ("fit_step", "onset_90", "onset_99")
+        ]
+        lines.append(
+            f"| {label} | {r['test']['exact_match']:.2%} of {r['test']['problems']:,} | {steps[0]} | {held_out} "
+            f"| {steps[1]} | {steps[2]} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

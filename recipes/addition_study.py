@@ -1,0 +1,288 @@
+"""Which penalty, if any, shortens the wait on 3-digit addition with 500 rows? The runs behind recipes/results/addition_cpu.*.
+
+    python recipes/addition_study.py            # everything that is not done yet: about an hour on 2 cores
+    python recipes/addition_study.py --report   # only the files, from the runs that are done
+
+Every variant of the penalty gets the same small set of lambdas on one tuning seed; its best one is then judged beside "no penalty"
+on other seeds (weights, order of the data, and rows all differ by seed), all for the same number of steps.
+Each cell of the grid is one process of recipes/addition.py. A cell that is done is not run again; one that fails is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+RUNS = Path("runs/addition_study")
+LAMBDAS = (0.003, 0.01, 0.03)
+TUNING_SEED = 100
+JUDGED_SEEDS = (0, 1, 2)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "one-sided, target 4": {"radial_side": "above", "radial_radius": "4"},
+    "warm-up 1000": {"radial_warmup_steps": 1000},
+    "target 4": {"radial_radius": "4"},
+}
+NO_PENALTY = "no penalty"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a variant, its lambda, and the seed of weights, order and rows."""
+
+    variant: str
+    radial_lambda: float
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        name = self.variant.replace(", ", "_").replace(" ", "-")
+        return RUNS / f"{name}_lambda{self.radial_lambda:g}_seed{self.seed}"
+
+    def command(self) -> list[str]:
+        arm = "none" if self.variant == NO_PENALTY else "penalty"
+        options = {
+            "radial_lambda": self.radial_lambda,
+            "radial_radius": "sqrt_d",
+            "radial_side": "both",
+            "radial_warmup_steps": 0,
+            **VARIANTS.get(self.variant, {}),
+            "seed": self.seed,
+            "task_seed": self.seed,
+            # Judged runs all have the same length. Tuning asks only when a run got there, so it may stop then.
+            "solved_at": 0.995 if self.seed == TUNING_SEED else 2,
+            "output_dir": self.folder,
+            "save_strategy": "no",
+            "disable_tqdm": "true",
+        }
+        flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return [sys.executable, str(HERE / "addition.py"), "--preset", "addition_cpu", "--arms", arm, *flags]
+
+    def result(self) -> dict[str, Any] | None:
+        """What the run left, or `None` if it is not done."""
+        file = self.folder / "results.json"
+        if not file.is_file():
+            return None
+        (result,) = json.loads(file.read_text()).values()
+        arm = self.folder / result["arm"]
+        log = json.loads((arm / "trainer_state.json").read_text())["log_history"]
+        run = json.loads((arm / "run.json").read_text())
+        steps, held_out = curve(log, HELD_OUT_METRIC)
+        sites = [site["name"] for site in run["radial"]["sites"]]
+        return {
+            "variant": self.variant,
+            "radial_lambda": self.radial_lambda,
+            "seed": self.seed,
+            "test_exact_match": result["test"]["exact_match"],
+            "test_problems": result["test"]["problems"],
+            **summarise(log),
+            "first_three_99": first_of_run(log, HELD_OUT_METRIC, 0.99, 3),
+            "seconds": next(logs["train_runtime"] for logs in log if "train_runtime" in logs),
+            "curves": {
+                "step": steps,
+                "held_out_exact_match": held_out,
+                "train_exact_match": curve(log, TRAIN_METRIC)[1],
+                "radius": {site: [round(r, 4) for r in curve(log, f"radius/{site}")[1]] for site in sites},
+                "radius_step": curve(log, f"radius/{sites[0]}")[0],
+            },
+            "run": {key: run[key] for key in ("radial", "facts", "model", "environment")}
+            | {"training_args": {k: v for k, v in run["training_args"].items() if v is not None}},
+        }
+
+
+def run_all(cells: list[Cell], jobs: int) -> None:
+    """Run the cells that are not done, `jobs` at a time with one thread each."""
+
+    def run(cell: Cell) -> None:
+        if cell.result() is not None:
+            return
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        for stale in cell.folder.glob("*/run.json"):  # of an attempt that did not finish
+            stale.unlink()
+        with (cell.folder / "console.log").open("w") as console:
+            code = subprocess.run(
+                cell.command(),
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                check=False,
+            ).returncode
+        print(f"{'done' if code == 0 else f'FAILED ({code})'}: {cell.folder}", flush=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(run, cells))
+
+
+def speed(result: dict[str, Any]) -> tuple[float, float]:
+    """What the tuning ranks by: the first of three evaluations in a row at 99 %; among runs without, the last held-out score."""
+    onset = result["first_three_99"]
+    return (float("inf") if onset is None else onset, -result["last_held_out"])
+
+
+def tuning_cells() -> list[Cell]:
+    return [Cell(variant, weight, TUNING_SEED) for variant in VARIANTS for weight in LAMBDAS]
+
+
+def judged_cells(tuned: dict[str, float]) -> list[Cell]:
+    """All arms of one seed before the next seed, so that an interrupted study has whole comparisons."""
+    arms = {NO_PENALTY: 0.0, **tuned}
+    return [Cell(variant, weight, seed) for seed in JUDGED_SEEDS for variant, weight in arms.items()]
+
+
+def best_lambdas() -> dict[str, float]:
+    """Of each variant, the lambda that was fastest on the tuning seed; variants without a finished run are left out."""
+    results = [r for cell in tuning_cells() if (r := cell.result()) is not None]
+    best: dict[str, float] = {}
+    for variant in VARIANTS:
+        own = [r for r in results if r["variant"] == variant]
+        if own:
+            best[variant] = min(own, key=speed)["radial_lambda"]
+    return best
+
+
+def report() -> None:
+    """Write the results as JSON, the table as Markdown and the figure as PNG."""
+    tuned = best_lambdas()
+    data = {
+        "command": "python recipes/addition_study.py",
+        "tuning": [cell.result() or missing(cell) for cell in tuning_cells()],
+        "judged": [cell.result() or missing(cell) for cell in judged_cells(tuned)],
+        "tuned_lambda": tuned,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "addition_cpu.json").write_text(json.dumps(data, indent=1) + "\n")
+    (RESULTS / "addition_cpu.md").write_text(markdown(data))
+    plot(data["judged"], RESULTS / "addition_cpu.png")
+
+
+def missing(cell: Cell) -> dict[str, Any]:
+    return {"variant": cell.variant, "radial_lambda": cell.radial_lambda, "seed": cell.seed, "status": "not yet run"}
+
+
+def markdown(data: dict[str, Any]) -> str:
+    done = [r for r in data["judged"] if "status" not in r]
+    first = done[0]["run"]
+    versions = first["environment"]["versions"]
+    lines = [
+        "# 3-digit addition with 500 rows: no penalty, the paper's, and three variants",
+        "",
+        f"Made by `{data['command']}` from recipes/results/addition_cpu.json: {first['model']['class']} of "
+        f"{first['model']['parameters']:,} parameters, {first['facts']['train_size']} rows, "
+        f"{first['training_args']['max_steps']:,} steps of batch {first['training_args']['per_device_train_batch_size']}, AdamW, "
+        f"learning rate {first['training_args']['learning_rate']}, weight decay {first['training_args']['weight_decay']}; "
+        f"torch {versions['torch']}, transformers {versions['transformers']}, {first['environment']['machine']['device']}.",
+        "",
+        "Steps; an entry `> N` was not reached by step N, the end of the run. *Fit*: training exact match reaches 99 %. *Three at 99 %*:",
+        "first of three evaluations in a row (100 steps apart) with held-out exact match of at least 99 %. *Stays above 99 %*: to the",
+        "end of the run. *Test*: greedy generation by the saved model of the last step, reloaded, on 2,000 held-out problems.",
+        "",
+        "## Judged seeds, each variant at its best lambda of the tuning seed",
+        "",
+        "| arm | lambda | seed | fit | held out at the fit | three at 99 % | stays above 90 % | stays above 99 % | test |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(row(r) for r in data["judged"]),
+        "",
+        f"## Tuning, seed {TUNING_SEED}",
+        "",
+        "| arm | lambda | seed | fit | held out at the fit | three at 99 % | stays above 90 % | stays above 99 % | test |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(row(r) for r in data["tuning"]),
+        "",
+        "## Medians over the judged seeds",
+        "",
+        "| arm | lambda | runs | fit | three at 99 % | stays above 99 % | mean test | ratio of `three at 99 %` to no penalty, per seed |",
+        "|---|---|---|---|---|---|---|---|",
+        *medians(done),
+        "",
+        "![held-out and training exact match, and radii](addition_cpu.png)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def row(r: dict[str, Any]) -> str:
+    head = f"| {r['variant']} | {r['radial_lambda']:g} | {r['seed']} "
+    if "status" in r:
+        return head + f"| {r['status']} |  |  |  |  |  |"
+    steps = [show(r[name], r) for name in ("fit_step", "first_three_99", "onset_90", "onset_99")]
+    at_fit = "" if r["held_out_at_fit"] is None else f"{r['held_out_at_fit']:.1%}"
+    return head + f"| {steps[0]} | {at_fit} | {steps[1]} | {steps[2]} | {steps[3]} | {r['test_exact_match']:.2%} |"
+
+
+def show(step: float | None, r: dict[str, Any]) -> str:
+    return f"> {r['last_step']:,}" if step is None else f"{step:,.0f}"
+
+
+def medians(done: list[dict[str, Any]]) -> list[str]:
+    baseline = {r["seed"]: r for r in done if r["variant"] == NO_PENALTY}
+    lines = []
+    for variant in dict.fromkeys(r["variant"] for r in done):
+        own = [r for r in done if r["variant"] == variant]
+        cells = []
+        for name in ("fit_step", "first_three_99", "onset_99"):
+            # A run that did not get there is later than its end; with fewer than half of those the median is still a step.
+            ordered = sorted(own, key=lambda r: float("inf") if r[name] is None else r[name])
+            cells.append(show(ordered[(len(ordered) - 1) // 2][name], ordered[(len(ordered) - 1) // 2]))
+        ratios = []
+        for r in own:
+            mine, theirs = r["first_three_99"], baseline.get(r["seed"], {}).get("first_three_99")
+            ratios.append("?" if mine is None or theirs is None else f"{mine / theirs:.2f}")
+        test = sum(r["test_exact_match"] for r in own) / len(own)
+        lines.append(
+            f"| {variant} | {own[0]['radial_lambda']:g} | {len(own)} | {' | '.join(cells)} | {test:.2%} | {', '.join(ratios)} |"
+        )
+    return lines
+
+
+def plot(judged: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from hf_radial.plots import COLOURS
+
+    done = [r for r in judged if "status" not in r]
+    arms = list(dict.fromkeys(r["variant"] for r in done))
+    figure = Figure(figsize=(4 * len(arms), 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(arms), sharex=True, sharey="row", squeeze=False)
+    for column, arm in enumerate(arms):
+        for r in (r for r in done if r["variant"] == arm):
+            colour, curves = COLOURS[JUDGED_SEEDS.index(r["seed"]) % len(COLOURS)], r["curves"]
+            axes[0, column].plot(curves["step"], curves["held_out_exact_match"], color=colour, label=f"seed {r['seed']}")
+            axes[0, column].plot(curves["step"], curves["train_exact_match"], color=colour, ls="--", lw=0.8)
+            for site, radii in curves["radius"].items():
+                axes[1, column].plot(curves["radius_step"], radii, color=colour, lw=0.8, ls="-" if "mlp" in site else ":")
+            for target in {site["target"] for site in r["run"]["radial"]["sites"]}:
+                axes[1, column].axhline(target, color="0.3", lw=0.8, ls="--")
+        axes[0, column].set_title(f"{arm}, lambda {next(r['radial_lambda'] for r in done if r['variant'] == arm):g}")
+        axes[1, column].set_xlabel("optimizer step")
+    axes[0, 0].set_ylabel("exact match (dashed: training)")
+    axes[1, 0].set_ylabel("mean radius (solid: mlp, dotted: attention)")
+    axes[0, 0].legend()
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2)), help="runs at a time, one thread each")
+    parser.add_argument("--report", action="store_true", help="write the files from what is done; run nothing")
+    options = parser.parse_args()
+    if not options.report:
+        run_all(tuning_cells(), options.jobs)
+        run_all(judged_cells(best_lambdas()), options.jobs)
+    report()
+
+
+if __name__ == "__main__":
+    main()
