@@ -15,7 +15,7 @@ from hf_radial.run_record import RUN_FILE
 
 
 def parse_options(
-    dataclass_types: Sequence[type], argv: Sequence[str], presets: Path, default: str, description: str = ""
+    dataclass_types: Sequence[Any], argv: Sequence[str], presets: Path, default: str, description: str = ""
 ) -> tuple[Any, ...]:
     """Parse `[FILE.yaml] [--preset NAME] [--option value ...]` into dataclasses.
 
@@ -37,7 +37,7 @@ def parse_options(
     else:
         file = _preset_file(argv, presets, default)
     # No abbreviations: `--preset` must not also be understood from `--pre`, which was not looked for above.
-    parser = HfArgumentParser(dataclass_types, description=description, allow_abbrev=False)
+    parser = HfArgumentParser(list(dataclass_types), description=description, allow_abbrev=False)
     values = yaml.safe_load(file.read_text()) or {}
     known = {action.dest for action in parser._actions} - {"help"}
     for name in values:

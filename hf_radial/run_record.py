@@ -19,15 +19,17 @@ PACKAGES = ("hf_radial", "torch", "transformers", "accelerate", "datasets", "eva
 
 def write_run_record(trainer: RadialMixin) -> None:
     """Write `run.json` into the trainer's output directory."""
-    folder = Path(trainer.args.output_dir)
+    folder = Path(str(trainer.args.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
     record = describe_run(trainer)
     (folder / RUN_FILE).write_text(json.dumps(record, indent=2, default=str) + "\n")
 
 
 def describe_run(trainer: RadialMixin) -> dict[str, Any]:
-    """The run as JSON can hold it. A trainer's attribute `run_facts` (a dict: the task, the data, ...) goes in as it is."""
-    penalty, config = trainer.radial_penalty, getattr(trainer.model, "config", None)
+    """The run as JSON can hold it. The trainer's `run_facts` (the task, the data, ...) go in as they are."""
+    penalty = trainer.radial_penalty
+    model = penalty.model
+    config: Any = getattr(model, "config", None)
     return {
         "trainer": type(trainer).__name__,
         "radial": {
@@ -35,10 +37,10 @@ def describe_run(trainer: RadialMixin) -> dict[str, Any]:
             "variant": trainer.radial_config.variant,
             "sites": [{"name": s.name, "width": s.width, "target": penalty.targets.get(s.name)} for s in penalty.sites],
         },
-        "facts": getattr(trainer, "run_facts", {}),
+        "facts": trainer.run_facts,
         "model": {
-            "class": type(trainer.model).__name__,
-            "parameters": sum(p.numel() for p in trainer.model.parameters()),
+            "class": type(model).__name__,
+            "parameters": sum(p.numel() for p in model.parameters()),
             "config": config.to_diff_dict() if hasattr(config, "to_diff_dict") else None,
         },
         "training_args": trainer.args.to_dict(),
@@ -48,10 +50,10 @@ def describe_run(trainer: RadialMixin) -> dict[str, Any]:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions of the packages that matter, the machine and its device, and the revision of this package if it is a checkout."""
+    """Versions of the packages that matter, the machine, and the revision of this package if it is a checkout."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = version(name)

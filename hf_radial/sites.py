@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 from torch import nn
 
@@ -134,7 +135,7 @@ def _hidden_layers(model: nn.Module) -> list[str]:
     for parent, module in model.named_modules():
         if isinstance(module, nn.Sequential):
             children = list(module.named_children())
-            for (name, layer), (_, following) in zip(children, children[1:], strict=False):
+            for (name, layer), (_, following) in pairwise(children):
                 if isinstance(layer, nn.Linear) and isinstance(following, ACTIVATIONS):
                     sites.append(f"{parent}.{name}" if parent else name)
     return sites

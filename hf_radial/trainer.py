@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
 from hf_radial.regularizer import RadialPenalty, count_vectors
@@ -84,8 +84,8 @@ class RadialMixin(_Base):
 
     def init_radial(self, config: RadialConfig) -> None:
         """Set the penalty up on a trainer whose own `__init__` is through."""
-        checkpointing = self.args.gradient_checkpointing_kwargs or {}
-        if self.args.gradient_checkpointing and checkpointing.get("use_reentrant"):
+        checkpointing = self.args.gradient_checkpointing_kwargs
+        if self.args.gradient_checkpointing and isinstance(checkpointing, dict) and checkpointing.get("use_reentrant"):
             raise ValueError(
                 "gradient_checkpointing_kwargs={'use_reentrant': True} would train without the penalty's gradient; "
                 "use {'use_reentrant': False}"
@@ -96,11 +96,14 @@ class RadialMixin(_Base):
                 "`accelerate launch` or `torchrun`, or show this process one GPU with CUDA_VISIBLE_DEVICES=0"
             )
         self.radial_config = config
+        self.run_facts: dict[str, Any] = {}
         self.radial_penalty = self._make_penalty()
         self._radial_window: _Window | None = None
 
     def _make_penalty(self) -> RadialPenalty:
         config = self.radial_config
+        if self.model is None:
+            raise ValueError("the trainer has no model")
         return RadialPenalty(
             self.model,
             config.radial_lambda,
@@ -114,14 +117,13 @@ class RadialMixin(_Base):
     def _inner_training_loop(
         self,
         batch_size: int | None = None,
-        args: Any = None,
+        args: TrainingArguments | None = None,
         resume_from_checkpoint: str | None = None,
-        **kwargs: Any,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
         with self._radial_run(resume_from_checkpoint):
-            return super()._inner_training_loop(
-                batch_size=batch_size, args=args, resume_from_checkpoint=resume_from_checkpoint, **kwargs
-            )
+            return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     @contextmanager
     def _radial_run(self, resume_from_checkpoint: str | None) -> Iterator[None]:
@@ -158,12 +160,13 @@ class RadialMixin(_Base):
                 )
             self.radial_penalty.targets.update(json.loads(file.read_text()))
             return
-        if self.train_dataset is None or not hasattr(self.train_dataset, "__getitem__"):
+        dataset: Any = self.train_dataset
+        if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             raise ValueError("radial_radius='initial' needs a train_dataset with rows to index; give the radius as a number")
-        rows = [self.train_dataset[i] for i in range(min(CALIBRATION_ROWS, len(self.train_dataset)))]
+        rows = [dataset[i] for i in range(min(CALIBRATION_ROWS, len(dataset)))]
         # The same rows on every rank, so the same targets on every rank.
         batch = self._prepare_inputs(self.data_collator(rows))
-        device = next(self.model.parameters()).device
+        device = next(self.radial_penalty.model.parameters()).device
         self.radial_penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
     def _save_checkpoint(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -189,7 +192,8 @@ class RadialMixin(_Base):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """As the base class, with the penalty of this micro-batch added in the backward pass and in the loss returned."""
-        if self._radial_window is None:
+        window = self._radial_window
+        if window is None:
             return super().training_step(model, inputs, *args, **kwargs)
         penalty, accelerator = self.radial_penalty, self.accelerator
         penalty.reset()
@@ -202,7 +206,7 @@ class RadialMixin(_Base):
             nonlocal weighted
             sums = penalty.take()
             means = share * sums.mean_penalty()
-            self._radial_window.add(means.detach(), sums.radius, sums.count)
+            window.add(means.detach(), sums.radius, sums.count)
             # Gradients are averaged over ranks: undo that, the parts are to be summed.
             term = penalty.radial_lambda * accelerator.num_processes * means.sum()
             weighted = term.detach()
@@ -220,7 +224,7 @@ class RadialMixin(_Base):
         finally:
             del accelerator.backward  # the class's own method again
             penalty.reset()
-        self._radial_window.task_loss += task_loss
+        window.task_loss += task_loss
         return task_loss + weighted if penalty.radial_lambda > 0 else task_loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""`RadialArguments`: `TrainingArguments` with the penalty's options, for `HfArgumentParser`; and `RadialConfig`, the options alone."""
+"""`RadialArguments`: `TrainingArguments` plus the penalty's options; `RadialConfig`: those options alone."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class RadialArguments(TrainingArguments):
         default=None,
         metadata={"help": "Module name patterns (globs, or re:...) to penalise instead of the known sublayer outputs."},
     )
-    report_to: str | list[str] | None = field(
+    report_to: None | str | list[str] = field(  # noqa: RUF036 (HfArgumentParser reads the union in this order)
         default="tensorboard", metadata={"help": "Where to report logs: 'tensorboard', 'wandb', ..., 'all' or 'none'."}
     )
 

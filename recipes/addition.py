@@ -55,7 +55,7 @@ model = AutoModelForCausalLM.from_pretrained("{model_id}")
 prompt = tokenizer(\"PROMPT\", return_tensors="pt")
 written = model.generate(**prompt, do_sample=False, max_new_tokens=16)
 print(tokenizer.decode(written[0]))""",
-    "limits": "It adds, and nothing else: prompts must be spelt exactly as in training, with operands of the digits that it saw.",
+    "limits": "It adds, and nothing else: prompts must be spelt as in training, with operands of the digits that it saw.",
 }
 
 
@@ -215,7 +215,7 @@ def train_arm(arm: str, task: AdditionArguments, args: RadialArguments, data: Da
         **FACTS,
         **vars(task),
     }
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if Path(str(args.output_dir)).is_dir() else None)
     trainer.save_model()
     trainer.save_state()
     return trainer
@@ -288,7 +288,7 @@ def arm_label(trainer: RadialTrainer) -> str:
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The arms side by side, in Markdown."""
     lines = [
-        "| arm | test exact match (greedy, saved model) | train at 99 % | held out then | held out stays above 90 % | above 99 % |",
+        "| arm | test exact match (greedy, saved model) | train at 99 % | held out then | held out stays > 90 % | > 99 % |",
         "|---|---|---|---|---|---|",
     ]
     for label, r in results.items():

@@ -3,8 +3,8 @@
     python recipes/addition_study.py            # everything that is not done yet: about an hour on 2 cores
     python recipes/addition_study.py --report   # only the files, from the runs that are done
 
-Every variant of the penalty gets the same small set of lambdas on one tuning seed; its best one is then judged beside "no penalty"
-on other seeds (weights, order of the data, and rows all differ by seed), all for the same number of steps.
+Every variant of the penalty gets the same small set of lambdas on one tuning seed; its best one is then judged beside "no
+penalty" on other seeds (weights, order of the data, and rows all differ by seed), all for the same number of steps.
 Each cell of the grid is one process of recipes/addition.py. A cell that is done is not run again; one that fails is reported.
 """
 
@@ -125,7 +125,7 @@ def run_all(cells: list[Cell], jobs: int) -> None:
 
 
 def speed(result: dict[str, Any]) -> tuple[float, float]:
-    """What the tuning ranks by: the first of three evaluations in a row at 99 %; among runs without, the last held-out score."""
+    """What the tuning ranks by: the first of three evaluations in a row at 99 %; without one, the last held-out score."""
     onset = result["first_three_99"]
     return (float("inf") if onset is None else onset, -result["last_held_out"])
 
@@ -154,7 +154,7 @@ def best_lambdas() -> dict[str, float]:
 def report() -> None:
     """Write the results as JSON, the table as Markdown and the figure as PNG."""
     tuned = best_lambdas()
-    data = {
+    data: dict[str, Any] = {
         "command": "python recipes/addition_study.py",
         "tuning": [cell.result() or missing(cell) for cell in tuning_cells()],
         "judged": [cell.result() or missing(cell) for cell in judged_cells(tuned)],
@@ -173,19 +173,20 @@ def missing(cell: Cell) -> dict[str, Any]:
 def markdown(data: dict[str, Any]) -> str:
     done = [r for r in data["judged"] if "status" not in r]
     first = done[0]["run"]
-    versions = first["environment"]["versions"]
+    versions, args = first["environment"]["versions"], first["training_args"]
     lines = [
         "# 3-digit addition with 500 rows: no penalty, the paper's, and three variants",
         "",
         f"Made by `{data['command']}` from recipes/results/addition_cpu.json: {first['model']['class']} of "
         f"{first['model']['parameters']:,} parameters, {first['facts']['train_size']} rows, "
-        f"{first['training_args']['max_steps']:,} steps of batch {first['training_args']['per_device_train_batch_size']}, AdamW, "
-        f"learning rate {first['training_args']['learning_rate']}, weight decay {first['training_args']['weight_decay']}; "
+        f"{args['max_steps']:,} steps of batch {args['per_device_train_batch_size']}, AdamW, "
+        f"learning rate {args['learning_rate']}, weight decay {args['weight_decay']}; "
         f"torch {versions['torch']}, transformers {versions['transformers']}, {first['environment']['machine']['device']}.",
         "",
-        "Steps; an entry `> N` was not reached by step N, the end of the run. *Fit*: training exact match reaches 99 %. *Three at 99 %*:",
-        "first of three evaluations in a row (100 steps apart) with held-out exact match of at least 99 %. *Stays above 99 %*: to the",
-        "end of the run. *Test*: greedy generation by the saved model of the last step, reloaded, on 2,000 held-out problems.",
+        "Steps; an entry `> N` was not reached by step N, the end of the run. *Fit*: training exact match reaches 99 %.",
+        "*Three at 99 %*: first of three evaluations in a row (100 steps apart) with held-out exact match of at least 99 %.",
+        "*Stays above*: to the end of the run. *Test*: greedy generation by the saved model of the last step, reloaded, on 2,000",
+        "held-out problems. Tuning runs end when they are solved; judged runs all have the same length.",
         "",
         "## Judged seeds, each variant at its best lambda of the tuning seed",
         "",
@@ -201,7 +202,7 @@ def markdown(data: dict[str, Any]) -> str:
         "",
         "## Medians over the judged seeds",
         "",
-        "| arm | lambda | runs | fit | three at 99 % | stays above 99 % | mean test | ratio of `three at 99 %` to no penalty, per seed |",
+        "| arm | lambda | runs | fit | three at 99 % | stays above 99 % | mean test | `three at 99 %` / no penalty's, by seed |",
         "|---|---|---|---|---|---|---|---|",
         *medians(done),
         "",

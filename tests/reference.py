@@ -30,7 +30,7 @@ def tiny_gpt2(seed: int = 0, width: int = 32, layers: int = 2, dropout: float = 
         pad_token_id=PAD,
     )
     model = GPT2LMHeadModel(config)
-    # transformers does not tell from the class's name that the loss shifts the labels, and then counts one token a row too many.
+    # transformers cannot tell from the class's name that the loss shifts the labels, and counts one token a row too many.
     model.loss_type = "ForCausalLM"
     return model
 

@@ -39,9 +39,11 @@ class RadialCallback(TrainerCallback):
         radial_sites: Sequence[str] | None = None,
     ) -> None:
         self.config = RadialConfig(radial_lambda, radial_radius, radial_side, radial_warmup_steps, radial_sites)
-        self.trainer: Trainer | None = None
+        self.trainer: Any = None  # the trainer while it trains
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer is not None:  # an earlier train() ended in an exception
+            self.on_train_end(args, state, control)
         trainer = _calling_trainer()
         if isinstance(trainer, RadialMixin):
             raise ValueError(
@@ -53,13 +55,14 @@ class RadialCallback(TrainerCallback):
                 "unknown here; use RadialTrainer, or give the radius as a number"
             )
         plain = type(trainer)
-        trainer.__class__ = type(f"Radial{plain.__name__}", (RadialMixin, plain), {"__module__": __name__})
-        self.trainer, self._plain = trainer, plain
+        radial: Any = trainer
+        radial.__class__ = type(f"Radial{plain.__name__}", (RadialMixin, plain), {"__module__": __name__})
+        self.trainer, self._plain = radial, plain
         try:
-            trainer.init_radial(self.config)
-            trainer.begin_radial(None)
+            radial.init_radial(self.config)
+            radial.begin_radial(None)
         except BaseException:
-            trainer.__class__ = plain
+            radial.__class__, self.trainer = plain, None
             raise
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -19,28 +19,28 @@ class MetricProgress(ProgressCallback):
     def __init__(self, metrics: dict[str, str], title: str = "") -> None:
         super().__init__()
         self.metrics, self.title = metrics, title
+        self.shown: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
-            self.training_bar.set_description(self.title)
-            for logs in state.log_history:  # a resumed run shows what it had
-                self._show(logs)
+        bar: Any = self.training_bar
+        if bar is not None:
+            bar.set_description(self.title)
+        for logs in state.log_history:  # a resumed run shows what it had
+            self._show(logs)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_evaluate(args, state, control, **kwargs)
         self._show(kwargs.get("metrics") or {})
 
-    def on_prediction_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any) -> None:
         """No second bar: evaluations are short, and it would hide the first one."""
 
     def _show(self, values: dict[str, Any]) -> None:
-        if self.training_bar is None:
-            return
-        shown = {label: f"{values[name]:.1%}" for label, name in self.metrics.items() if name in values}
-        if shown:
-            self._shown = {**getattr(self, "_shown", {}), **shown}
-            self.training_bar.set_postfix(self._shown)
+        self.shown |= {label: f"{values[name]:.1%}" for label, name in self.metrics.items() if name in values}
+        bar: Any = self.training_bar
+        if bar is not None and self.shown:
+            bar.set_postfix(self.shown)
 
 
 class StopWhenSolved(TrainerCallback):

@@ -48,12 +48,12 @@ def write_model_card(
 ) -> Path:
     """Write `README.md` into the trainer's output directory; the arguments are `Trainer.create_model_card`'s.
 
-    A trainer's `run_facts` (a dict) tells the card what the trainer cannot know. It reads from it `title`, `usage` (a code snippet
-    in which `{model_id}` stands for the model), `results` (a dict with `exact_match` and `problems` under `test`, and the numbers
-    of `hf_radial.grokking.summarise`) and `limits`; whatever else is in it is listed under "Task and data".
+    A trainer's `run_facts` (a dict) tells the card what the trainer cannot know. It reads from it `title`, `usage` (a code
+    snippet in which `{model_id}` stands for the model), `results` (a dict with `exact_match` and `problems` under `test`,
+    and the numbers of `hf_radial.grokking.summarise`) and `limits`; the rest is listed under "Task and data".
     """
     record, log = describe_run(trainer), trainer.state.log_history
-    folder = Path(trainer.args.output_dir)
+    folder = Path(str(trainer.args.output_dir))
     facts = dict(record["facts"])
     results = facts.pop("results", {})
     title = facts.pop("title", model_name or folder.name)
@@ -65,7 +65,7 @@ def write_model_card(
         language=language,
         license=license or "apache-2.0",
         library_name="transformers",
-        tags=_listed(tags) + ["hf_radial", "grokking", "arxiv:2606.32000"],
+        tags=[*_listed(tags), "hf_radial", "grokking", "arxiv:2606.32000"],
         base_model=finetuned_from,
         datasets=_listed(dataset_tags or dataset) or None,
         model_name=title,
@@ -115,7 +115,7 @@ def _penalty_sentence(radial: dict[str, Any]) -> str:
 
 def _results(results: dict[str, Any], log: list[dict[str, Any]]) -> str:
     if not results:
-        last = next((logs for logs in reversed(log) if any(name.startswith("eval_") for name in logs)), {})
+        last: dict[str, Any] = next((logs for logs in reversed(log) if any(name.startswith("eval_") for name in logs)), {})
         return _bullets({name: value for name, value in last.items() if name.startswith("eval_")}) or "No evaluation was run."
     lines = {}
     if test := results.get("test"):
