@@ -1,12 +1,14 @@
-"""A recipe's command line: a preset (a YAML file) first, options on the command line on top of it; and the folder of a run."""
+"""How a recipe starts and ends: its command line (a preset in YAML, and options on top of it), its folder, its processes."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from accelerate.utils import broadcast_object_list
 from transformers import HfArgumentParser
@@ -44,7 +46,8 @@ def parse_options(
         if name not in known:
             near = get_close_matches(str(name), known, 1)
             raise ValueError(f"{file}: unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    parser.set_defaults(**values, preset=file.stem)
+    # Empty means that the recipe chooses a new folder.
+    parser.set_defaults(**{"output_dir": "", **values, "preset": file.stem})
     return parser.parse_args_into_dataclasses(args=argv)
 
 
@@ -89,3 +92,14 @@ def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
     # The processes look at different moments: what the first one saw holds for all.
     chosen = [default if number == 1 else f"{default}-{number}"]
     return Path(broadcast_object_list(chosen)[0])
+
+
+def end_processes() -> None:
+    """Leave the process group, as the last act of a script whose trainers are out of scope.
+
+    A script that just ends can be aborted by a Gloo thread that outlives the interpreter (pytorch#179291). The threads end with
+    the group, and the group with the last trainer that holds it.
+    """
+    gc.collect()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

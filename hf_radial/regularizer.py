@@ -8,8 +8,9 @@ nothing of micro-batches, ranks or schedules: a loop that has them asks for the 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite, sqrt
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,23 @@ from hf_radial.functional import SIDES, check_radius, penalty_of_radius, radius
 from hf_radial.sites import Site, find_sites
 
 RADIUS_NAMES = ("sqrt_d", "initial")
+
+
+class _Hook:
+    """A hook that stays behind when its model is copied or pickled: the copy has no penalty, and no tensor of ours."""
+
+    def __init__(self, call: Callable[..., None] | None = None) -> None:
+        self.call = call
+
+    def __call__(self, *args: Any) -> None:
+        if self.call is not None:
+            self.call(*args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
+        return _Hook()
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
+        return _Hook, ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,6 @@ class RadialPenalty:
         self.side = side
         self.dim = dim
         self.sites: list[Site] = find_sites(model, sites)
-        check_checkpointing(model)
         self.targets: dict[str, float] = {}
         for site in self.sites:
             if isinstance(self.radius, float):
@@ -104,15 +121,21 @@ class RadialPenalty:
     # Attaching and detaching ------------------------------------------------------------------------------------------
 
     def attach(self) -> RadialPenalty:
-        """Hook the sites; returns itself. Attaching twice is an error."""
+        """Hook the sites; returns itself.
+
+        Raises:
+            RuntimeError: it is attached already.
+            ValueError: the model uses reentrant gradient checkpointing.
+        """
         if self._handles:
             raise RuntimeError("this RadialPenalty is attached already; detach() it first")
+        check_checkpointing(self.model)
         modules = dict(self.model.named_modules())
         self._handles = [
-            self.model.register_forward_pre_hook(self._enter_forward, with_kwargs=True),
+            self.model.register_forward_pre_hook(_Hook(self._enter_forward), with_kwargs=True),
             # always_call: a forward that raises must not leave us collecting.
-            self.model.register_forward_hook(self._leave_forward, always_call=True),
-            *(modules[site.name].register_forward_hook(self._site_hook(i)) for i, site in enumerate(self.sites)),
+            self.model.register_forward_hook(_Hook(self._leave_forward), always_call=True),
+            *(modules[site.name].register_forward_hook(_Hook(partial(self._at_site, i))) for i, site in enumerate(self.sites)),
         ]
         return self
 
@@ -218,14 +241,11 @@ class RadialPenalty:
         self._collecting = False
         self._radii, self._mask = [], None
 
-    def _site_hook(self, index: int) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if self._collecting:
-                self._radii[index].append(self._measure(index, output))
-            elif self.radial_lambda > 0 and module.training and torch.is_grad_enabled():
-                self._measure(index, output)  # the replay of a checkpointed block: the same operations, counted no second time
-
-        return hook
+    def _at_site(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
+        if self._collecting:
+            self._radii[index].append(self._measure(index, output))
+        elif self.radial_lambda > 0 and module.training and torch.is_grad_enabled():
+            self._measure(index, output)  # the replay of a checkpointed block: the same operations, counted no second time
 
     def _measure(self, index: int, h: Any) -> Tensor:
         site = self.sites[index]

@@ -84,12 +84,13 @@ class RadialMixin(_Base):
 
     def init_radial(self, config: RadialConfig) -> None:
         """Set the penalty up on a trainer whose own `__init__` is through."""
-        checkpointing = self.args.gradient_checkpointing_kwargs
-        if self.args.gradient_checkpointing and isinstance(checkpointing, dict) and checkpointing.get("use_reentrant"):
-            raise ValueError(
-                "gradient_checkpointing_kwargs={'use_reentrant': True} would train without the penalty's gradient; "
-                "use {'use_reentrant': False}"
-            )
+        for name in ("activation_checkpointing", "gradient_checkpointing"):  # its name from transformers 5.2x on, and before
+            options = getattr(self.args, f"{name}_kwargs", None)
+            if getattr(self.args, name, None) and isinstance(options, dict) and options.get("use_reentrant"):
+                raise ValueError(
+                    f"{name}_kwargs={{'use_reentrant': True}} would train without the penalty's gradient; "
+                    "use {'use_reentrant': False}"
+                )
         if self.args.n_gpu > 1:
             raise ValueError(
                 f"torch.nn.DataParallel over {self.args.n_gpu} GPUs is not supported: start one process per GPU with "
@@ -131,7 +132,7 @@ class RadialMixin(_Base):
         try:
             yield
         finally:
-            self.end_radial()
+            self.radial_penalty.detach()  # the model is as it was
 
     def begin_radial(self, resume_from_checkpoint: str | None) -> None:
         """Attach the penalty to the model, set its targets and write the run's record."""
@@ -141,14 +142,11 @@ class RadialMixin(_Base):
         if self.radial_config.radial_radius == "initial":
             self._set_initial_targets(resume_from_checkpoint)
         self._radial_window = _Window(len(penalty.sites), self.args.device)
+        penalty.detach()  # a run that failed may have left it attached, where a callback could not clean up
         penalty.attach()
         logger.info("%r\n%s", penalty, penalty.table())
         if self.args.should_save:
             write_run_record(self)
-
-    def end_radial(self) -> None:
-        """Detach the penalty; the model is as it was."""
-        self.radial_penalty.detach()
 
     def _set_initial_targets(self, resume_from_checkpoint: str | None) -> None:
         if resume_from_checkpoint is not None:

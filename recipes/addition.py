@@ -27,6 +27,7 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    TrainerState,
     default_data_collator,
     set_seed,
 )
@@ -37,7 +38,7 @@ from hf_radial import RadialArguments, RadialTrainer
 from hf_radial.callbacks.progress import MetricProgress, StopWhenSolved
 from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, summarise
 from hf_radial.metrics import load_exact_match
-from hf_radial.options import choose_run_folder, parse_options
+from hf_radial.options import choose_run_folder, end_processes, parse_options
 from hf_radial.plots import plot_runs
 from hf_radial.tasks.addition import load_addition
 from hf_radial.tasks.tokenizer import character_tokenizer
@@ -46,17 +47,14 @@ from hf_radial.tasks.windows import CharacterWindows
 CONFIGS = Path(__file__).parent / "configs"
 IGNORED = -100  # the label that no loss and no metric counts
 ARMS = ("none", "penalty", "paper")
-FACTS = {
-    "task": "digit addition",
-    "usage": """from transformers import AutoModelForCausalLM, AutoTokenizer
+USAGE = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{model_id}")
 model = AutoModelForCausalLM.from_pretrained("{model_id}")
-prompt = tokenizer(\"PROMPT\", return_tensors="pt")
-written = model.generate(**prompt, do_sample=False, max_new_tokens=16)
-print(tokenizer.decode(written[0]))""",
-    "limits": "It adds, and nothing else: prompts must be spelt as in training, with operands of the digits that it saw.",
-}
+prompt = tokenizer("PROMPT", return_tensors="pt")
+written = model.generate(**prompt, do_sample=False, max_new_tokens=LENGTH)
+print(tokenizer.decode(written[0]))"""
+LIMITS = "It adds, and nothing else: prompts must be spelt as in training, with operands of the digits that it saw."
 
 
 @dataclass
@@ -193,6 +191,7 @@ def train_arm(arm: str, task: AdditionArguments, args: RadialArguments, data: Da
         # Position i predicts the character at i + 1. A whole answer that is right given itself is what greedy decoding writes.
         return metric.compute(predictions=prediction.predictions[:, :-1], references=prediction.label_ids[:, 1:])
 
+    folder = Path(str(args.output_dir))
     set_seed(args.seed)  # the same initial weights in every arm
     trainer = RadialTrainer(
         model=build_model(task, tokenizer),
@@ -212,10 +211,16 @@ def train_arm(arm: str, task: AdditionArguments, args: RadialArguments, data: Da
     trainer.run_facts = {
         "arm": arm,
         "title": f"{task.digits}-digit addition, {arm_label(trainer)}",
-        **FACTS,
+        "task": "digit addition",
+        "usage": USAGE.replace("PROMPT", start + data["test"][0]["prompt"]).replace("LENGTH", str(task.digits + 2)),
+        "limits": LIMITS,
         **vars(task),
     }
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir) if Path(str(args.output_dir)).is_dir() else None)
+    state = folder / "trainer_state.json"
+    if state.is_file():  # a resumed run, in which this arm was through: the file below is the last that it writes
+        trainer.state = TrainerState.load_from_json(str(state))
+        return trainer
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     trainer.save_model()
     trainer.save_state()
     return trainer
@@ -247,13 +252,14 @@ def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments, b
 
 def main(argv: list[str]) -> Path:
     task, args = parse_options((AdditionArguments, RadialArguments), argv, CONFIGS, "addition_cpu", __doc__ or "")
+    state = PartialState(cpu=args.use_cpu)
     folder = choose_run_folder(args.output_dir, bool(args.resume_from_checkpoint), f"runs/{task.preset}")
-    with PartialState().main_process_first():
+    with state.main_process_first():
         data = load_data(task)
     trainers = {arm: train_arm(arm, task, arm_arguments(arm, task, args, folder / arm), data) for arm in task.arms}
-    if PartialState().is_main_process:
+    if state.is_main_process:
         report(trainers, task, data, folder)
-    PartialState().wait_for_everyone()
+    state.wait_for_everyone()
     return folder
 
 
@@ -305,3 +311,4 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    end_processes()

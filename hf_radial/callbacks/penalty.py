@@ -42,9 +42,9 @@ class RadialCallback(TrainerCallback):
         self.trainer: Any = None  # the trainer while it trains
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.trainer is not None:  # an earlier train() ended in an exception
-            self.on_train_end(args, state, control)
         trainer = _calling_trainer()
+        if trainer is self.trainer:  # an earlier train() raised, so that it is a radial trainer still and has begun as one
+            return
         if isinstance(trainer, RadialMixin):
             raise ValueError(
                 f"{type(trainer).__name__} has the penalty already: use either RadialTrainer or one RadialCallback, not both"
@@ -67,7 +67,7 @@ class RadialCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.trainer is not None:
-            self.trainer.end_radial()
+            self.trainer.radial_penalty.detach()
             self.trainer.__class__, self.trainer = self._plain, None
 
 

@@ -113,52 +113,57 @@ def test_the_header_gives_a_launch_command_and_the_truth_about_the_tests(name: s
 
 # Each process starts from other weights and reads other rows; only DistributedDataParallel can make them agree.
 SCRIPT = """
-import hashlib, json, os, sys
+import gc, hashlib, json, os, sys
 from pathlib import Path
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
-
-folder = Path(sys.argv[1])
-seen = []
-
-
-def collate(rows):
-    seen.extend(row["input_ids"][0] for row in rows)
-    tokens = torch.tensor([row["input_ids"] for row in rows])
-    return {"input_ids": tokens, "labels": tokens}
 
 
 def digest(model):
     return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
 
 
-args = TrainingArguments(
-    output_dir=str(folder / "run"), max_steps=3, per_device_train_batch_size=2, logging_steps=1, report_to="none",
-    save_strategy="no", disable_tqdm=True,
-)
-torch.manual_seed(args.process_index)
-model = GPT2LMHeadModel(GPT2Config(vocab_size=32, n_positions=8, n_embd=16, n_layer=1, n_head=2))
-before = digest(model)
-rows = [{"input_ids": [i, *range(7)]} for i in range(24)]
-trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
-trainer.train()
-record = {
-    "num_processes": trainer.accelerator.num_processes,
-    "rank": args.process_index,
-    "device": args.device.type,
-    "backend": torch.distributed.get_backend() if torch.distributed.is_initialized() else None,
-    "mixed_precision": trainer.accelerator.mixed_precision,
-    "pid": os.getpid(),
-    "steps": trainer.state.global_step,
-    "rows": seen,
-    "before": before,
-    "after": digest(model),
-    "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
-}
-(folder / f"rank{args.process_index}.json").write_text(json.dumps(record))
-# Without this a process over gloo now and then aborts at interpreter exit (pytorch/pytorch#179291).
-trainer.accelerator.end_training()
+def train(folder):
+    seen = []
+
+    def collate(rows):
+        seen.extend(row["input_ids"][0] for row in rows)
+        tokens = torch.tensor([row["input_ids"] for row in rows])
+        return {"input_ids": tokens, "labels": tokens}
+
+    args = TrainingArguments(
+        output_dir=str(folder / "run"), max_steps=3, per_device_train_batch_size=2, logging_steps=1, report_to="none",
+        save_strategy="no", disable_tqdm=True,
+    )
+    torch.manual_seed(args.process_index)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=32, n_positions=8, n_embd=16, n_layer=1, n_head=2))
+    before = digest(model)
+    rows = [{"input_ids": [i, *range(7)]} for i in range(24)]
+    trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
+    trainer.train()
+    record = {
+        "num_processes": trainer.accelerator.num_processes,
+        "rank": args.process_index,
+        "device": args.device.type,
+        "backend": torch.distributed.get_backend() if torch.distributed.is_initialized() else None,
+        "mixed_precision": trainer.accelerator.mixed_precision,
+        "pid": os.getpid(),
+        "steps": trainer.state.global_step,
+        "rows": seen,
+        "before": before,
+        "after": digest(model),
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+    }
+    (folder / f"rank{args.process_index}.json").write_text(json.dumps(record))
+
+
+train(Path(sys.argv[1]))
+# A gloo thread that outlives the interpreter now and then aborts the process (pytorch/pytorch#179291). Destroying the
+# group ends its threads, but only once no wrapped model refers to it any more: hence after the trainer is gone.
+gc.collect()
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
 """
 
 

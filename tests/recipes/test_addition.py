@@ -1,0 +1,179 @@
+"""recipes/addition.py as a user launches it: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hf_radial import RadialArguments
+from hf_radial.options import parse_options
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "addition.py"
+SMALL = {
+    "digits": 2,
+    "train_size": 64,
+    "validation_size": 20,
+    "test_size": 50,
+    "layers": 1,
+    "width": 32,
+    "max_steps": 6,
+    "eval_steps": 3,
+    "logging_steps": 2,
+    "save_steps": 3,
+    "per_device_train_batch_size": 16,
+}
+
+
+def flags(folder, **options):
+    return [
+        word
+        for name, value in {**SMALL, "output_dir": folder, **options}.items()
+        for word in (f"--{name}", *str(value).split())
+    ]
+
+
+def launch(config, *arguments, **options):
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", str(ROOT / "recipes" / "accelerate" / config), str(RECIPE), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False, **options)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    """A run started from an empty folder: nothing may depend on the working directory."""
+    folder = tmp_path_factory.mktemp("run")
+    result = launch("cpu.yaml", *flags(folder / "out", dropout=0.1), cwd=folder)
+    return folder / "out", result
+
+
+def test_it_says_where_everything_is_and_everything_is_there(one_process):
+    folder, result = one_process
+    named = re.findall(rf"{re.escape(str(folder))}[^\s,]*", result.stdout)
+    assert len(named) >= 2 * 5 + 3
+    assert all(Path(name).exists() for name in named)
+    for arm in ("none", "penalty"):
+        for name in ("model.safetensors", "config.json", "tokenizer.json", "README.md", "curves.png", "run.json"):
+            assert (folder / arm / name).stat().st_size > 0
+    assert "held-out=" in result.stderr and "train=" in result.stderr  # on the progress bar
+
+
+def test_the_arms_differ_in_the_penalty_and_in_nothing_else(one_process):
+    folder, _ = one_process
+    runs = {arm: json.loads((folder / arm / "run.json").read_text()) for arm in ("none", "penalty")}
+    none, penalty = (runs[arm]["training_args"] for arm in ("none", "penalty"))
+    assert {name for name in none if none[name] != penalty[name]} <= {"radial_lambda", "output_dir", "logging_dir"}
+    assert runs["none"]["radial"]["variant"] == "none"
+    results = json.loads((folder / "results.json").read_text())
+    assert [r["arm"] for r in results.values()] == ["none", "penalty"]
+    # The first log is of weights that are still nearly equal: same seed, same rows.
+    logs = [json.loads((folder / arm / "trainer_state.json").read_text())["log_history"] for arm in ("none", "penalty")]
+    assert logs[0][0]["task_loss"] == pytest.approx(logs[1][0]["task_loss"], abs=0.05)
+
+
+def test_the_card_is_true_and_its_snippet_runs(one_process):
+    folder, _ = one_process
+    card = (folder / "penalty" / "README.md").read_text()
+    metadata = yaml.safe_load(card.split("---")[1])
+    result = next(r for r in json.loads((folder / "results.json").read_text()).values() if r["arm"] == "penalty")
+    assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == round(result["test"]["exact_match"], 5)
+    assert f"{result['test']['exact_match']:.2%} of 50 held-out problems" in card
+    assert "arm **penalty**" in card and "transformer.h.0.mlp.c_proj" in card
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    run = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert re.match(r"\d\d\+\d\d=", run.stdout)
+
+
+def test_the_saved_model_is_plain_transformers(one_process):
+    folder, _ = one_process
+    model, tokenizer = (cls.from_pretrained(folder / "penalty") for cls in (AutoModelForCausalLM, AutoTokenizer))
+    written = model.generate(**tokenizer("12+34=", return_tensors="pt"), do_sample=False, max_new_tokens=5)
+    assert tokenizer.decode(written[0]).startswith("12+34=")
+    assert type(model).__name__ == "GPT2LMHeadModel"
+
+
+def test_two_processes_train_and_write_one_result(tmp_path):
+    result = launch("cpu_2proc.yaml", *flags(tmp_path / "out", per_device_train_batch_size=8, arms="penalty"))
+    record = json.loads((tmp_path / "out" / "penalty" / "run.json").read_text())
+    assert record["processes"] == 2
+    assert result.stdout.count("both side by side") == 1
+    assert json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"zero_pad": "false", "sampling": "balanced", "reverse": "false", "digits": 3},
+        {"preset": "addition_nanogpt", "digits": 3, "window": 64, "heads": 2, "arms": "paper none"},
+    ],
+    ids=["padded rows", "windows"],
+)
+def test_the_other_ways_to_spell_and_feed_rows(options, tmp_path):
+    launch("cpu.yaml", *flags(tmp_path / "out", **{"arms": "penalty", **options}))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [r["arm"] for r in results.values()] == options.get("arms", "penalty").split()
+
+
+def test_a_run_killed_and_resumed_ends_with_the_same_weights(one_process, tmp_path):
+    """SIGKILL after the first checkpoint; bit for bit on the CPU, dropout included."""
+    whole, _ = one_process
+    command = [sys.executable, str(RECIPE), *flags(tmp_path / "out", dropout=0.1, max_steps=6)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # In the second arm: the first one is finished then, and must not be trained again.
+    checkpoint = tmp_path / "out" / "penalty" / "checkpoint-3" / "trainer_state.json"
+    for _ in range(2400):
+        if checkpoint.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists(), "the run ended before its checkpoint"
+    finished = (tmp_path / "out" / "none" / "model.safetensors").stat().st_mtime_ns
+    command += ["--resume_from_checkpoint", "true"]
+    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert resumed.returncode == 0, resumed.stderr[-4000:]
+    for arm in ("none", "penalty"):
+        ours, theirs = (load_file(folder / arm / "model.safetensors") for folder in (tmp_path / "out", whole))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert (tmp_path / "out" / "none" / "model.safetensors").stat().st_mtime_ns == finished
+
+
+def test_presets_parse_and_are_what_they_say(tmp_path):
+    sys.path.insert(0, str(RECIPE.parent))
+    try:
+        import addition
+    finally:
+        sys.path.pop(0)
+    for file in addition.CONFIGS.glob("*.yaml"):
+        task, args = parse_options((addition.AdditionArguments, RadialArguments), [str(file)], addition.CONFIGS, "addition_cpu")
+        assert task.preset == file.stem
+        tokenizer = addition.character_tokenizer("0123456789+=\n")
+        parameters = addition.build_model(task, tokenizer).num_parameters()
+        if task.preset == "addition_nanogpt":
+            assert parameters == pytest.approx(10.7e6, rel=0.02)
+            assert (task.layers, task.heads, task.width, task.paper_lambda) == (6, 6, 384, 0.01)
+    # The command line wins over the file.
+    task, args = parse_options(
+        (addition.AdditionArguments, RadialArguments),
+        [str(addition.CONFIGS / "addition_nanogpt.yaml"), "--layers", "3", "--learning_rate", "0.5"],
+        addition.CONFIGS,
+        "addition_cpu",
+    )
+    assert (task.layers, task.width, args.learning_rate) == (3, 384, 0.5)

@@ -1,0 +1,182 @@
+"""Bad input is refused before the first step, with a message that names the argument and says what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from reference import tiny_gpt2, token_rows
+from torch import nn
+from transformers import TrainerCallback, TrainingArguments
+
+from hf_radial import RadialArguments, RadialCallback, RadialPenalty, RadialTrainer
+from hf_radial.options import choose_run_folder
+from hf_radial.tasks.addition import AdditionConfig
+
+ROOT = Path(__file__).parent.parent
+
+
+def recipe():
+    """recipes/addition.py as a module; recipes are scripts, not a package."""
+    spec = importlib.util.spec_from_file_location("addition_recipe", ROOT / "recipes" / "addition.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class CountSteps(TrainerCallback):
+    steps = 0
+
+    def on_step_end(self, *args, **kwargs):
+        CountSteps.steps += 1
+
+
+def train(folder, model=None, arguments=None, **options):
+    args = TrainingArguments(
+        output_dir=str(folder), max_steps=2, report_to="none", use_cpu=True, disable_tqdm=True, **(arguments or {})
+    )
+    rows = token_rows(8, False)
+    trainer = RadialTrainer(model=model or tiny_gpt2(), args=args, train_dataset=rows, callbacks=[CountSteps()], **options)
+    trainer.train()
+
+
+class WholeNumbers(nn.Module):
+    """Sits in a block and returns whole numbers."""
+
+    def forward(self, x):
+        return x.long()
+
+
+def gpt2_with_whole_numbers():
+    model = tiny_gpt2()
+    model.transformer.h[0].counts = WholeNumbers()
+
+    def count(block, args):
+        block.counts(args[0])
+
+    model.transformer.h[0].register_forward_pre_hook(count)
+    return model
+
+
+def reentrant_by_hand():
+    model = tiny_gpt2()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    return model
+
+
+BAD_TRAINING = {
+    "negative lambda": ({"radial_lambda": -0.1}, ValueError, "radial_lambda=-0.1"),
+    "nan lambda": ({"radial_lambda": float("nan")}, ValueError, "radial_lambda=nan"),
+    "infinite lambda": ({"radial_lambda": float("inf")}, ValueError, "radial_lambda=inf"),
+    "lambda as text": ({"radial_lambda": "0.1"}, TypeError, "radial_lambda='0.1'"),
+    "no lambda": ({}, ValueError, "radial_lambda is missing"),
+    "zero radius": ({"radial_lambda": 0.1, "radial_radius": 0}, ValueError, "radius=0"),
+    "negative radius": ({"radial_lambda": 0.1, "radial_radius": -1.0}, ValueError, "radius=-1.0"),
+    "unknown radius": ({"radial_lambda": 0.1, "radial_radius": "sqrt"}, ValueError, "radius='sqrt'.*'sqrt_d', 'initial'"),
+    "unknown side": ({"radial_lambda": 0.1, "radial_side": "below"}, ValueError, "radial_side='below'.*both, above"),
+    "negative warm-up": ({"radial_lambda": 0.1, "radial_warmup_steps": -1}, ValueError, "radial_warmup_steps=-1"),
+    "pattern without a match": (
+        {"radial_lambda": 0.1, "radial_sites": ["*.o_proj"]},
+        ValueError,
+        r"sites.*'\*\.o_proj'.*c_attn",
+    ),
+    "patterns as one text": (
+        {"radial_lambda": 0.1, "radial_sites": "*.c_proj"},
+        TypeError,
+        r"sites='\*\.c_proj' must be a list",
+    ),
+    "no pattern": ({"radial_lambda": 0.1, "radial_sites": []}, ValueError, r"sites=\[\]"),
+    "no site": ({"radial_lambda": 0.1, "model": nn.Linear(3, 3)}, ValueError, r"no site found.*sites=\["),
+    "reentrant checkpointing": (
+        {
+            "radial_lambda": 0.1,
+            "arguments": {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
+        },
+        ValueError,
+        "use_reentrant",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TRAINING)
+def test_training_is_refused(case, tmp_path):
+    options, error, message = BAD_TRAINING[case]
+    CountSteps.steps = 0
+    with pytest.raises(error, match=message):
+        train(tmp_path, **options)
+    assert CountSteps.steps == 0
+
+
+def test_a_site_whose_output_is_not_floating_point(tmp_path):
+    CountSteps.steps = 0
+    with pytest.raises(TypeError, match=r"transformer\.h\.0\.counts.*torch\.int64.*floating point"):
+        train(tmp_path, model=gpt2_with_whole_numbers(), radial_lambda=0.1, radial_sites=["*.counts"])
+    assert CountSteps.steps == 0
+
+
+def test_a_model_set_to_reentrant_checkpointing_by_hand(tmp_path):
+    CountSteps.steps = 0
+    with pytest.raises(ValueError, match="use_reentrant"):
+        train(tmp_path, model=reentrant_by_hand(), radial_lambda=0.1)
+    with pytest.raises(ValueError, match="use_reentrant"):
+        RadialPenalty(reentrant_by_hand(), 0.1).attach()
+    assert CountSteps.steps == 0
+
+
+def test_two_doors_at_once(tmp_path):
+    args = TrainingArguments(output_dir=str(tmp_path), max_steps=1, report_to="none", use_cpu=True)
+    trainer = RadialTrainer(
+        model=tiny_gpt2(), args=args, radial_lambda=0.1, train_dataset=token_rows(8, False), callbacks=[RadialCallback(0.1)]
+    )
+    with pytest.raises(ValueError, match="not both"):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: RadialCallback(-1.0), "radial_lambda=-1.0"),
+        (lambda path: RadialArguments(output_dir=str(path), radial_lambda=-1.0), "radial_lambda=-1.0"),
+        (lambda path: RadialPenalty(tiny_gpt2(), 0.1, side="inside"), "side='inside'"),
+        (lambda path: AdditionConfig(digits=0), "digits"),
+        (lambda path: AdditionConfig(digits=10), "digits"),
+        (lambda path: AdditionConfig(digits=1, train_size=101, validation_size=0, test_size=1), "only 100"),
+        (lambda path: recipe().main(["--preset", "addition_gpu"]), "preset='addition_gpu' is unknown.*addition_cpu"),
+        (lambda path: recipe().main(["recipes/configs/none.yaml"]), "does not exist"),
+        (lambda path: recipe().main(["--arms", "both"]), "arms="),
+        (lambda path: recipe().main(["--digits", "12", "--output_dir", str(path)]), "digits"),
+        (lambda path: recipe().main(["--resume_from_checkpoint", "true"]), "resume_from_checkpoint needs --output_dir"),
+    ],
+)
+def test_options_are_refused(call, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        call(tmp_path)
+
+
+def test_a_misspelt_option_in_a_yaml_file_is_named_with_its_neighbour(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train_sise: 10\n")
+    with pytest.raises(ValueError, match="'train_sise'; did you mean 'train_size'"):
+        recipe().main([str(file)])
+
+
+def test_an_output_directory_that_holds_another_run(tmp_path):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"output_dir=.*holds another run.*--resume_from_checkpoint"):
+        choose_run_folder(str(tmp_path), False, "runs/x")
+    assert choose_run_folder(str(tmp_path), True, "runs/x") == tmp_path
+
+
+def test_several_gpus_in_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match=r"DataParallel.*accelerate launch"):
+        RadialTrainer(
+            model=tiny_gpt2(),
+            args=TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True),
+            radial_lambda=0.1,
+            train_dataset=token_rows(8, False),
+        )
