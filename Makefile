@@ -4,6 +4,7 @@ VENV   ?= .venv
 # Installed first and on its own: a CPU build that pip already knows of (index, wheel directory) is then used as it is.
 TORCH  ?= torch==2.13.0
 ARGS   ?=
+EXTRA_REQUIREMENTS ?=
 ACCELERATE_CONFIG ?= recipes/accelerate/cpu.yaml
 # nproc honours OMP_NUM_THREADS and CPU affinity. Given on the command line, it keeps `accelerate launch` from warning.
 THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || echo 1)
@@ -17,7 +18,7 @@ TEST_ENV = env -u HF_TOKEN -u HUGGING_FACE_HUB_TOKEN -u HF_TOKEN_PATH -u HF_HUB_
 	HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help addition test test-slow lint types clean
+.PHONY: help addition test test-oldest test-slow lint types clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +29,9 @@ addition: $(STAMP)  ## Train on addition (recipes/addition.py); ARGS="..." is pa
 
 test: $(STAMP)  ## Run the tests, offline (ARGS="-k name" to choose)
 	@$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
+
+test-oldest: setup.cfg setup.py pyproject.toml  ## Run the tests with the oldest transformers of the range
+	$(MAKE) test VENV=$(VENV)-oldest EXTRA_REQUIREMENTS="transformers==5.17.0"
 
 test-slow: $(STAMP)  ## Run the tests marked slow, offline
 	@$(TEST_ENV) $(BIN)/python -m pytest -m slow $(ARGS)
@@ -54,5 +58,5 @@ $(STAMP): setup.cfg setup.py pyproject.toml
 		$(PYTHON) -m venv $(VENV) || { test -z "$$new" || rm -rf $(VENV); exit 1; }; \
 	}
 	$(BIN)/python -m pip install "$(TORCH)"
-	$(BIN)/python -m pip install -e ".[test]"
+	$(BIN)/python -m pip install -e ".[test]" $(EXTRA_REQUIREMENTS)
 	@touch $@

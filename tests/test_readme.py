@@ -1,0 +1,57 @@
+"""The README's code runs, its table is that of the committed data, and the files it names exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def study():
+    spec = importlib.util.spec_from_file_location("addition_study", ROOT / "recipes" / "addition_study.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_three_doors_run_as_printed(tmp_path):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.S))
+    for door in ("RadialTrainer(", "RadialCallback(", "RadialPenalty("):
+        assert door in code
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.count("'radial_penalty'") == 4 and "transformer.h.1.mlp.c_proj" in run.stdout
+
+
+def test_every_file_that_is_linked_exists():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links and all((ROOT / link).exists() for link in links)
+
+
+def test_the_tables_are_those_of_the_committed_data():
+    addition = study()
+    data = json.loads((addition.RESULTS / "addition_cpu.json").read_text())
+    assert (addition.RESULTS / "addition_cpu.md").read_text() == addition.markdown(data)
+    table = re.search(r"<!-- addition_cpu -->\n(.*?)<!-- end -->", README, re.S)
+    assert table and table[1] == addition.readme_table(data)
+
+
+@pytest.mark.parametrize("name", ["addition_cpu.json"])
+def test_committed_runs_say_how_to_repeat_them(name):
+    data = json.loads((ROOT / "recipes" / "results" / name).read_text())
+    runs = [r for r in data["tuning"] + data["judged"] if r.get("status") != "not yet run"]
+    assert runs and (ROOT / data["command"].split()[1]).is_file()
+    for run in runs:
+        environment = run["run"]["environment"]
+        assert environment["versions"]["torch"] and environment["machine"]["device"] and environment["revision"]
+        assert run["run"]["training_args"]["seed"] == run["seed"]
+        assert 0 <= run["test_exact_match"] <= 1 and run["test_problems"] >= 2000
