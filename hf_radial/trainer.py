@@ -161,16 +161,17 @@ class RadialMixin(_Base):
         dataset: Any = self.train_dataset
         if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             raise ValueError("radial_radius='initial' needs a train_dataset with rows to index; give the radius as a number")
-        rows = [dataset[i] for i in range(min(CALIBRATION_ROWS, len(dataset)))]
-        # The same rows on every rank, so the same targets on every rank.
-        batch = self._prepare_inputs(self.data_collator(rows))
+        collate = self._get_collator_with_removed_columns(self.data_collator, description="calibration")
+        with torch.random.fork_rng(devices=[]):  # a collator may draw (masked language modelling does)
+            # The same rows on every rank, so the same targets on every rank.
+            batch = self._prepare_inputs(collate([dataset[i] for i in range(min(CALIBRATION_ROWS, len(dataset)))]))
         device = next(self.radial_penalty.model.parameters()).device
         self.radial_penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
-    def _save_checkpoint(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(model, *args, **kwargs)
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
         if self.args.should_save and self.radial_config.radial_radius == "initial":
-            folder = Path(self._get_output_dir(trial=None)) / f"checkpoint-{self.state.global_step}"
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             (folder / TARGETS_FILE).write_text(json.dumps(self.radial_penalty.targets, indent=2))
 
     # One step ---------------------------------------------------------------------------------------------------------
@@ -281,3 +282,13 @@ class RadialTrainer(RadialMixin, Trainer):
 
         if self.is_world_process_zero():
             write_model_card(self, *args, **kwargs)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base class, together with `trainer_state.json`: the log that the card was made from."""
+        self.save_state()
+        return super().push_to_hub(*args, **kwargs)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # A run that dies must not leave a repository without a card.
+        self.create_model_card(model_name=Path(str(self.args.hub_model_id or self.args.output_dir)).name)
+        super()._push_from_checkpoint(checkpoint_folder)

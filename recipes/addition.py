@@ -168,6 +168,8 @@ def arm_arguments(arm: str, task: AdditionArguments, args: RadialArguments, fold
         options.update(radial_lambda=0.0)
     if arm == "paper":
         options.update(radial_lambda=task.paper_lambda, radial_radius="sqrt_d", radial_side="both", radial_warmup_steps=0)
+    if args.push_to_hub:
+        options.update(hub_model_id=f"{args.hub_model_id or task.preset}-{arm}")
     return replace(args, **options)
 
 
@@ -204,6 +206,8 @@ def train_arm(arm: str, task: AdditionArguments, args: RadialArguments, data: Da
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         callbacks=[StopWhenSolved(HELD_OUT_METRIC, task.solved_at, task.solved_evaluations)],
     )
+    if arm == task.arms[0] and PartialState().is_main_process:
+        print(f"what is measured, and penalised where an arm has a penalty:\n{trainer.radial_penalty.table()}\n")
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
@@ -214,6 +218,7 @@ def train_arm(arm: str, task: AdditionArguments, args: RadialArguments, data: Da
         "task": "digit addition",
         "usage": USAGE.replace("PROMPT", start + data["test"][0]["prompt"]).replace("LENGTH", str(task.digits + 2)),
         "limits": LIMITS,
+        "license": "apache-2.0",
         **vars(task),
     }
     state = folder / "trainer_state.json"
@@ -267,12 +272,14 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
     """Test every arm's saved model, write table, figure and cards, and say where they are."""
     results, logs = {}, {}
     for arm, trainer in trainers.items():
-        label = arm_label(trainer)
+        label = f"{arm}: {arm_label(trainer)}"
         logs[label] = trainer.state.log_history
         results[label] = {"arm": arm, "test": test_saved_model(folder / arm, data, task), **summarise(logs[label])}
-        plot_runs({label: logs[label]}, folder / arm / "curves.png", title=f"{task.digits}-digit addition: {label}")
+        plot_runs({label: logs[label]}, folder / arm / "curves.png", title=f"{task.digits}-digit addition, {label}")
         trainer.run_facts["results"] = results[label]
         trainer.create_model_card()
+        if trainer.args.push_to_hub:
+            trainer.push_to_hub(commit_message="The tested model, its card and its curves")
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (folder / "comparison.md").write_text(table(results) + "\n")
     plot_runs(logs, folder / "comparison.png", title=f"{task.digits}-digit addition, {task.train_size:,} training rows")

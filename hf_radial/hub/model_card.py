@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 from hf_radial.run_record import describe_run
 
@@ -29,9 +35,16 @@ TRAINING_FIELDS = (
     "max_grad_norm",
     "seed",
 )
-GENERIC_USAGE = """from transformers import AutoModel
+GENERIC_USAGE = """from transformers import AUTO
 
-model = AutoModel.from_pretrained("{model_id}")"""
+model = AUTO.from_pretrained("{model_id}")"""
+# Loaded with plain AutoModel, these would lose their heads.
+AUTO_CLASSES = {
+    "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "AutoModelForMaskedLM": MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    "AutoModelForSeq2SeqLM": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    "AutoModelForSequenceClassification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+}
 
 
 def write_model_card(
@@ -50,20 +63,21 @@ def write_model_card(
 
     A trainer's `run_facts` (a dict) tells the card what the trainer cannot know. It reads from it `title`, `usage` (a code
     snippet in which `{model_id}` stands for the model), `results` (a dict with `exact_match` and `problems` under `test`,
-    and the numbers of `hf_radial.grokking.summarise`) and `limits`; the rest is listed under "Task and data".
+    and the numbers of `hf_radial.grokking.summarise`) and `limits` and `license`; the rest is listed under "Task and data".
     """
     record, log = describe_run(trainer), trainer.state.log_history
     folder = Path(str(trainer.args.output_dir))
     facts = dict(record["facts"])
     results = facts.pop("results", {})
     title = facts.pop("title", model_name or folder.name)
-    usage = facts.pop("usage", GENERIC_USAGE)
+    usage = facts.pop("usage", GENERIC_USAGE.replace("AUTO", _auto_class(record["model"]["class"])))
     limits = facts.pop("limits", "Trained for research on delayed generalisation; nothing beyond the task above was tested.")
-    model_id = trainer.hub_model_id if trainer.args.push_to_hub else str(folder)
+    # `push_to_hub` names the repository before it makes the card, whatever the arguments said.
+    model_id = getattr(trainer, "hub_model_id", None) or str(folder)
     radial = record["radial"]
     data = ModelCardData(
         language=language,
-        license=license or "apache-2.0",
+        license=license or facts.pop("license", None),
         library_name="transformers",
         tags=[*_listed(tags), "hf_radial", "grokking", "arxiv:2606.32000"],
         base_model=finetuned_from,
@@ -100,6 +114,10 @@ def write_model_card(
     path = folder / "README.md"
     card.save(path)
     return path
+
+
+def _auto_class(model_class: str) -> str:
+    return next((auto for auto, names in AUTO_CLASSES.items() if model_class in names.values()), "AutoModel")
 
 
 def _penalty_sentence(radial: dict[str, Any]) -> str:
