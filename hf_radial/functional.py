@@ -93,10 +93,10 @@ def penalty_of_radius(r: Tensor, d: int, target: float, mask: Tensor | None, *, 
     excess = r - target
     if side == "above":
         excess = excess.clamp(min=0)
-    penalty = excess.square() / d
     if mask is not None:
-        # `where`, not a product: an overflow in the padding must not reach the sum as 0 * inf = NaN.
-        penalty = torch.where(mask.bool(), penalty, torch.zeros_like(penalty))
+        # `where`, not a product, and before the square: 0 * inf of an overflow in the padding would be NaN, both ways.
+        excess = torch.where(mask.bool(), excess, torch.zeros_like(excess))
+    penalty = excess.square() / d
     if reduction == "none":
         return penalty
     total = penalty.sum()

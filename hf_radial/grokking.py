@@ -58,6 +58,15 @@ def first_of_run(log_history: Sequence[dict[str, Any]], metric: str, threshold: 
     return None
 
 
+def format_step(step: float | None, last_step: float | None) -> str:
+    """A step for a table; what a run had not reached when it ended is later than its last step.
+
+    >>> format_step(1500, 3000), format_step(None, 3000)
+    ('step 1,500', 'not by step 3,000')
+    """
+    return f"not by step {last_step:,.0f}" if step is None and last_step is not None else f"step {step:,.0f}" if step else "?"
+
+
 def summarise(log_history: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Fit, onsets and what was held out at the fit, as one flat dictionary of numbers.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -34,6 +35,8 @@ def parse_options(
     argv = list(argv)
     if argv and argv[0].endswith((".yaml", ".yml")):
         file = Path(argv.pop(0))
+        if any(word.split("=")[0] == "--preset" for word in argv):
+            raise ValueError(f"give either the file {str(file)!r} or --preset, not both")
         if not file.is_file():
             raise ValueError(f"the configuration file {str(file)!r} does not exist")
     else:
@@ -41,6 +44,8 @@ def parse_options(
     # No abbreviations: `--preset` must not also be understood from `--pre`, which was not looked for above.
     parser = HfArgumentParser(list(dataclass_types), description=description, allow_abbrev=False)
     values = yaml.safe_load(file.read_text()) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: must hold lines of the form `option: value`")
     known = {action.dest for action in parser._actions} - {"help"}
     for name in values:
         if name not in known:
@@ -63,6 +68,51 @@ def _preset_file(argv: Sequence[str], presets: Path, default: str) -> Path:
         known = ", ".join(sorted(f.stem for f in presets.glob("*.yaml")))
         raise ValueError(f"preset={name!r} is unknown; there are {known}")
     return file
+
+
+def wants_resume(resume_from_checkpoint: str | bool | None) -> bool:
+    """Whether a recipe's run is to go on. A recipe finds each arm's newest checkpoint by itself.
+
+    Raises:
+        ValueError: the value is neither true nor false, but the path of a checkpoint, say.
+    """
+    answers = {"none": False, "false": False, "true": True}
+    if str(resume_from_checkpoint).lower() not in answers:
+        raise ValueError(
+            f"resume_from_checkpoint={resume_from_checkpoint!r} must be true or false here: give --output_dir, the folder of "
+            "the run; each arm goes on from its own newest checkpoint"
+        )
+    return answers[str(resume_from_checkpoint).lower()]
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint of a run that was written to its end (`trainer_state.json` comes last), or `None`."""
+    complete = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
+
+
+def check_same_options(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse to go on with a run under other options than those in its `run.json`.
+
+    Raises:
+        ValueError: the penalty or the facts of the run differ; the message names each difference.
+    """
+    file = folder / RUN_FILE
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text())
+    now = json.loads(json.dumps(record, default=str))
+    compared = {
+        name: (before[part].get(name), now[part].get(name))
+        for part, left_out in (("radial", {"sites"}), ("facts", {"arms", "results"}))
+        for name in now[part].keys() - left_out
+    }
+    differences = [f"{name} was {old!r}, now {new!r}" for name, (old, new) in sorted(compared.items()) if old != new]
+    if differences:
+        raise ValueError(
+            f"{str(folder)!r} holds a run with other options: {'; '.join(differences)}. To go on with it, repeat its options; "
+            "for a new run, give another --output_dir"
+        )
 
 
 def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:

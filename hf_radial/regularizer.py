@@ -115,6 +115,7 @@ class RadialPenalty:
         self._radii: list[list[Tensor]] = []
         self._collecting = False
         self._calibrating = False
+        self.paused = False  # while true, forward passes are not collected
         self._mask_position = _position_of("attention_mask", model)
         self.reset()
 
@@ -225,7 +226,7 @@ class RadialPenalty:
     # backward and insists on the same operations, cannot be handed the mask of another batch.
 
     def _enter_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._collecting = self._calibrating or (model.training and torch.is_grad_enabled())
+        self._collecting = self._calibrating or (not self.paused and model.training and torch.is_grad_enabled())
         self._radii = [[] for _ in self.sites]
         mask = kwargs.get("attention_mask")
         if mask is None and self._mask_position is not None and len(args) > self._mask_position:
@@ -316,10 +317,13 @@ def check_radius_choice(radius: float | str | None) -> float | str:
     """The radius as a positive float, `"sqrt_d"` or `"initial"`; numbers may come as text, from a command line.
 
     Raises:
+        TypeError: it is neither a number nor text.
         ValueError: it is none of these.
     """
     if radius is None:
         return "sqrt_d"
+    if isinstance(radius, bool) or not isinstance(radius, (int, float, str)):
+        raise TypeError(f"radius={radius!r} must be a positive number or one of {', '.join(map(repr, RADIUS_NAMES))}")
     if isinstance(radius, str):
         if radius in RADIUS_NAMES:
             return radius
@@ -353,8 +357,11 @@ def count_vectors(batch: Mapping[str, Any], main_input: str = "input_ids") -> Te
     which serves as well wherever only the ratio between micro-batches matters.
 
     Raises:
+        TypeError: the batch is not a mapping of names to tensors.
         ValueError: the batch has neither.
     """
+    if not isinstance(batch, Mapping):
+        raise TypeError(f"the batch is a {type(batch).__name__}; the penalty needs batches that are dicts of tensors")
     mask = batch.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2:
         return mask.bool().sum()

@@ -64,8 +64,20 @@ def describe_environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **versions},
         "revision": _revision(),
         "machine": {"system": platform.platform(), "device": device, "torch_threads": torch.get_num_threads()},
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
     }
+
+
+def _command() -> str:
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    for i, word in enumerate(words):  # a record travels to the Hub: no secret in it
+        name, equals, _ = word.partition("=")
+        if name.startswith("--") and "token" in name:
+            if equals:
+                words[i] = f"{name}=***"
+            elif i + 1 < len(words):
+                words[i + 1] = "***"
+    return " ".join(words)
 
 
 def _cpu_name() -> str:
@@ -77,11 +89,15 @@ def _cpu_name() -> str:
 
 
 def _revision() -> str | None:
-    here = Path(__file__).parent
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
+
     try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=5, check=False
-        )
+        # An installed copy may lie inside somebody else's checkout.
+        if git("rev-parse", "--show-toplevel") != str(root):
+            return None
+        return git("describe", "--always", "--dirty") or None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout.strip() or None

@@ -5,8 +5,9 @@ stream* (arXiv 2606.32000, Eq. 3); in an MLP, the pre-activations of every hidde
 penalised. Nothing is hooked or computed here: `find_sites` only names modules.
 
 Known by name are the architectures in `SUBLAYER_OUTPUTS`, each checked against its residual stream by a test, our own
-`ModularMLP` and plain `nn.Sequential` MLPs. Look-alikes are not guessed: Gemma 2, say, has the module names of Llama, but
-what it adds to its stream is a norm's output. For any other model the user names the modules: `sites=["*.o_proj", ...]`.
+`ModularMLP` and plain `nn.Sequential` MLPs. Where a dropout follows the module, the vectors are those before it: what is added
+to the stream in training is a random part of them. Look-alikes are not guessed: Gemma 2, say, has the module names of Llama,
+but what it adds to its stream is a norm's output. For any other model the user names the modules: `sites=["*.o_proj", ...]`.
 """
 
 from __future__ import annotations

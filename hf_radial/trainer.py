@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from hf_radial.regularizer import RadialPenalty, count_vectors
 from hf_radial.run_record import write_run_record
-from hf_radial.training_args import RadialConfig, resolve_config
+from hf_radial.training_args import resolve_config
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -54,11 +54,12 @@ class RadialMixin(_Base):
 
     Logged with every training `loss` (what is minimised), as means over the logging window and over ranks: `task_loss`,
     `radial_penalty` (sum over sites, without `radial_lambda`), `radial_lambda`, and for each site `radius/<site>` beside
-    `radius_target/<site>`.
+    `radius_target/<site>`. A step whose loss is NaN shows in them, also where `logging_nan_inf_filter` hides it from `loss`.
 
     Raises:
         ValueError: an option is out of range, no site is found, or the set-up would make the penalty wrong (reentrant gradient
             checkpointing, `torch.nn.DataParallel`).
+        RuntimeError: in the first step, if the trainer's own `training_step` does not use `accelerator.backward`.
     """
 
     def __init__(
@@ -72,21 +73,21 @@ class RadialMixin(_Base):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        config = resolve_config(
-            self.args,
-            radial_lambda=radial_lambda,
-            radial_radius=radial_radius,
-            radial_side=radial_side,
-            radial_warmup_steps=radial_warmup_steps,
-            radial_sites=radial_sites,
-        )
-        self.init_radial(config)
+        options = {
+            "radial_lambda": radial_lambda,
+            "radial_radius": radial_radius,
+            "radial_side": radial_side,
+            "radial_warmup_steps": radial_warmup_steps,
+            "radial_sites": radial_sites,
+        }
+        self.init_radial(options)
 
-    def init_radial(self, config: RadialConfig) -> None:
-        """Set the penalty up on a trainer whose own `__init__` is through."""
+    def init_radial(self, options: dict[str, Any], owner: TrainerCallback | None = None) -> None:
+        """Set the penalty up on a trainer whose own `__init__` is through; `owner` is the callback that brought it, if any."""
+        config = resolve_config(self.args, **options)
         for name in ("activation_checkpointing", "gradient_checkpointing"):  # its name from transformers 5.2x on, and before
-            options = getattr(self.args, f"{name}_kwargs", None)
-            if getattr(self.args, name, None) and isinstance(options, dict) and options.get("use_reentrant"):
+            kwargs = getattr(self.args, f"{name}_kwargs", None)
+            if getattr(self.args, name, None) and isinstance(kwargs, dict) and kwargs.get("use_reentrant"):
                 raise ValueError(
                     f"{name}_kwargs={{'use_reentrant': True}} would train without the penalty's gradient; "
                     "use {'use_reentrant': False}"
@@ -96,6 +97,7 @@ class RadialMixin(_Base):
                 f"torch.nn.DataParallel over {self.args.n_gpu} GPUs is not supported: start one process per GPU with "
                 "`accelerate launch` or `torchrun`, or show this process one GPU with CUDA_VISIBLE_DEVICES=0"
             )
+        self._radial_options, self._radial_owner = options, owner
         self.radial_config = config
         self.run_facts: dict[str, Any] = {}
         self.radial_penalty = self._make_penalty()
@@ -123,6 +125,11 @@ class RadialMixin(_Base):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
+        owner = self._radial_owner
+        if owner is not None and owner not in self.callback_handler.callbacks:  # taken away after a run that failed
+            self.radial_penalty.detach()
+            self._radial_window = None
+            return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
         with self._radial_run(resume_from_checkpoint):
             return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
 
@@ -136,7 +143,11 @@ class RadialMixin(_Base):
 
     def begin_radial(self, resume_from_checkpoint: str | None) -> None:
         """Attach the penalty to the model, set its targets and write the run's record."""
-        if self.radial_penalty.model is not self.model:  # `model_init` made a new one
+        config = resolve_config(self.args, **self._radial_options)
+        # A hyperparameter search sets `args` anew for every trial, and `model_init` makes a new model.
+        if config != self.radial_config or self.radial_penalty.model is not self.model:
+            self.radial_penalty.detach()
+            self.radial_config = config
             self.radial_penalty = self._make_penalty()
         penalty = self.radial_penalty
         if self.radial_config.radial_radius == "initial":
@@ -144,6 +155,7 @@ class RadialMixin(_Base):
         self._radial_window = _Window(len(penalty.sites), self.args.device)
         penalty.detach()  # a run that failed may have left it attached, where a callback could not clean up
         penalty.attach()
+        penalty.paused = True  # but within a training step
         logger.info("%r\n%s", penalty, penalty.table())
         if self.args.should_save:
             write_run_record(self)
@@ -197,32 +209,37 @@ class RadialMixin(_Base):
         penalty, accelerator = self.radial_penalty, self.accelerator
         penalty.reset()
         penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step)
+        window.radial_lambda += penalty.radial_lambda
+        window.micro_batches += 1
         # This micro-batch's part of the effective batch: the parts of all micro-batches and ranks add up to one.
         share = self._count_vectors(inputs) / self._vectors_in_step
-        weighted = torch.zeros((), device=self.args.device)
+        weighted: Tensor | None = None
 
-        def add_penalty() -> Tensor:
+        def backward(loss: Tensor, **backward_kwargs: Any) -> None:
             nonlocal weighted
             sums = penalty.take()
             means = share * sums.mean_penalty()
             window.add(means.detach(), sums.radius, sums.count)
             # Gradients are averaged over ranks: undo that, the parts are to be summed.
-            term = penalty.radial_lambda * accelerator.num_processes * means.sum()
+            term = (penalty.radial_lambda * accelerator.num_processes * means.sum()).to(loss.device)
             weighted = term.detach()
-            return term
-
-        def backward(loss: Tensor, **backward_kwargs: Any) -> None:
-            term = add_penalty()
             # Not even zero is added: without the penalty the graph is the plain trainer's, bit for bit.
-            plain_backward(loss + term.to(loss.device) if penalty.radial_lambda > 0 else loss, **backward_kwargs)
+            plain_backward(loss + term if penalty.radial_lambda > 0 else loss, **backward_kwargs)
 
         plain_backward = accelerator.backward
         accelerator.backward = backward
+        penalty.paused = False
         try:
             task_loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             del accelerator.backward  # the class's own method again
+            penalty.paused = True
             penalty.reset()
+        if weighted is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.training_step did not call self.accelerator.backward, so the penalty never reached the "
+                "gradient; use accelerator.backward(loss) in it, or RadialPenalty in a loop of your own"
+            )
         window.task_loss += task_loss
         return task_loss + weighted if penalty.radial_lambda > 0 else task_loss
 
@@ -243,7 +260,8 @@ class _Window:
         self.clear()
 
     def clear(self) -> None:
-        self.steps = 0
+        self.steps = self.micro_batches = 0
+        self.radial_lambda = 0.0
         self.task_loss = torch.zeros((), device=self.device)
         self.penalty, self.radius, self.count = (torch.zeros(self.sites, device=self.device) for _ in range(3))
 
@@ -257,11 +275,12 @@ class _Window:
         packed = torch.cat([self.task_loss.reshape(1), self.penalty, self.radius, self.count])
         task_loss, *rest = trainer.accelerator.reduce(packed, reduction="sum").tolist()
         n, steps, penalty = self.sites, self.steps, trainer.radial_penalty
+        mean_lambda = self.radial_lambda / self.micro_batches
         self.clear()
         logs = {
             "task_loss": task_loss / steps / trainer.accelerator.num_processes,
             "radial_penalty": sum(rest[:n]) / steps,
-            "radial_lambda": penalty.radial_lambda,
+            "radial_lambda": mean_lambda,
         }
         for site, radius, count in zip(penalty.sites, rest[n : 2 * n], rest[2 * n :], strict=True):
             logs[f"radius/{site.name}"] = radius / max(count, 1)

@@ -17,7 +17,7 @@ class RadialConfig:
     """The penalty's options, checked; the same for `RadialTrainer`, `RadialArguments` and `RadialCallback`.
 
     Raises:
-        ValueError, TypeError: an option is out of range; the message names it as the user wrote it (`radial_...`).
+        ValueError, TypeError: an option is out of range; the message names it.
     """
 
     radial_lambda: float
@@ -31,6 +31,8 @@ class RadialConfig:
         object.__setattr__(self, "radial_radius", check_radius_choice(self.radial_radius))
         if self.radial_side not in SIDES:
             raise ValueError(f"radial_side={self.radial_side!r} is unknown; choose one of {', '.join(SIDES)}")
+        if isinstance(self.radial_warmup_steps, bool) or not isinstance(self.radial_warmup_steps, int):
+            raise TypeError(f"radial_warmup_steps={self.radial_warmup_steps!r} must be a whole number of optimizer steps")
         if self.radial_warmup_steps < 0:
             raise ValueError(f"radial_warmup_steps={self.radial_warmup_steps} must not be negative; 0 means no warm-up")
 

@@ -32,14 +32,21 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_radial import RadialArguments, RadialTrainer
 from hf_radial.callbacks.progress import MetricProgress, StopWhenSolved
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, summarise
+from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
 from hf_radial.metrics import load_exact_match
-from hf_radial.options import choose_run_folder, end_processes, parse_options
+from hf_radial.options import (
+    check_same_options,
+    choose_run_folder,
+    end_processes,
+    last_complete_checkpoint,
+    parse_options,
+    wants_resume,
+)
 from hf_radial.plots import plot_runs
+from hf_radial.run_record import describe_run
 from hf_radial.tasks.addition import load_addition
 from hf_radial.tasks.tokenizer import character_tokenizer
 from hf_radial.tasks.windows import CharacterWindows
@@ -103,6 +110,8 @@ class AdditionArguments:
             raise ValueError(f"arms={self.arms} must be different names out of {', '.join(ARMS)}")
         if self.window < 0:
             raise ValueError(f"window={self.window} must be 0 (rows) or a positive number of characters")
+        if self.validation_size < 1:
+            raise ValueError(f"validation_size={self.validation_size} must be at least 1: the curves are made from these rows")
 
 
 # The data -------------------------------------------------------------------------------------------------------------
@@ -173,8 +182,10 @@ def arm_arguments(arm: str, task: AdditionArguments, args: RadialArguments, fold
     return replace(args, **options)
 
 
-def train_arm(arm: str, task: AdditionArguments, args: RadialArguments, data: DatasetDict) -> RadialTrainer:
-    """Train one arm and save its best model, its card, its curves and its log in `args.output_dir`."""
+def train_arm(
+    arm: str, task: AdditionArguments, args: RadialArguments, data: DatasetDict, resume: bool = False
+) -> RadialTrainer:
+    """Train one arm and save its model and its log in `args.output_dir`; go on with what is there if `resume`."""
     tokenizer = character_tokenizer("0123456789+=\n")
     start = tokenizer.eos_token if task.window else ""
     rows = data.map(
@@ -195,8 +206,9 @@ def train_arm(arm: str, task: AdditionArguments, args: RadialArguments, data: Da
 
     folder = Path(str(args.output_dir))
     set_seed(args.seed)  # the same initial weights in every arm
+    model = build_model(task, tokenizer)
     trainer = RadialTrainer(
-        model=build_model(task, tokenizer),
+        model=model,
         args=args,
         train_dataset=windows(data, tokenizer, task, args) if task.window else rows["train"],
         eval_dataset=held_out,
@@ -216,16 +228,22 @@ def train_arm(arm: str, task: AdditionArguments, args: RadialArguments, data: Da
         "arm": arm,
         "title": f"{task.digits}-digit addition, {arm_label(trainer)}",
         "task": "digit addition",
+        "dataset": "hf_radial/addition",
         "usage": USAGE.replace("PROMPT", start + data["test"][0]["prompt"]).replace("LENGTH", str(task.digits + 2)),
         "limits": LIMITS,
         "license": "apache-2.0",
         **vars(task),
     }
-    state = folder / "trainer_state.json"
-    if state.is_file():  # a resumed run, in which this arm was through: the file below is the last that it writes
-        trainer.state = TrainerState.load_from_json(str(state))
-        return trainer
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    checkpoint = None
+    if resume:
+        check_same_options(folder, describe_run(trainer))
+        checkpoint = last_complete_checkpoint(folder)
+        state = folder / "trainer_state.json"
+        if state.is_file():  # this arm was through: the file is the last that it writes
+            trainer.state = TrainerState.load_from_json(str(state))
+            model.load_state_dict(GPT2LMHeadModel.from_pretrained(folder).state_dict())
+            return trainer
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
     return trainer
@@ -257,11 +275,13 @@ def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments, b
 
 def main(argv: list[str]) -> Path:
     task, args = parse_options((AdditionArguments, RadialArguments), argv, CONFIGS, "addition_cpu", __doc__ or "")
-    state = PartialState(cpu=args.use_cpu)
-    folder = choose_run_folder(args.output_dir, bool(args.resume_from_checkpoint), f"runs/{task.preset}")
+    if task.window and args.max_steps < 1:
+        raise ValueError(f"max_steps={args.max_steps} must be positive: random windows (window={task.window}) have no epochs")
+    state, resume = PartialState(cpu=args.use_cpu), wants_resume(args.resume_from_checkpoint)
+    folder = choose_run_folder(args.output_dir, resume, f"runs/{task.preset}")
     with state.main_process_first():
         data = load_data(task)
-    trainers = {arm: train_arm(arm, task, arm_arguments(arm, task, args, folder / arm), data) for arm in task.arms}
+    trainers = {arm: train_arm(arm, task, arm_arguments(arm, task, args, folder / arm), data, resume) for arm in task.arms}
     if state.is_main_process:
         report(trainers, task, data, folder)
     state.wait_for_everyone()
@@ -275,14 +295,14 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
         label = f"{arm}: {arm_label(trainer)}"
         logs[label] = trainer.state.log_history
         results[label] = {"arm": arm, "test": test_saved_model(folder / arm, data, task), **summarise(logs[label])}
-        plot_runs({label: logs[label]}, folder / arm / "curves.png", title=f"{task.digits}-digit addition, {label}")
+        draw({label: logs[label]}, folder / arm / "curves.png", f"{task.digits}-digit addition, {label}")
         trainer.run_facts["results"] = results[label]
         trainer.create_model_card()
         if trainer.args.push_to_hub:
             trainer.push_to_hub(commit_message="The tested model, its card and its curves")
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (folder / "comparison.md").write_text(table(results) + "\n")
-    plot_runs(logs, folder / "comparison.png", title=f"{task.digits}-digit addition, {task.train_size:,} training rows")
+    draw(logs, folder / "comparison.png", f"{task.digits}-digit addition, {task.train_size:,} training rows")
     print("\n" + table(results))
     for arm in trainers:
         print(f"\n{arm}:")
@@ -291,6 +311,13 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
         print(f"  curves   {folder / arm / 'curves.png'}")
         print(f"  log      {folder / arm / 'trainer_state.json'}, TensorBoard in {folder / arm / 'runs'}")
     print(f"\nboth side by side: {folder / 'comparison.png'}, {folder / 'comparison.md'}, {folder / 'results.json'}")
+
+
+def draw(logs: dict[str, Any], path: Path, title: str) -> None:
+    try:
+        plot_runs(logs, path, title=title)
+    except ImportError as missing:  # no reason to lose a trained model
+        print(f"no figure {path}: {missing}")
 
 
 def arm_label(trainer: RadialTrainer) -> str:
@@ -306,9 +333,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     ]
     for label, r in results.items():
         held_out = "" if r["held_out_at_fit"] is None else f"{r['held_out_at_fit']:.1%}"
-        steps = [
-            f"step {r[k]:,}" if r[k] is not None else f"not by {r['last_step']}" for k in ("fit_step", "onset_90", "onset_99")
-        ]
+        steps = [format_step(r[name], r["last_step"]) for name in ("fit_step", "onset_90", "onset_99")]
         lines.append(
             f"| {label} | {r['test']['exact_match']:.2%} of {r['test']['problems']:,} | {steps[0]} | {held_out} "
             f"| {steps[1]} | {steps[2]} |"

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -106,9 +108,8 @@ def run_all(cells: list[Cell], jobs: int) -> None:
     def run(cell: Cell) -> None:
         if cell.result() is not None:
             return
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        for stale in cell.folder.glob("*/run.json"):  # of an attempt that did not finish
-            stale.unlink()
+        shutil.rmtree(cell.folder, ignore_errors=True)  # an attempt that did not finish
+        cell.folder.mkdir(parents=True)
         with (cell.folder / "console.log").open("w") as console:
             code = subprocess.run(
                 cell.command(),
@@ -130,7 +131,8 @@ def speed(result: dict[str, Any]) -> tuple[float, float]:
 
 
 def tuning_cells() -> list[Cell]:
-    return [Cell(variant, weight, TUNING_SEED) for variant in VARIANTS for weight in LAMBDAS]
+    """The grid, and a run without the penalty to compare it with."""
+    return [Cell(NO_PENALTY, 0.0, TUNING_SEED), *(Cell(v, weight, TUNING_SEED) for v in VARIANTS for weight in LAMBDAS)]
 
 
 def judged_cells(tuned: dict[str, float]) -> list[Cell]:
@@ -153,6 +155,8 @@ def best_lambdas() -> dict[str, float]:
 def report() -> None:
     """Write the results as JSON, the tables as Markdown (the last one also into the README) and the figure as PNG."""
     tuned = best_lambdas()
+    if not any(cell.result() for cell in judged_cells(tuned)):
+        raise SystemExit(f"no judged run is done in {RUNS}; run without --report first")
     data: dict[str, Any] = {
         "command": "python recipes/addition_study.py",
         "tuning": [cell.result() or missing(cell) for cell in tuning_cells()],
@@ -177,7 +181,7 @@ def markdown(data: dict[str, Any]) -> str:
     first = done[0]["run"]
     versions, args = first["environment"]["versions"], first["training_args"]
     lines = [
-        "# 3-digit addition with 500 rows: no penalty, the paper's, and three variants",
+        f"# 3-digit addition, {first['facts']['train_size']} rows: no penalty, the paper's, and {len(VARIANTS) - 1} variants",
         "",
         f"Made by `{data['command']}` from recipes/results/addition_cpu.json: {first['model']['class']} of "
         f"{first['model']['parameters']:,} parameters, {first['facts']['train_size']} rows, "
@@ -198,6 +202,7 @@ def markdown(data: dict[str, Any]) -> str:
         "",
         f"## Tuning, seed {TUNING_SEED}",
         "",
+        *edges(data["tuned_lambda"]),
         "| arm | lambda | seed | fit | held out at the fit | three at 99 % | stays above 90 % | stays above 99 % | test |",
         "|---|---|---|---|---|---|---|---|---|",
         *(row(r) for r in data["tuning"]),
@@ -210,6 +215,15 @@ def markdown(data: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def edges(tuned: dict[str, float]) -> list[str]:
+    """Say so where the best lambda is the smallest or the largest that was tried, and a better one may lie beyond."""
+    at_edge = [f"{variant} ({weight:g})" for variant, weight in tuned.items() if weight in (min(LAMBDAS), max(LAMBDAS))]
+    return [
+        f"The best lambda lies at the edge of the grid, and a better one may lie beyond it, for: {'; '.join(at_edge)}.",
+        "",
+    ] * bool(at_edge)
 
 
 def readme_table(data: dict[str, Any]) -> str:
@@ -239,13 +253,20 @@ def medians(done: list[dict[str, Any]]) -> list[str]:
         own = [r for r in done if r["variant"] == variant]
         cells = []
         for name in ("fit_step", "first_three_99", "onset_99"):
-            # A run that did not get there is later than its end; with fewer than half of those the median is still a step.
-            ordered = sorted(own, key=lambda r: float("inf") if r[name] is None else r[name])
-            cells.append(show(ordered[(len(ordered) - 1) // 2][name], ordered[(len(ordered) - 1) // 2]))
+            # A run that did not get there is later than its end; a median among those is only known to be later, too.
+            median = statistics.median(float("inf") if r[name] is None else r[name] for r in own)
+            cells.append(show(None if median == float("inf") else median, own[0]))
         ratios = []
         for r in own:
             mine, theirs = r["first_three_99"], baseline.get(r["seed"], {}).get("first_three_99")
-            ratios.append("?" if mine is None or theirs is None else f"{mine / theirs:.2f}")
+            if mine is not None and theirs is not None:
+                ratios.append(f"{mine / theirs:.2f}")
+            elif theirs is not None:
+                ratios.append(f"> {r['last_step'] / theirs:.2f}")
+            elif mine is not None:
+                ratios.append(f"< {mine / r['last_step']:.2f}")
+            else:
+                ratios.append("neither got there")
         test = sum(r["test_exact_match"] for r in own) / len(own)
         lines.append(
             f"| {variant} | {own[0]['radial_lambda']:g} | {len(own)} | {' | '.join(cells)} | {test:.2%} | {', '.join(ratios)} |"

@@ -77,6 +77,8 @@ BAD_TRAINING = {
     "negative radius": ({"radial_lambda": 0.1, "radial_radius": -1.0}, ValueError, "radius=-1.0"),
     "unknown radius": ({"radial_lambda": 0.1, "radial_radius": "sqrt"}, ValueError, "radius='sqrt'.*'sqrt_d', 'initial'"),
     "unknown side": ({"radial_lambda": 0.1, "radial_side": "below"}, ValueError, "radial_side='below'.*both, above"),
+    "radius of another kind": ({"radial_lambda": 0.1, "radial_radius": [1]}, TypeError, r"radius=\[1\]"),
+    "warm-up as text": ({"radial_lambda": 0.1, "radial_warmup_steps": "10"}, TypeError, "radial_warmup_steps='10'"),
     "negative warm-up": ({"radial_lambda": 0.1, "radial_warmup_steps": -1}, ValueError, "radial_warmup_steps=-1"),
     "pattern without a match": (
         {"radial_lambda": 0.1, "radial_sites": ["*.o_proj"]},
@@ -145,10 +147,17 @@ def test_two_doors_at_once(tmp_path):
         (lambda path: AdditionConfig(digits=10), "digits"),
         (lambda path: AdditionConfig(digits=1, train_size=101, validation_size=0, test_size=1), "only 100"),
         (lambda path: recipe().main(["--preset", "addition_gpu"]), "preset='addition_gpu' is unknown.*addition_cpu"),
-        (lambda path: recipe().main(["recipes/configs/none.yaml"]), "does not exist"),
+        (lambda path: recipe().main([str(path / "none.yaml")]), "does not exist"),
         (lambda path: recipe().main(["--arms", "both"]), "arms="),
         (lambda path: recipe().main(["--digits", "12", "--output_dir", str(path)]), "digits"),
         (lambda path: recipe().main(["--resume_from_checkpoint", "true"]), "resume_from_checkpoint needs --output_dir"),
+        (lambda path: recipe().main(["--resume_from_checkpoint", "a/checkpoint-5"]), "must be true or false"),
+        (lambda path: recipe().main(["--validation_size", "0"]), "validation_size=0"),
+        (lambda path: recipe().main(["--window", "64", "--max_steps", "-1"]), "max_steps=-1"),
+        (
+            lambda path: recipe().main([str(ROOT / "recipes/configs/addition_cpu.yaml"), "--preset", "addition_nanogpt"]),
+            "not both",
+        ),
     ],
 )
 def test_options_are_refused(call, message, tmp_path):

@@ -51,7 +51,7 @@ def test_facts_and_results_are_in_the_card_and_in_its_metadata(trainer):
     trainer.create_model_card()
     card = ModelCard.load(trainer.args.output_dir + "/README.md")
     assert card.data.eval_results[0].metric_value == 0.99512
-    for text in ("# A title", "99.51% of 2,000", "step 300", "25.0%", "step 900", "not by step 1200", "rows: 7"):
+    for text in ("# A title", "99.51% of 2,000", "step 300", "25.0%", "step 900", "not by step 1,200", "rows: 7"):
         assert text in card.text
     assert f"load('{trainer.args.output_dir}')" in card.text
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from reference import tiny_gpt2, token_rows
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainerCallback
 
-from hf_radial import RadialArguments, RadialCallback, RadialTrainer
+from hf_radial import RadialArguments, RadialCallback, RadialMixin, RadialTrainer
+from hf_radial.run_record import describe_environment
 
 SITES = [f"transformer.h.{i}.{part}.c_proj" for i in (0, 1) for part in ("attn", "mlp")]
 
@@ -207,3 +209,75 @@ def test_a_run_says_what_it_is_before_it_starts(tmp_path, caplog):
     assert record["training_args"]["seed"] == 42
     assert record["environment"]["versions"]["torch"] == torch.__version__
     assert all(not m._forward_hooks for m in trainer.model.modules())
+
+
+def test_a_callback_taken_away_after_a_failed_run_is_gone(tmp_path):
+    class Fails(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            raise KeyboardInterrupt
+
+    trainer = Trainer(
+        model=tiny_gpt2(),
+        args=arguments(tmp_path),
+        train_dataset=token_rows(32, True),
+        callbacks=[RadialCallback(0.2), Fails()],
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    penalty = trainer.radial_penalty
+    trainer.model.train()(**{name: torch.tensor([values]) for name, values in token_rows(1, False)[0].items()})
+    assert not any(penalty._collected.values())  # outside of training steps nothing is kept
+    trainer.remove_callback(RadialCallback)
+    trainer.remove_callback(Fails)
+    trainer.state.log_history.clear()
+    trainer.train()
+    assert not any("radial_penalty" in logs for logs in trainer.state.log_history)
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in trainer.model.modules())
+
+
+def test_a_training_step_of_its_own_that_would_drop_the_penalty_is_refused(tmp_path):
+    class Bare(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+            loss.backward()
+            return loss.detach()
+
+    class Mixed(RadialMixin, Bare):
+        pass
+
+    trainer = Mixed(model=tiny_gpt2(), args=arguments(tmp_path), train_dataset=token_rows(32, True), radial_lambda=0.1)
+    with pytest.raises(RuntimeError, match=r"accelerator\.backward"):
+        trainer.train()
+
+
+def test_options_set_in_args_before_train_count_as_a_search_sets_them(tmp_path):
+    trainer = RadialTrainer(model=tiny_gpt2(), args=arguments(tmp_path, radial_lambda=0.1), train_dataset=token_rows(32, True))
+    trainer.args.radial_lambda = 0.7
+    trainer.train()
+    assert training_logs(trainer)[0]["radial_lambda"] == pytest.approx(0.7)
+
+
+def test_the_logged_lambda_is_the_mean_over_the_window(tmp_path):
+    options = {"radial_lambda": 0.4, "radial_warmup_steps": 4, "train_dataset": token_rows(32, True)}
+    trainer = RadialTrainer(model=tiny_gpt2(), args=arguments(tmp_path, gradient_accumulation_steps=2), **options)
+    trainer.train()
+    assert [logs["radial_lambda"] for logs in training_logs(trainer)] == pytest.approx([0.15, 0.35, 0.4])
+
+
+def test_the_trainer_checkpoints_activations_as_without(tmp_path):
+    weights = []
+    for checkpointing in (False, True):
+        options = {"gradient_checkpointing": checkpointing, "gradient_accumulation_steps": 2}
+        trainer = RadialTrainer(
+            model=tiny_gpt2(), args=arguments(tmp_path, **options), radial_lambda=0.3, train_dataset=token_rows(32, True)
+        )
+        trainer.train()
+        weights.append((trainer.model.state_dict(), training_logs(trainer)))
+    assert weights[0][1] == [pytest.approx(logs) for logs in weights[1][1]]
+    for name, tensor in weights[0][0].items():
+        torch.testing.assert_close(weights[1][0][name], tensor)
+
+
+def test_a_token_on_the_command_line_is_not_recorded(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--hub_token", "hf_secret", "--hub_token=hf_secret", "--seed", "1"])
+    assert describe_environment()["command"] == "train.py --hub_token *** --hub_token=*** --seed 1"

@@ -24,7 +24,8 @@ class RadialCallback(TrainerCallback):
     """Adds the hypersphere penalty to the `Trainer` (plain, `Seq2SeqTrainer`, trl's, ...) that it is given to.
 
     Options, logs and errors are those of `RadialTrainer`. Give it with `callbacks=[...]`, or with `add_callback` before
-    `train()`. It serves one trainer; without the penalty, remove it with `remove_callback` before `train()`.
+    `train()`; take it away with `remove_callback`. The trainer's class and the model are as before when `train()` returns. When
+    it raises, no callback is told: the hooks stay until the next `train()`, but they collect nothing outside its steps.
 
     Raises:
         ValueError: an option is out of range; or, in the trainer, the trainer has the penalty already.
@@ -59,7 +60,7 @@ class RadialCallback(TrainerCallback):
         radial.__class__ = type(f"Radial{plain.__name__}", (RadialMixin, plain), {"__module__": __name__})
         self.trainer, self._plain = radial, plain
         try:
-            radial.init_radial(self.config)
+            radial.init_radial(self.config.to_dict(), owner=self)
             radial.begin_radial(None)
         except BaseException:
             radial.__class__, self.trainer = plain, None

@@ -62,6 +62,12 @@ class StopWhenSolved(TrainerCallback):
             raise ValueError(f"evaluations={evaluations} must be at least 1")
         self.metric, self.threshold, self.evaluations = metric, threshold, evaluations
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """A run that was killed just after it was solved stops again, after the one step that `Trainer` insists on."""
+        return self.on_evaluate(args, state, control)
+
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
+from hf_radial.grokking import format_step
 from hf_radial.run_record import describe_run
 
 if TYPE_CHECKING:
@@ -140,16 +141,13 @@ def _results(results: dict[str, Any], log: list[dict[str, Any]]) -> str:
         lines["exact match, greedy generation by the saved model"] = (
             f"{test['exact_match']:.2%} of {test['problems']:,} held-out problems"
         )
-    lines["training exact match reached 99 %"] = _step(results.get("fit_step"), results)
+    end = results.get("last_step")
+    lines["training exact match reached 99 %"] = format_step(results.get("fit_step"), end)
     if results.get("held_out_at_fit") is not None:
         lines["held-out exact match at that moment"] = f"{results['held_out_at_fit']:.1%}"
-    lines["held-out exact match stays above 90 % from"] = _step(results.get("onset_90"), results)
-    lines["held-out exact match stays above 99 % from"] = _step(results.get("onset_99"), results)
+    lines["held-out exact match stays above 90 % from"] = format_step(results.get("onset_90"), end)
+    lines["held-out exact match stays above 99 % from"] = format_step(results.get("onset_99"), end)
     return _bullets(lines)
-
-
-def _step(step: int | None, results: dict[str, Any]) -> str:
-    return f"not by step {results.get('last_step')}, when the run ended" if step is None else f"step {step:,}"
 
 
 def _site_row(site: dict[str, Any], log: list[dict[str, Any]]) -> str:
@@ -165,8 +163,8 @@ def _eval_results(results: dict[str, Any], facts: dict[str, Any], tasks: str | l
     return [
         EvalResult(
             task_type=(_listed(tasks) or ["text-generation"])[0],
-            dataset_type="hf_radial/addition",
-            dataset_name=str(facts.get("task", "task")),
+            dataset_type=str(facts.get("dataset", "unknown")),
+            dataset_name=str(facts.get("task", "unknown")),
             dataset_split="test",
             metric_type="exact_match",
             metric_value=round(results["test"]["exact_match"], 5),

@@ -147,6 +147,9 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(one_process, tmp_pa
     assert checkpoint.exists(), "the run ended before its checkpoint"
     finished = (tmp_path / "out" / "none" / "model.safetensors").stat().st_mtime_ns
     command += ["--resume_from_checkpoint", "true"]
+    changed = [*command, "--radial_lambda", "0.5"]
+    refused = subprocess.run(changed, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert refused.returncode != 0 and "radial_lambda was" in refused.stderr
     resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert resumed.returncode == 0, resumed.stderr[-4000:]
     for arm in ("none", "penalty"):
