@@ -48,9 +48,9 @@ def plot_runs(runs: Mapping[str, Log], path: str | Path, title: str = "") -> Pat
         if any(logs.get("radial_lambda", 0) > 0 for logs in log):
             loss.plot(*curve(log, "loss"), color=colour, ls=":", label=f"{label}: minimised (with penalty)")
     accuracy.set(xlabel="optimizer step", ylabel="exact match", ylim=(-0.02, 1.02), title="solid: held out, dashed: training")
-    accuracy.legend()
+    accuracy.legend(fontsize="small")
     loss.set(xlabel="optimizer step", ylabel="training loss (nats per token)", yscale="log", title="training loss")
-    loss.legend()
+    loss.legend(fontsize="small", loc="lower left")
     first = None
     for i, (label, log) in enumerate(runs.items()):
         first = panel = figure.add_subplot(grid[1, i], sharey=first)

@@ -102,7 +102,7 @@ class AdditionArguments:
     dropout: float = field(default=0.0, metadata={"help": "Dropout everywhere."})
     solved_at: float = field(default=0.995, metadata={"help": "Held-out exact match that counts as solved; above 1: never."})
     solved_evaluations: int = field(default=3, metadata={"help": "Stop after so many evaluations in a row at solved_at."})
-    tuned_on: str = field(default="", metadata={"help": "Where the penalty's options come from; goes into the card."})
+    tuned_on: str = field(default="", metadata={"help": "Where the penalty's options were tuned; goes into the card."})
 
     def __post_init__(self) -> None:
         unknown = [arm for arm in self.arms if arm not in ARMS]
@@ -304,6 +304,9 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
     (folder / "comparison.md").write_text(table(results) + "\n")
     draw(logs, folder / "comparison.png", f"{task.digits}-digit addition, {task.train_size:,} training rows")
     print("\n" + table(results))
+    for label, result in results.items():
+        if task.solved_at <= 1 and result["test"]["exact_match"] < 0.99:
+            print(f"warning: {label} ended below 99 % exact match; give it more steps with --max_steps")
     for arm in trainers:
         print(f"\n{arm}:")
         print(f"  model    {folder / arm} (model.safetensors, config.json, tokenizer.json)")

@@ -64,7 +64,9 @@ class Cell:
             # Judged runs all have the same length. Tuning asks only when a run got there, so it may stop then.
             "solved_at": 0.995 if self.seed == TUNING_SEED else 2,
             "output_dir": self.folder,
+            "max_steps": 3000,
             "save_strategy": "no",
+            "load_best_model_at_end": "false",
             "disable_tqdm": "true",
         }
         flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
