@@ -55,3 +55,31 @@ def test_committed_runs_say_how_to_repeat_them(name):
         assert environment["versions"]["torch"] and environment["machine"]["device"] and environment["revision"]
         assert run["run"]["training_args"]["seed"] == run["seed"]
         assert 0 <= run["test_exact_match"] <= 1 and run["test_problems"] >= 2000
+
+
+def test_what_the_readme_concludes_is_what_the_data_say():
+    data = json.loads((ROOT / "recipes" / "results" / "addition_cpu.json").read_text())
+    by_arm = {}
+    for run in data["judged"]:
+        by_arm.setdefault(run["variant"], {})[run["seed"]] = run
+    baseline = by_arm["no penalty"]
+    assert len(baseline) >= 3 and all(arms.keys() == baseline.keys() for arms in by_arm.values())
+    for run in data["judged"]:
+        assert run["held_out_at_fit"] < 0.5 and run["memorised_first"]
+        assert run["first_three_99"] is not None
+
+    def ratios(arm):
+        return [by_arm[arm][seed]["first_three_99"] / baseline[seed]["first_three_99"] for seed in baseline]
+
+    assert min(ratios("paper")) < 1 < max(ratios("paper"))
+    assert max(ratios("warm-up 1000")) < 1
+    assert min(ratios("one-sided, target 4")) < 1 < max(ratios("one-sided, target 4"))
+    assert sum(run["onset_99"] > run["first_three_99"] for run in by_arm["warm-up 1000"].values()) == 1
+    for seed, run in baseline.items():
+        for site, radii in run["curves"]["radius"].items():
+            assert max(radii) < 128**0.5
+            # While the delay lasts and after it, the arm that helps has the longer vectors.
+            assert by_arm["warm-up 1000"][seed]["curves"]["radius"][site][-1] > radii[-1]
+    best = data["tuned_lambda"]["warm-up 1000"]
+    tried = [run["radial_lambda"] for run in data["tuning"] if run["variant"] == "warm-up 1000"]
+    assert best == 0.03 and best in (min(tried), max(tried))
