@@ -44,18 +44,23 @@ def plot_runs(runs: Mapping[str, Log], path: str | Path, title: str = "") -> Pat
     accuracy, loss = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     for (label, log), colour in zip(runs.items(), _cycle(COLOURS), strict=False):
         _draw_accuracy(accuracy, label, log, colour)
-        loss.plot(*curve(log, "task_loss"), color=colour, label=f"{label}: task loss")
+        loss.plot(*curve(log, "task_loss"), color=colour, label=label)
         if any(logs.get("radial_lambda", 0) > 0 for logs in log):
-            loss.plot(*curve(log, "loss"), color=colour, ls=":", label=f"{label}: minimised (with penalty)")
+            loss.plot(*curve(log, "loss"), color=colour, ls=":")
     accuracy.set(xlabel="optimizer step", ylabel="exact match", ylim=(-0.02, 1.02), title="solid: held out, dashed: training")
-    accuracy.legend(fontsize="small")
-    loss.set(xlabel="optimizer step", ylabel="training loss (nats per token)", yscale="log", title="training loss")
+    accuracy.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, 0.93))
+    loss.set(
+        xlabel="optimizer step",
+        ylabel="training loss (nats per token)",
+        yscale="log",
+        title="solid: task loss, dotted: with the penalty",
+    )
     loss.legend(fontsize="small", loc="lower left")
     first = None
     for i, (label, log) in enumerate(runs.items()):
         first = panel = figure.add_subplot(grid[1, i], sharey=first)
         _draw_radii(panel, log)
-        panel.set(xlabel="optimizer step", ylabel="mean radius ||h||", title=f"radius per site: {label}")
+        panel.set(xlabel="optimizer step", ylabel="mean radius ||h||", title=f"radius: {label}")
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
     return Path(path)

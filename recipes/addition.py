@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import DatasetDict
+from datasets import DatasetDict, disable_progress_bars
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -32,6 +32,7 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging
 
 from hf_radial import RadialArguments, RadialTrainer
 from hf_radial.callbacks.progress import MetricProgress, StopWhenSolved
@@ -279,6 +280,9 @@ def main(argv: list[str]) -> Path:
         raise ValueError(f"max_steps={args.max_steps} must be positive: random windows (window={task.window}) have no epochs")
     state, resume = PartialState(cpu=args.use_cpu), wants_resume(args.resume_from_checkpoint)
     folder = choose_run_folder(args.output_dir, resume, f"runs/{task.preset}")
+    # Their bars (of writing a checkpoint, say) would break the one that matters; the training bar is not among them.
+    logging.disable_progress_bar()
+    disable_progress_bars()
     with state.main_process_first():
         data = load_data(task)
     trainers = {arm: train_arm(arm, task, arm_arguments(arm, task, args, folder / arm), data, resume) for arm in task.arms}
@@ -292,7 +296,8 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
     """Test every arm's saved model, write table, figure and cards, and say where they are."""
     results, logs = {}, {}
     for arm, trainer in trainers.items():
-        label = f"{arm}: {arm_label(trainer)}"
+        label = arm_label(trainer)
+        label = f"{label} ({arm})" if label in results else label  # the arm "penalty" may be set to be the paper's
         logs[label] = trainer.state.log_history
         results[label] = {"arm": arm, "test": test_saved_model(folder / arm, data, task), **summarise(logs[label])}
         draw({label: logs[label]}, folder / arm / "curves.png", f"{task.digits}-digit addition, {label}")
@@ -325,7 +330,7 @@ def draw(logs: dict[str, Any], path: Path, title: str) -> None:
 
 def arm_label(trainer: RadialTrainer) -> str:
     config = trainer.radial_config
-    return "no penalty" if config.radial_lambda == 0 else f"penalty ({config.variant}), lambda {config.radial_lambda:g}"
+    return "no penalty" if config.radial_lambda == 0 else f"{config.variant} penalty, lambda {config.radial_lambda:g}"
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

@@ -29,7 +29,7 @@ RESULTS = HERE / "results"
 RUNS = Path("runs/addition_study")
 LAMBDAS = (0.003, 0.01, 0.03)
 TUNING_SEED = 100
-JUDGED_SEEDS = (0, 1, 2)
+JUDGED_SEEDS = (0, 1, 2, 3, 4)
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "one-sided, target 4": {"radial_side": "above", "radial_radius": "4"},
