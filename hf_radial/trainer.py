@@ -212,7 +212,7 @@ class RadialMixin(_Base):
         window.radial_lambda += penalty.radial_lambda
         window.micro_batches += 1
         # This micro-batch's part of the effective batch: the parts of all micro-batches and ranks add up to one.
-        share = self._count_vectors(inputs) / self._vectors_in_step
+        share = self._count_vectors(inputs) / self._vectors_in_step.clamp(min=1)
         weighted: Tensor | None = None
 
         def backward(loss: Tensor, **backward_kwargs: Any) -> None:

@@ -47,7 +47,7 @@ from hf_radial.options import (
     wants_resume,
 )
 from hf_radial.plots import plot_runs
-from hf_radial.run_record import describe_run
+from hf_radial.run_record import describe_environment, describe_run
 from hf_radial.tasks.addition import load_addition
 from hf_radial.tasks.tokenizer import character_tokenizer
 from hf_radial.tasks.windows import CharacterWindows
@@ -299,7 +299,13 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
         label = arm_label(trainer)
         label = f"{label} ({arm})" if label in results else label  # the arm "penalty" may be set to be the paper's
         logs[label] = trainer.state.log_history
-        results[label] = {"arm": arm, "test": test_saved_model(folder / arm, data, task), **summarise(logs[label])}
+        results[label] = {
+            "arm": arm,
+            "test": test_saved_model(folder / arm, data, task),
+            **summarise(logs[label]),
+            "seed": trainer.args.seed,
+            "environment": describe_environment(),
+        }
         draw({label: logs[label]}, folder / arm / "curves.png", f"{task.digits}-digit addition, {label}")
         trainer.run_facts["results"] = results[label]
         trainer.create_model_card()
