@@ -99,7 +99,7 @@ class RadialMixin(_Base):
             )
         self._radial_options, self._radial_owner = options, owner
         self.radial_config = config
-        self.run_facts: dict[str, Any] = {}
+        self.run_facts: dict[str, Any] = getattr(self, "run_facts", {})
         self.radial_penalty = self._make_penalty()
         self._radial_window: _Window | None = None
 
