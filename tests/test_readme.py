@@ -95,3 +95,17 @@ def test_what_the_readme_concludes_is_what_the_data_say():
         tried = [run["radial_lambda"] for run in data["tuning"] if run["variant"] == variant]
         assert best in (min(tried), max(tried))
     assert data["tuned_lambda"]["warm-up 1000"] == 0.03
+
+
+def test_the_presets_own_run_shows_how_chaotic_the_runs_are():
+    results = ROOT / "recipes" / "results"
+    preset = {run["arm"]: run for run in json.loads((results / "addition_cpu_preset.json").read_text()).values()}
+    assert all(run["test"]["exact_match"] >= 0.99 and run["test"]["problems"] >= 2000 for run in preset.values())
+    assert all(run["seed"] == 0 and run["environment"]["machine"]["torch_threads"] == 2 for run in preset.values())
+    assert abs(preset["none"]["onset_99"] - preset["penalty"]["onset_99"]) <= 100
+    judged = json.loads((results / "addition_cpu.json").read_text())["judged"]
+    none, warm_up = (
+        next(r for r in judged if r["seed"] == 0 and r["variant"] == arm) for arm in ("no penalty", "warm-up 1000")
+    )
+    assert none["run"]["environment"]["machine"]["torch_threads"] == 1
+    assert none["onset_99"] - warm_up["onset_99"] >= 500
