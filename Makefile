@@ -30,7 +30,7 @@ addition: $(STAMP)  ## Train on addition (recipes/addition.py); ARGS="..." is pa
 test: $(STAMP)  ## Run the tests, offline (ARGS="-k name" to choose)
 	@$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
 
-test-oldest: setup.cfg setup.py pyproject.toml  ## Run the tests with the oldest transformers of the range
+test-oldest:  ## Run the tests with the oldest transformers of the range
 	$(MAKE) test VENV=$(VENV)-oldest EXTRA_REQUIREMENTS="transformers==5.17.0"
 
 test-slow: $(STAMP)  ## Run the tests marked slow, offline

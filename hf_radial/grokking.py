@@ -64,7 +64,9 @@ def format_step(step: float | None, last_step: float | None) -> str:
     >>> format_step(1500, 3000), format_step(None, 3000)
     ('step 1,500', 'not by step 3,000')
     """
-    return f"not by step {last_step:,.0f}" if step is None and last_step is not None else f"step {step:,.0f}" if step else "?"
+    if step is not None:
+        return f"step {step:,.0f}"
+    return "?" if last_step is None else f"not by step {last_step:,.0f}"
 
 
 def summarise(log_history: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,11 +126,12 @@ class RadialMixin(_Base):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
         owner = self._radial_owner
+        run: AbstractContextManager[None] = self._radial_run(resume_from_checkpoint)
         if owner is not None and owner not in self.callback_handler.callbacks:  # taken away after a run that failed
             self.radial_penalty.detach()
             self._radial_window = None
-            return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
-        with self._radial_run(resume_from_checkpoint):
+            run = nullcontext()
+        with run:
             return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     @contextmanager
@@ -181,20 +182,24 @@ class RadialMixin(_Base):
         self.radial_penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         if self.args.should_save and self.radial_config.radial_radius == "initial":
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            # Before the base class writes `trainer_state.json`, with which a checkpoint is complete.
             (folder / TARGETS_FILE).write_text(json.dumps(self.radial_penalty.targets, indent=2))
+        super()._save_checkpoint(model, trial)
 
     # One step ---------------------------------------------------------------------------------------------------------
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """As the base class; then count the vectors of the effective batch, over all micro-batches and ranks."""
+        """As the base class; then set `lambda` for the step and count its vectors, over all micro-batches and ranks."""
         batch_samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batch_samples and self._radial_window is not None:
             count = sum(self._count_vectors(batch) for batch in batch_samples)
             self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
+            self.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step)
             self._radial_window.steps += 1
+            self._radial_window.radial_lambda += self.radial_penalty.radial_lambda
         return batch_samples, num_items_in_batch
 
     def _count_vectors(self, batch: Any) -> Tensor:
@@ -208,9 +213,6 @@ class RadialMixin(_Base):
             return super().training_step(model, inputs, *args, **kwargs)
         penalty, accelerator = self.radial_penalty, self.accelerator
         penalty.reset()
-        penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step)
-        window.radial_lambda += penalty.radial_lambda
-        window.micro_batches += 1
         # This micro-batch's part of the effective batch: the parts of all micro-batches and ranks add up to one.
         share = self._count_vectors(inputs) / self._vectors_in_step.clamp(min=1)
         weighted: Tensor | None = None
@@ -260,7 +262,7 @@ class _Window:
         self.clear()
 
     def clear(self) -> None:
-        self.steps = self.micro_batches = 0
+        self.steps = 0
         self.radial_lambda = 0.0
         self.task_loss = torch.zeros((), device=self.device)
         self.penalty, self.radius, self.count = (torch.zeros(self.sites, device=self.device) for _ in range(3))
@@ -275,7 +277,7 @@ class _Window:
         packed = torch.cat([self.task_loss.reshape(1), self.penalty, self.radius, self.count])
         task_loss, *rest = trainer.accelerator.reduce(packed, reduction="sum").tolist()
         n, steps, penalty = self.sites, self.steps, trainer.radial_penalty
-        mean_lambda = self.radial_lambda / self.micro_batches
+        mean_lambda = self.radial_lambda / steps
         self.clear()
         logs = {
             "task_loss": task_loss / steps / trainer.accelerator.num_processes,
