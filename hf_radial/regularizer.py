@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import isfinite, sqrt
 from types import TracebackType
@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_radial.functional import SIDES, check_radius, penalty_of_radius, radius
-from hf_radial.sites import Site, find_sites
+from hf_radial.sites import Site, Sites, find_sites, site_vectors
 
 RADIUS_NAMES = ("sqrt_d", "initial")
+PADDING_MASKS = ("attention_mask", "decoder_attention_mask")
+IGNORED_LABEL = -100
 
 
 class _Hook:
@@ -77,11 +79,13 @@ class RadialPenalty:
         radius: the target `R` of every site: a positive number, `"sqrt_d"` (the paper's, and the default `None`), or
             `"initial"`, each site's own mean radius on the batch given to `calibrate`.
         side: `"both"` (the paper's) or `"above"` (only vectors outside the sphere are pulled in).
-        sites: module name patterns instead of the known places, see `hf_radial.sites.find_sites`.
-        dim: the channel axis of the sites' outputs.
+        sites: module name patterns instead of what is found, or to leave something out; see `hf_radial.sites.find_sites`.
+        where: `"increment"` or `"pre_norm"`, see there.
+        inputs: what the model is run on once to find its sites: a small batch as in training, `{name: tensor}`. A `transformers`
+            model of text or images needs none.
 
     Raises:
-        ValueError: `radial_lambda`, `radius`, `side` or `sites` is out of range, or no site is found.
+        ValueError: `radial_lambda`, `radius`, `side`, `sites` or `where` is out of range, or a site is missing.
         TypeError: on the first forward, if a site's output is not a floating point tensor.
     """
 
@@ -93,7 +97,8 @@ class RadialPenalty:
         radius: float | str | None = None,
         side: str = "both",
         sites: Sequence[str] | None = None,
-        dim: int = -1,
+        where: str = "increment",
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
         check_lambda(radial_lambda)
         self.model = model
@@ -102,8 +107,7 @@ class RadialPenalty:
         if side not in SIDES:
             raise ValueError(f"side={side!r} is unknown; choose one of {', '.join(SIDES)}")
         self.side = side
-        self.dim = dim
-        self.sites: list[Site] = find_sites(model, sites)
+        self.sites: Sites = find_sites(model, inputs, sites, where)
         self.targets: dict[str, float] = {}
         for site in self.sites:
             if isinstance(self.radius, float):
@@ -111,12 +115,14 @@ class RadialPenalty:
             elif self.radius == "sqrt_d" and site.width is not None:
                 self.targets[site.name] = sqrt(site.width)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._mask: Tensor | None = None
+        self.labels: Tensor | None = None  # of the batch, where the model is called without: they tell a decoder's padding
+        self._masks: dict[str, Tensor | None] = {}
         self._radii: list[list[Tensor]] = []
         self._collecting = False
         self._calibrating = False
         self.paused = False  # while true, forward passes are not collected
-        self._mask_position = _position_of("attention_mask", model)
+        self._parameters = list(inspect.signature(model.forward).parameters)
+        self._skips_layers = _skips_layers(model)
         self.reset()
 
     # Attaching and detaching ------------------------------------------------------------------------------------------
@@ -136,8 +142,12 @@ class RadialPenalty:
             self.model.register_forward_pre_hook(_Hook(self._enter_forward), with_kwargs=True),
             # always_call: a forward that raises must not leave us collecting.
             self.model.register_forward_hook(_Hook(self._leave_forward), always_call=True),
-            *(modules[site.name].register_forward_hook(_Hook(partial(self._at_site, i))) for i, site in enumerate(self.sites)),
         ]
+        for i, site in enumerate(self.sites):
+            hook = _Hook(partial(self._at_site, i))
+            module = modules[site.name]
+            register = module.register_forward_pre_hook if site.at_input else module.register_forward_hook
+            self._handles.append(register(hook, with_kwargs=True))
         return self
 
     def detach(self) -> None:
@@ -146,7 +156,7 @@ class RadialPenalty:
             handle.remove()
         self._handles = []
         self._collecting = False
-        self._radii, self._mask = [], None
+        self._radii, self._masks = [], {}
         self.reset()
 
     def __enter__(self) -> RadialPenalty:
@@ -172,7 +182,7 @@ class RadialPenalty:
             RuntimeError: some site saw no vector: there was no forward pass of the hooked model in training mode.
         """
         silent = [site.name for i, site in enumerate(self.sites) if not self._collected[i]]
-        if silent:
+        if len(silent) == len(self.sites) or (silent and not self._skips_layers):
             raise RuntimeError(
                 f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
                 f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled"
@@ -228,11 +238,9 @@ class RadialPenalty:
     def _enter_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._collecting = self._calibrating or (not self.paused and model.training and torch.is_grad_enabled())
         self._radii = [[] for _ in self.sites]
-        mask = kwargs.get("attention_mask")
-        if mask is None and self._mask_position is not None and len(args) > self._mask_position:
-            mask = args[self._mask_position]
-        # A mask of more dimensions says who attends to whom, not which vectors are padding.
-        self._mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+        if self._collecting:
+            given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
+            self._masks = {name: padding_mask(given, name, self.labels) for name in PADDING_MASKS}
 
     def _leave_forward(self, model: nn.Module, args: Any, output: Any) -> None:
         # The output is None if the forward raised: then what it left is dropped.
@@ -240,23 +248,27 @@ class RadialPenalty:
             for i, radii in enumerate(self._radii):
                 self._collected[i].extend(self._sums(i, r) for r in radii)
         self._collecting = False
-        self._radii, self._mask = [], None
+        self._radii, self._masks = [], {}
 
-    def _at_site(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
+    def _at_site(self, index: int, module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> None:
         if self._collecting:
-            self._radii[index].append(self._measure(index, output))
-        elif self.radial_lambda > 0 and module.training and torch.is_grad_enabled():
-            self._measure(index, output)  # the replay of a checkpointed block: the same operations, counted no second time
+            if (r := self._measure(index, args, kwargs, output)) is not None:
+                self._radii[index].append(r)
+        elif self._differentiable and module.training and torch.is_grad_enabled():
+            self._measure(index, args, kwargs, output)  # a checkpointed block's replay: the same operations, not counted again
 
-    def _measure(self, index: int, h: Any) -> Tensor:
+    def _measure(self, index: int, args: Any, kwargs: Any, output: Any) -> Tensor | None:
         site = self.sites[index]
-        if not isinstance(h, Tensor) or not h.is_floating_point():
-            what = f"a tensor of dtype {h.dtype}" if isinstance(h, Tensor) else f"a {type(h).__name__}"
-            raise TypeError(f"sites: the output of {site.name!r} is {what}; the penalty needs a floating point tensor")
+        h = site_vectors(site, args, kwargs, output)
+        if h is None:
+            return None
         if site.width is None:
-            self.sites[index] = replace(site, width=h.shape[self.dim])
-        # Measured only: the graph must stay what it is without us, bit for bit.
-        return radius(h if self.radial_lambda > 0 and not self._calibrating else h.detach(), self.dim)
+            self.sites.set_width(index, h.shape[site.dim])
+        if not self._differentiable or self._calibrating:
+            h = h.detach()  # measured only: the graph must stay what it is without us, bit for bit
+        elif site.in_place:
+            h = h.clone()  # the backward pass needs it as it is now
+        return radius(h, site.dim)
 
     def _sums(self, index: int, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Penalty sum, radius sum and count of one forward pass at one site."""
@@ -269,7 +281,7 @@ class RadialPenalty:
             raise RuntimeError("radius='initial' needs calibrate(**batch) before the first training forward")
         else:
             target = self.targets.setdefault(site.name, sqrt(site.width))
-        mask = _mask_for(r, self._mask, site.name)
+        mask = _mask_for(r, self._masks.get(site.mask or ""), site)
         value = penalty_of_radius(r, site.width, target, mask, side=self.side, reduction="sum")
         lengths = r.detach()
         if mask is None:
@@ -287,22 +299,9 @@ class RadialPenalty:
         )
 
     def table(self) -> str:
-        """The sites as text: name, module, width `d`, target radius `R`, parameters behind it. `print(penalty.table())`."""
-        rows = [("site", "module", "d", "target", "parameters")]
-        for site in self.sites:
-            target = self.targets.get(site.name)
-            rows.append(
-                (
-                    site.name,
-                    site.kind,
-                    "?" if site.width is None else str(site.width),
-                    "?" if target is None else f"{target:.2f}",
-                    f"{site.parameters:,}",
-                )
-            )
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+        """The sites as text, with their target radii `R`. `print(penalty.table())`."""
+        targets = [self.targets.get(site.name) for site in self.sites]
+        return self.sites.table({"target radius": ["?" if t is None else f"{t:.2f}" for t in targets]})
 
 
 def check_lambda(radial_lambda: float) -> None:
@@ -350,11 +349,36 @@ def check_checkpointing(model: nn.Module) -> None:
             )
 
 
-def count_vectors(batch: Mapping[str, Any], main_input: str = "input_ids") -> Tensor:
+def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = None) -> Tensor | None:
+    """Which positions of a batch are not padding, non-zero where they are not; `None` if the batch does not tell.
+
+    Args:
+        batch: the arguments of a forward pass.
+        name: `"attention_mask"`, or `"decoder_attention_mask"`, which few batches have: then position `i` of the decoder is one whose
+            label is not -100, for a decoder's inputs are its labels moved by one.
+        labels: the labels, where `batch` has them no more.
+    """
+    mask = batch.get(name)
+    # A mask of more dimensions says who attends to whom, not which vectors are padding.
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return mask
+    if name == "decoder_attention_mask":
+        labels = labels if batch.get("labels") is None else batch["labels"]
+        if isinstance(labels, Tensor) and labels.ndim == 2:
+            return labels != IGNORED_LABEL
+    return None
+
+
+def count_vectors(batch: Mapping[str, Any], mask: str | None = "attention_mask", main_input: str = "input_ids") -> Tensor:
     """How many vectors of a batch are not padding, as an int64 scalar on the batch's device.
 
-    That is the sum of its `attention_mask` if it has one of two dimensions, else the number of elements of its main input,
-    which serves as well wherever only the ratio between micro-batches matters.
+    That is the sum of its mask if it has one, else the number of elements of its input, which serves as well wherever only the ratio
+    between micro-batches matters.
+
+    Args:
+        batch: names to tensors.
+        mask: `Site.mask`.
+        main_input: the name of the model's main input.
 
     Raises:
         TypeError: the batch is not a mapping of names to tensors.
@@ -362,24 +386,28 @@ def count_vectors(batch: Mapping[str, Any], main_input: str = "input_ids") -> Te
     """
     if not isinstance(batch, Mapping):
         raise TypeError(f"the batch is a {type(batch).__name__}; the penalty needs batches that are dicts of tensors")
-    mask = batch.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        return mask.bool().sum()
-    for name in (main_input, "input_ids", "inputs_embeds"):
+    if mask is not None and (tokens := padding_mask(batch, mask)) is not None:
+        return tokens.bool().sum()
+    names = ["decoder_input_ids", "decoder_inputs_embeds"] if mask == "decoder_attention_mask" else []
+    for name in (*names, main_input, "input_ids", "inputs_embeds"):
         if isinstance(batch.get(name), Tensor):
             return torch.full((), batch[name].numel(), device=batch[name].device)
     raise ValueError(
-        f"the batch has neither attention_mask nor {main_input!r}, only {', '.join(batch)}; cannot count its vectors"
+        f"the batch has neither {mask or 'a mask'} nor {main_input!r}, only {', '.join(batch)}; cannot count its vectors"
     )
 
 
-def _mask_for(r: Tensor, mask: Tensor | None, site: str) -> Tensor | None:
+def _mask_for(r: Tensor, mask: Tensor | None, site: Site) -> Tensor | None:
     if mask is None:
         return None
+    if site.sequence_first:
+        mask = mask.T
+    if r.ndim == 1 and r.numel() == mask.numel():  # (batch * sequence,)
+        mask = mask.flatten()
     if mask.shape != r.shape:
         raise ValueError(
-            f"sites: {site!r} gives one vector for each of {tuple(r.shape)}, but attention_mask has shape {tuple(mask.shape)}, "
-            "so its padding cannot be told; leave this site out with sites=[...]"
+            f"sites: {site.name!r} gives one vector for each of {tuple(r.shape)}, but its {site.mask} has shape "
+            f"{tuple(mask.shape)}, so its padding cannot be told; leave this site out with sites=['!{site.name}']"
         )
     return mask.bool()
 
@@ -389,6 +417,8 @@ def _total(parts: list[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> 
     return penalty, radius_sum, count
 
 
-def _position_of(argument: str, model: nn.Module) -> int | None:
-    names = list(inspect.signature(model.forward).parameters)
-    return names.index(argument) if argument in names else None
+def _skips_layers(model: nn.Module) -> bool:
+    """Whether it leaves out whole layers at random in training, so that a site may see nothing."""
+    config: Any = getattr(model, "config", None)
+    options = config.to_dict() if hasattr(config, "to_dict") else {}
+    return any("layerdrop" in name and isinstance(value, float) and value > 0 for name, value in options.items())

@@ -1,0 +1,312 @@
+"""The self-check of the sites: replay each block and see whether what it returns is what it took plus its increments.
+
+It does not use what the sites were found with (`trace.py`, `residual.py`), only values seen at modules' inputs and outputs:
+
+- *replay*: start from the block's input, add each site's vectors in the order in which they come, pass through a module of the
+  block where its input is the stream so far (post-norm blocks, bottlenecks), and compare with the block's output;
+- *intervention*, where that does not come out (the block scales its increments, mixes several streams, ...): add a random `delta`
+  to the site's vectors and look for the first tensor `v` downstream that changes by `c * delta`, with `c` a number or one number per
+  channel or per position, and that is not the vectors themselves: then `v = stream + c * h`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from hf_radial.sites import Site, Sites, site_vectors
+
+TOLERANCE = 1e-3
+MOST_CANDIDATES = 64
+
+
+@dataclass(frozen=True)
+class BlockCheck:
+    """What the self-check says of one block.
+
+    Attributes:
+        block: its module name; empty for sites outside any block.
+        sites: the names of its sites that this check covers.
+        how: `"replay"`, `"intervention"`, `"pre-activation"` (an MLP's hidden layer: it goes into an activation as it is), or
+            `"failed"`.
+        error: the largest relative error: of `out = in + sum of increments` against the sum (replay), of `change = c * delta` against the
+            change (intervention). `None` where there is nothing to compare.
+        reason: why it could not be shown, for `"failed"`.
+    """
+
+    block: str
+    sites: tuple[str, ...]
+    how: str
+    error: float | None
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the sites are shown to be the block's increments."""
+        return self.how != "failed"
+
+
+@torch.no_grad()
+def verify(model: nn.Module, sites: Sites, inputs: Mapping[str, Any]) -> list[BlockCheck]:
+    """Check every site; see the module's docstring. Runs the model once, and once more for each site that the replay does not show.
+
+    Args:
+        model: the model of the sites; it is run in evaluation mode, and left as it was.
+        sites: the sites.
+        inputs: keyword arguments of the forward passes.
+
+    Raises:
+        Whatever the model's forward raises on these inputs.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        calls = _block_calls(model, sites, inputs)
+        return list(_checks(model, sites, inputs, calls))
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _checks(model: nn.Module, sites: Sites, inputs: Mapping[str, Any], calls: dict[str, list[_Call]]) -> Iterator[BlockCheck]:
+    replayed = {block: [_replay(call) for call in of_block] for block, of_block in calls.items()}
+    left: list[Site] = []
+    by_block: dict[str, list[str]] = {}
+    for site in sites:
+        good = [b for b in _blocks_around(site.name) if replayed.get(b) and None not in replayed[b]]
+        if good:
+            by_block.setdefault(good[-1], []).append(site.name)
+        else:
+            left.append(site)
+    for block, names in by_block.items():
+        yield BlockCheck(block, tuple(names), "replay", max(error for error in replayed[block] if error is not None))
+    base = _observed(model, inputs) if left else []
+    for site in left:
+        yield _intervene(model, site, inputs, base)
+
+
+# Replay -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Call:
+    """One call of a block: its input, then in order `(site number, vectors)` or `(None, (module's input, output))`, its output."""
+
+    entered: Tensor | None
+    events: list[tuple[int | None, Any]]
+    returned: Tensor | None = None
+
+
+def _block_calls(model: nn.Module, sites: Sites, inputs: Mapping[str, Any]) -> dict[str, list[_Call]]:
+    modules = dict(model.named_modules())
+    blocks = {block for site in sites for block in _blocks_around(site.name)}
+    calls: dict[str, list[_Call]] = {block: [] for block in blocks}
+    open_calls: list[tuple[str, _Call]] = []
+
+    def enter(block: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        open_calls.append((block, _Call(_copy(_first(args, kwargs)), [])))
+
+    def leave(block: str, module: nn.Module, args: Any, out: Any) -> None:
+        call = open_calls.pop()[1]
+        call.returned = _copy(_first(out))
+        calls[block].append(call)
+
+    def note(name: str, value: tuple[int | None, Any]) -> None:
+        for block, call in open_calls:
+            if name.startswith(block + "."):
+                call.events.append(value)
+
+    def passed(name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        before, after = _first(args, kwargs), _first(out)
+        if before is not None and after is not None and before is not after:
+            note(name, (None, (before.clone(), after.clone())))
+
+    def at_site(number: int, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        if (h := site_vectors(sites[number], args, kwargs, out)) is not None:
+            note(sites[number].name, (number, h.clone()))
+
+    with _hooks() as add:
+        for block in blocks:
+            add(modules[block].register_forward_pre_hook(partial(enter, block), with_kwargs=True))
+        for number, site in enumerate(sites):
+            add(modules[site.name].register_forward_hook(partial(at_site, number), with_kwargs=True))
+        for name, module in modules.items():
+            if name and any(name.startswith(block + ".") for block in blocks):
+                add(module.register_forward_hook(partial(passed, name), with_kwargs=True))
+        for block in blocks:
+            add(modules[block].register_forward_hook(partial(leave, block)))
+        model(**inputs)
+    return calls
+
+
+def _replay(call: _Call) -> float | None:
+    """The relative error of the stream that uses every increment and comes out as the block's output; `None` if none does."""
+    if call.entered is None or call.returned is None:
+        return None
+    total = sum(number is not None for number, _ in call.events)
+    streams: list[tuple[Tensor, int]] = [(call.entered.double(), 0)]  # the stream so far, and how many increments it has
+    for number, value in call.events:
+        if number is not None:
+            h = value.double()
+            new = [(s + h.reshape(s.shape), used + 1) for s, used in streams if s.numel() == h.numel()]
+        else:
+            before, after = value
+            new = [
+                (after.double(), used)
+                for s, used in streams
+                if s.numel() == before.numel() and _error(before.double(), s) < 1e-4
+            ]
+        streams = (new + streams)[:MOST_CANDIDATES]
+    out = call.returned.double()
+    change = (out - call.entered.double()).abs().max() if out.shape == call.entered.shape else None
+    errors = [_error(s, out, change) for s, used in streams if total and used == total and s.numel() == out.numel()]
+    return min((e for e in errors if e < TOLERANCE), default=None)
+
+
+def _error(measured: Tensor, expected: Tensor, scale: Tensor | None = None) -> float:
+    scale = expected.abs().max() if scale is None else torch.minimum(scale, expected.abs().max())
+    return float((measured.reshape(expected.shape) - expected).abs().max() / scale.clamp(min=1e-12))
+
+
+# Intervention -------------------------------------------------------------------------------------------------------------
+
+
+def _intervene(model: nn.Module, site: Site, inputs: Mapping[str, Any], base: list[tuple[str, Tensor]]) -> BlockCheck:
+    """Does a change of the site's vectors reach the stream as that change, times a number (for each channel or position)?"""
+    block = (_blocks_around(site.name) or [""])[-1]
+    vectors: list[Tensor] = []
+    changed = _observed(model, inputs, site, vectors)
+    if not vectors:
+        return BlockCheck(block, (site.name,), "failed", None, "it was not called")
+    h, delta = (v.double().movedim(site.dim, -1) for v in vectors)
+    best, activated = float("inf"), False
+    for (name, before), (_, after) in zip(base, changed, strict=False):
+        if before.shape != after.shape or torch.equal(before, after):
+            continue
+        if before.numel() == h.numel() and _error(_laid_out(before, h)[0], h) < 1e-6:
+            module = dict(model.named_modules())[name]
+            activated |= not any(True for _ in module.parameters()) and not _hands_on(module)
+            continue
+        errors = [_scaled(v, w, h, delta) for v, w in zip(_laid_out(before, h), _laid_out(after, h), strict=True)]
+        best = min(best, max(errors, default=best))
+        if errors and best < TOLERANCE:
+            return BlockCheck(block, (site.name,), "intervention", best)
+    if activated:
+        return BlockCheck(block, (site.name,), "pre-activation", None)
+    reason = (
+        "nothing downstream has its shape"
+        if best == float("inf")
+        else f"nothing downstream changes as it does (best: {best:.1%} off)"
+    )
+    return BlockCheck(block, (site.name,), "failed", None, reason)
+
+
+def _observed(
+    model: nn.Module, inputs: Mapping[str, Any], site: Site | None = None, vectors: list[Tensor] | None = None
+) -> list[tuple[str, Tensor]]:
+    """Every module's input and every list element's output, in order, after a random change of the site's vectors in their first call.
+
+    The vectors as they were, and the change, are put into `vectors`.
+    """
+    seen: list[tuple[str, Tensor]] = []
+
+    def take(name: str, *values: Any) -> None:
+        if (tensor := _first(*values)) is not None:
+            seen.append((name, tensor.clone()))
+
+    def change(h: Tensor) -> Tensor:
+        assert vectors is not None
+        size = h.float().std().to(h)
+        delta = torch.randn(h.shape, generator=torch.Generator().manual_seed(0)).to(h) * (size if size > 0 else 1)
+        vectors.extend([h.clone(), delta])
+        return h + delta
+
+    def at_site(module: nn.Module, args: Any, kwargs: Any, out: Any = None) -> Any:
+        assert site is not None
+        h = None if vectors else site_vectors(site, args, kwargs, out)
+        if h is None:
+            return None
+        if site.at_input:
+            return ((change(h), *args[1:]), kwargs) if args else (args, {**kwargs, next(iter(kwargs)): change(h)})
+        if site.index is None:
+            return change(h)
+        if isinstance(out, tuple):
+            return tuple(change(h) if i == site.index else o for i, o in enumerate(out))
+        out[site.index] = change(h)
+        return out
+
+    with _hooks() as add:
+        modules = dict(model.named_modules())
+        if site is not None:
+            module = modules[site.name]
+            hook = module.register_forward_pre_hook if site.at_input else module.register_forward_hook
+            add(hook(at_site, with_kwargs=True))
+        for name, module in modules.items():
+            add(module.register_forward_pre_hook(lambda m, args, kw, name=name: take(name, args, kw), with_kwargs=True))
+            if re.search(r"(^|\.)\d+$", name):
+                add(module.register_forward_hook(lambda m, args, out, name=name: take(name, out)))
+        model(**inputs)
+    return seen
+
+
+def _laid_out(v: Tensor, h: Tensor) -> list[Tensor]:
+    """`v` with `h`'s shape, channels last; several, if it holds several streams of that shape; none, if neither."""
+    v, d = v.double(), h.shape[-1]
+    if v.shape[:-1] == h.shape[:-1] and v.shape[-1] > d and v.shape[-1] % d == 0:
+        v = v.unflatten(-1, (-1, d))
+    if v.ndim == h.ndim + 1 and v.shape[:-2] == h.shape[:-1] and v.shape[-1] == d:
+        return list(v.unbind(-2))
+    if v.numel() != h.numel():
+        return []
+    if v.shape[-1] != d and v.ndim > 2 and v.shape[1] == d:
+        v = v.movedim(1, -1)
+    return [v.reshape(h.shape)]
+
+
+def _scaled(before: Tensor, after: Tensor, h: Tensor, delta: Tensor) -> float:
+    """How far the change is from `c * delta`, `c` a number, or one per channel or per position; infinite where it is `h` alone."""
+    errors = [float("inf")]
+    for axes in (tuple(range(h.ndim)), tuple(range(h.ndim - 1)), (h.ndim - 1,)):
+        c = ((after - before) * delta).sum(axes, keepdim=True) / delta.square().sum(axes, keepdim=True)
+        if (before - c * h).abs().max() > 1e-4 * before.abs().max():
+            errors.append(_error(c * delta, after - before))
+    return min(errors)
+
+
+def _hands_on(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Identity, nn.modules.dropout._DropoutNd)) or "Drop" in type(module).__name__
+
+
+# Looking at a forward -----------------------------------------------------------------------------------------------------
+
+
+def _blocks_around(name: str) -> list[str]:
+    """The list elements that a module is in, innermost first."""
+    parts = name.split(".")
+    return [".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1) if parts[i - 1].isdigit()]
+
+
+def _first(*values: Any) -> Tensor | None:
+    return next((t for t in tree_leaves(values) if isinstance(t, Tensor) and t.is_floating_point()), None)
+
+
+def _copy(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()  # the model may write into it later
+
+
+@contextmanager
+def _hooks() -> Iterator[Callable[[torch.utils.hooks.RemovableHandle], None]]:
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    try:
+        yield handles.append
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,208 @@
+"""One forward pass, recorded: which operation made each tensor, from which tensors, and which modules returned it.
+
+Only the record is here; what is a residual stream in it is read by `residual.py`. Nothing of the model is changed and no
+tensor outlives the forward: the record keeps shapes and names. Tensors are told apart by identity, and a write in place
+(`x += y`, also through a view) is a new version of everything that shares its storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+Index = (
+    int | str | None
+)  # a tensor's place in a module's output: position in a tuple, name in a mapping, None: it is the output
+
+
+@dataclass(eq=False)
+class Node:
+    """One tensor of the forward.
+
+    Attributes:
+        number: rises in the order of execution.
+        op: the ATen operation without its overload; `"parameter"` and `"input"` for what was there before.
+        parents: the tensors that it was made from.
+        scope: names of the modules that were running, outermost first.
+        inputs: names of the model's arguments that it depends on.
+        constant: it depends on none of them, only on parameters and the like.
+        factor: the number that it was multiplied by, where the operation is a scaling.
+        axes: the permutation of axes, where the operation is one.
+        returned_by: the modules whose output it is, innermost first, and where in that output.
+        overwritten: something wrote into its memory later.
+    """
+
+    number: int
+    op: str
+    parents: tuple[Node, ...]
+    shape: tuple[int, ...]
+    scope: tuple[str, ...] = ()
+    inputs: frozenset[str] = frozenset()
+    constant: bool = True
+    factor: float | None = None
+    axes: tuple[int, ...] | None = None
+    returned_by: list[tuple[str, Index]] = field(default_factory=list)
+    overwritten: bool = False
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module: its first floating point argument, and its floating point outputs."""
+
+    module: str
+    entered: Node | None
+    returned: list[Node] = field(default_factory=list)
+
+
+@dataclass
+class Trace:
+    """What was recorded: all tensors in order, and all calls of modules in the order in which they began."""
+
+    nodes: list[Node]
+    calls: list[Call]
+
+
+@torch.no_grad()
+def trace(model: nn.Module, inputs: Mapping[str, Any]) -> Trace:
+    """Run `model(**inputs)` once in evaluation mode and record it. Training mode and random state are left as they are.
+
+    Raises:
+        Whatever the model's forward raises on these inputs.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), _Recorder(model, inputs) as recorder:
+            model(**inputs)
+    finally:
+        for module in training:
+            module.training = True
+    return Trace(recorder.nodes, recorder.calls)
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.nodes: list[Node] = []
+        self.calls: list[Call] = []
+        self.open: list[Call] = []
+        self.node_of: Any = WeakTensorKeyDictionary()
+        self.last_write: dict[int, Node] = {}
+        self.sharing: dict[int, list[Node]] = {}  # storage -> the tensors that have it
+        for tensor in [*model.parameters(), *model.buffers()]:
+            self.add("parameter", (), tensor)
+        for name, value in inputs.items():
+            for tensor in tree_leaves(value):
+                if isinstance(tensor, Tensor):
+                    self.add("input", (), tensor, inputs=frozenset([name]), constant=False)
+
+    def __enter__(self) -> _Recorder:
+        self.hooks = ExitStack()
+        for name, module in self.model.named_modules():
+            before = module.register_forward_pre_hook(
+                lambda m, args, kw, name=name: self.enter(name, args, kw), with_kwargs=True
+            )
+            after = module.register_forward_hook(lambda m, args, out, name=name: self.leave(name, out))
+            self.hooks.callback(before.remove)
+            self.hooks.callback(after.remove)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.hooks.close()
+
+    # Tensors ----------------------------------------------------------------------------------------------------------
+
+    def add(self, op: str, parents: tuple[Node, ...], tensor: Tensor, **attributes: Any) -> Node:
+        attributes.setdefault("inputs", frozenset().union(*(p.inputs for p in parents)))
+        attributes.setdefault("constant", all(p.constant for p in parents))
+        scope = tuple(call.module for call in self.open)
+        node = Node(len(self.nodes), op, parents, tuple(tensor.shape), scope, **attributes)
+        self.nodes.append(node)
+        self.node_of[tensor] = node
+        self.sharing.setdefault(_storage(tensor), []).append(node)
+        return node
+
+    def node(self, tensor: Tensor) -> Node:
+        """The newest version of a tensor."""
+        node = self.node_of.get(tensor)
+        if node is None:  # made where no operation is seen, from numbers: a constant
+            node = self.add("constant", (), tensor)
+        written = self.last_write.get(_storage(tensor))
+        # An entry of a storage that is gone, whose address serves again, is older than the tensor.
+        if written is not None and written is not node and written.number > node.number:
+            node = self.add("alias_update", (node, written), tensor)
+        return node
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        parents = tuple(self.node(a) for a in tensors)
+        out = func(*args, **kwargs)
+        op = func._schema.name.split("::")[-1]
+        attributes: dict[str, Any] = {}
+        if op in ("mul", "mul_", "div", "div_") and isinstance(args[1], (int, float)):
+            attributes["factor"] = float(args[1]) if op.startswith("mul") else 1 / float(args[1])
+        if op in ("permute", "transpose", "t"):
+            attributes["axes"] = _permutation(args, len(out.shape))
+        results = [o for o in tree_leaves(out) if isinstance(o, Tensor)]
+        if func._schema.is_mutable and not results:  # foreach-like operations return nothing
+            results = tensors[:1]
+        for result in results:
+            if func._schema.is_mutable:
+                for earlier in self.sharing.get(_storage(result), []):
+                    earlier.overwritten = True
+            node = self.add(op, parents, result, **attributes)
+            if func._schema.is_mutable:
+                self.last_write[_storage(result)] = node
+        return out
+
+    # Modules ----------------------------------------------------------------------------------------------------------
+
+    def enter(self, name: str, args: Any, kwargs: Any) -> None:
+        first = next((a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor) and a.is_floating_point()), None)
+        call = Call(name, None if first is None else self.node(first))
+        self.calls.append(call)
+        self.open.append(call)
+
+    def leave(self, name: str, out: Any) -> None:
+        call = self.open.pop()
+        places: list[tuple[Index, Any]]
+        if isinstance(out, Mapping):
+            places = list(out.items())
+        elif isinstance(out, (tuple, list)):
+            places = list(enumerate(out))
+        else:
+            places = [(None, out)]
+        for index, tensor in places:
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                node = self.node(tensor)
+                node.returned_by.append((name, index))
+                call.returned.append(node)
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # a tensor without a storage is its own
+        return id(tensor)
+
+
+def _permutation(args: Any, dimensions: int) -> tuple[int, ...]:
+    axes = list(range(dimensions))
+    if len(args) == 2:  # permute(x, dims)
+        return tuple(a % dimensions for a in args[1])
+    first, second = args[1:3] if len(args) == 3 else (0, 1)  # transpose(x, a, b), t(x)
+    if dimensions > 1:
+        axes[first], axes[second] = axes[second], axes[first]
+    return tuple(axes)
