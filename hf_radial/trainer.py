@@ -14,7 +14,7 @@ over ranks that follow.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,8 @@ class RadialMixin(_Base):
         radial_side: `"both"` (the paper's) or `"above"`.
         radial_warmup_steps: optimizer steps over which `radial_lambda` grows linearly from 0.
         radial_sites: module name patterns to penalise instead of the known places, see `hf_radial.sites.find_sites`.
+        radial_schedule: `"constant"`; `"cosine"`, from the full `radial_lambda` at the end of the warm-up to 0 in the last
+            optimizer step; or a function of the optimizer step, counted from 0, that returns a factor of `radial_lambda`.
 
     Options that are left out are taken from `args` if it is a `RadialArguments`. Everything else is the base class's.
 
@@ -70,6 +72,7 @@ class RadialMixin(_Base):
         radial_side: str | None = None,
         radial_warmup_steps: int | None = None,
         radial_sites: Sequence[str] | None = None,
+        radial_schedule: str | Callable[[int], float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -79,6 +82,7 @@ class RadialMixin(_Base):
             "radial_side": radial_side,
             "radial_warmup_steps": radial_warmup_steps,
             "radial_sites": radial_sites,
+            "radial_schedule": radial_schedule,
         }
         self.init_radial(options)
 
@@ -197,7 +201,7 @@ class RadialMixin(_Base):
         if batch_samples and self._radial_window is not None:
             count = sum(self._count_vectors(batch) for batch in batch_samples)
             self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
-            self.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step)
+            self.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
             self._radial_window.steps += 1
             self._radial_window.radial_lambda += self.radial_penalty.radial_lambda
         return batch_samples, num_items_in_batch

@@ -11,7 +11,7 @@ the exact penalty needs. So the callback does one thing: it makes the trainer th
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -38,8 +38,11 @@ class RadialCallback(TrainerCallback):
         radial_side: str = "both",
         radial_warmup_steps: int = 0,
         radial_sites: Sequence[str] | None = None,
+        radial_schedule: str | Callable[[int], float] = "constant",
     ) -> None:
-        self.config = RadialConfig(radial_lambda, radial_radius, radial_side, radial_warmup_steps, radial_sites)
+        self.config = RadialConfig(
+            radial_lambda, radial_radius, radial_side, radial_warmup_steps, radial_sites, radial_schedule
+        )
         self.trainer: Any = None  # the trainer while it trains
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -60,7 +63,7 @@ class RadialCallback(TrainerCallback):
         radial.__class__ = type(f"Radial{plain.__name__}", (RadialMixin, plain), {"__module__": __name__})
         self.trainer, self._plain = radial, plain
         try:
-            radial.init_radial(self.config.to_dict(), owner=self)
+            radial.init_radial(self.config.options(), owner=self)
             radial.begin_radial(None)
         except BaseException:
             radial.__class__, self.trainer = plain, None
