@@ -14,8 +14,8 @@ over ranks that follow.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,8 @@ class RadialMixin(_Base):
         radial_side: `"both"` (the paper's) or `"above"`.
         radial_warmup_steps: optimizer steps over which `radial_lambda` grows linearly from 0.
         radial_sites: module name patterns to penalise instead of the known places, see `hf_radial.sites.find_sites`.
+        radial_schedule: `"constant"`; `"cosine"`, from the full `radial_lambda` at the end of the warm-up to 0 in the last
+            optimizer step; or a function of the optimizer step, counted from 0, that returns a factor of `radial_lambda`.
 
     Options that are left out are taken from `args` if it is a `RadialArguments`. Everything else is the base class's.
 
@@ -70,6 +72,7 @@ class RadialMixin(_Base):
         radial_side: str | None = None,
         radial_warmup_steps: int | None = None,
         radial_sites: Sequence[str] | None = None,
+        radial_schedule: str | Callable[[int], float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -79,6 +82,7 @@ class RadialMixin(_Base):
             "radial_side": radial_side,
             "radial_warmup_steps": radial_warmup_steps,
             "radial_sites": radial_sites,
+            "radial_schedule": radial_schedule,
         }
         self.init_radial(options)
 
@@ -97,7 +101,8 @@ class RadialMixin(_Base):
                 f"torch.nn.DataParallel over {self.args.n_gpu} GPUs is not supported: start one process per GPU with "
                 "`accelerate launch` or `torchrun`, or show this process one GPU with CUDA_VISIBLE_DEVICES=0"
             )
-        self._radial_options, self._radial_owner = options, owner
+        self._radial_options = options
+        self._radial_owner: Any = owner
         self.radial_config = config
         self.run_facts: dict[str, Any] = getattr(self, "run_facts", {})
         self.radial_penalty = self._make_penalty()
@@ -125,25 +130,47 @@ class RadialMixin(_Base):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
-        owner = self._radial_owner
-        run: AbstractContextManager[None] = self._radial_run(resume_from_checkpoint)
-        if owner is not None and owner not in self.callback_handler.callbacks:  # taken away after a run that failed
-            self.radial_penalty.detach()
-            self._radial_window = None
-            run = nullcontext()
-        with run:
+        if self._radial_owner is not None:
+            # An earlier run failed where the callback was not told. If it is still there, it begins this run as any other.
+            self._radial_owner.release()
+            return self._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
+        try:
+            self.begin_radial(resume_from_checkpoint)
             return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
+        finally:
+            self.end_radial()
+
+    # A callback comes in when the loop above is past: these are the parts of it that are still to be called.
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        with self._owner_told():
+            return super()._run_epoch(*args, **kwargs)
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        with self._owner_told():
+            return super()._evaluate(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        with self._owner_told():
+            return super()._finalize_training(*args, **kwargs)
 
     @contextmanager
-    def _radial_run(self, resume_from_checkpoint: str | None) -> Iterator[None]:
-        self.begin_radial(resume_from_checkpoint)
+    def _owner_told(self) -> Iterator[None]:
+        """No callback is told of an exception; the one that brought the penalty is told here."""
         try:
             yield
-        finally:
-            self.radial_penalty.detach()  # the model is as it was
+        except BaseException:
+            if self._radial_owner is not None:
+                self._radial_owner.release()
+            raise
 
-    def begin_radial(self, resume_from_checkpoint: str | None) -> None:
-        """Attach the penalty to the model, set its targets and write the run's record."""
+    def begin_radial(self, resume_from_checkpoint: str | None, targets: Mapping[str, float] | None = None) -> None:
+        """Attach the penalty to the model, set its targets and write the run's record.
+
+        Args:
+            resume_from_checkpoint: the folder that the run goes on from, if it does and knows its folder.
+            targets: for `radial_radius="initial"`, the targets of the run that goes on.
+        """
         config = resolve_config(self.args, **self._radial_options)
         # A hyperparameter search sets `args` anew for every trial, and `model_init` makes a new model.
         if config != self.radial_config or self.radial_penalty.model is not self.model:
@@ -152,14 +179,21 @@ class RadialMixin(_Base):
             self.radial_penalty = self._make_penalty()
         penalty = self.radial_penalty
         if self.radial_config.radial_radius == "initial":
-            self._set_initial_targets(resume_from_checkpoint)
+            if targets is None:
+                self._set_initial_targets(resume_from_checkpoint)
+            else:
+                self.radial_penalty.targets.update(targets)
         self._radial_window = _Window(len(penalty.sites), self.args.device)
-        penalty.detach()  # a run that failed may have left it attached, where a callback could not clean up
         penalty.attach()
         penalty.paused = True  # but within a training step
         logger.info("%r\n%s", penalty, penalty.table())
         if self.args.should_save:
             write_run_record(self)
+
+    def end_radial(self) -> None:
+        """Leave the model as it was, and nothing of the run to be logged later."""
+        self.radial_penalty.detach()
+        self._radial_window = None
 
     def _set_initial_targets(self, resume_from_checkpoint: str | None) -> None:
         if resume_from_checkpoint is not None:
@@ -197,7 +231,7 @@ class RadialMixin(_Base):
         if batch_samples and self._radial_window is not None:
             count = sum(self._count_vectors(batch) for batch in batch_samples)
             self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
-            self.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step)
+            self.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
             self._radial_window.steps += 1
             self._radial_window.radial_lambda += self.radial_penalty.radial_lambda
         return batch_samples, num_items_in_batch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from math import cos, isfinite, pi
+from numbers import Real
 from typing import Any
 
 from transformers import TrainingArguments
@@ -11,10 +13,17 @@ from transformers import TrainingArguments
 from hf_radial.functional import SIDES
 from hf_radial.regularizer import check_lambda, check_radius_choice
 
+SCHEDULES = ("constant", "cosine")
+
 
 @dataclass(frozen=True)
 class RadialConfig:
     """The penalty's options, checked; the same for `RadialTrainer`, `RadialArguments` and `RadialCallback`.
+
+    Attributes:
+        radial_schedule: what becomes of `radial_lambda` in the course of a run. `"constant"`; `"cosine"`, which falls from the
+            full value, reached at the end of the warm-up, to 0 in the last optimizer step; or a function of the optimizer
+            step, counted from 0, that returns a finite factor of at least 0. The warm-up multiplies any of them.
 
     Raises:
         ValueError, TypeError: an option is out of range; the message names it.
@@ -25,6 +34,7 @@ class RadialConfig:
     radial_side: str = "both"
     radial_warmup_steps: int = 0
     radial_sites: Sequence[str] | None = None
+    radial_schedule: str | Callable[[int], float] = "constant"
 
     def __post_init__(self) -> None:
         check_lambda(self.radial_lambda)
@@ -35,16 +45,65 @@ class RadialConfig:
             raise TypeError(f"radial_warmup_steps={self.radial_warmup_steps!r} must be a whole number of optimizer steps")
         if self.radial_warmup_steps < 0:
             raise ValueError(f"radial_warmup_steps={self.radial_warmup_steps} must not be negative; 0 means no warm-up")
+        if not callable(self.radial_schedule):
+            if not isinstance(self.radial_schedule, str):
+                raise TypeError(
+                    f"radial_schedule={self.radial_schedule!r} must be one of {', '.join(map(repr, SCHEDULES))} or a function "
+                    "of the optimizer step"
+                )
+            if self.radial_schedule not in SCHEDULES:
+                raise ValueError(
+                    f"radial_schedule={self.radial_schedule!r} is unknown; choose one of {', '.join(map(repr, SCHEDULES))}, or "
+                    "give RadialTrainer or RadialCallback a function of the optimizer step"
+                )
 
-    def lambda_at(self, step: int) -> float:
-        """The weight in optimizer step `step`, counted from 0: it grows linearly to `radial_lambda` over the warm-up."""
-        if self.radial_warmup_steps == 0:
-            return self.radial_lambda
-        return self.radial_lambda * min(1.0, (step + 1) / self.radial_warmup_steps)
+    def lambda_at(self, step: int, max_steps: int) -> float:
+        """The weight in optimizer step `step`, counted from 0, of a run of `max_steps`.
+
+        It grows linearly to `radial_lambda` over the warm-up, times the schedule's factor.
+
+        Raises:
+            TypeError, ValueError: the schedule is a function, and what it returns is not a finite number of at least 0.
+        """
+        if self.radial_lambda == 0:
+            return 0.0
+        warm_up = min(1.0, (step + 1) / self.radial_warmup_steps) if self.radial_warmup_steps else 1.0
+        return self.radial_lambda * warm_up * self._factor_at(step, max_steps)
+
+    def _factor_at(self, step: int, max_steps: int) -> float:
+        if callable(self.radial_schedule):
+            factor: Any = self.radial_schedule(step)  # no function is trusted to keep its promise
+            where = f"radial_schedule: {self.schedule_name}({step}) returned {factor!r}"
+            if not isinstance(factor, Real):
+                raise TypeError(f"{where}; it must return a number that multiplies radial_lambda")
+            value = float(factor)
+            if not (isfinite(value) and value >= 0):
+                raise ValueError(f"{where}; the factor of radial_lambda must be finite and not negative")
+            return value
+        full, last = max(self.radial_warmup_steps - 1, 0), max_steps - 1  # the steps of its full value and of 0
+        if self.radial_schedule == "constant" or step <= full or last <= full:
+            return 1.0
+        return 0.5 * (1 + cos(pi * min(1.0, (step - full) / (last - full))))
+
+    @property
+    def schedule_name(self) -> str:
+        """The schedule as text: of a function, its name with its module's; of another callable, that of its class."""
+        if isinstance(self.radial_schedule, str):
+            return self.radial_schedule
+        named: Any = self.radial_schedule if hasattr(self.radial_schedule, "__qualname__") else type(self.radial_schedule)
+        return f"{named.__module__}.{named.__qualname__}"
+
+    def options(self) -> dict[str, Any]:
+        """The options by name, as they are."""
+        options = {option.name: getattr(self, option.name) for option in fields(self)}
+        if isinstance(self.radial_sites, list):
+            options["radial_sites"] = list(self.radial_sites)  # the caller may change theirs
+        return options
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as JSON can hold them."""
-        return {**asdict(self), "radial_sites": None if self.radial_sites is None else list(self.radial_sites)}
+        """The options as JSON can hold them; a schedule that is a function as its name."""
+        sites = None if self.radial_sites is None else list(self.radial_sites)
+        return {**self.options(), "radial_sites": sites, "radial_schedule": self.schedule_name}
 
     @property
     def variant(self) -> str:
@@ -58,6 +117,8 @@ class RadialConfig:
             parts.append("target initial" if self.radial_radius == "initial" else f"target {self.radial_radius:g}")
         if self.radial_warmup_steps:
             parts.append(f"warm-up {self.radial_warmup_steps}")
+        if self.radial_schedule != "constant":
+            parts.append("cosine" if self.radial_schedule == "cosine" else f"schedule {self.schedule_name}")
         return ", ".join(parts) or "paper"
 
 
@@ -86,19 +147,29 @@ class RadialArguments(TrainingArguments):
         default=None,
         metadata={"help": "Module name patterns (globs, or re:...) to penalise instead of the known sublayer outputs."},
     )
+    radial_schedule: str = field(
+        default="constant",
+        metadata={
+            "help": "radial_lambda after the warm-up: 'constant', or falling to 0 at the last step on a 'cosine'.",
+            "choices": list(SCHEDULES),
+        },
+    )
     report_to: None | str | list[str] = field(  # noqa: RUF036 (HfArgumentParser reads the union in this order)
         default="tensorboard", metadata={"help": "Where to report logs: 'tensorboard', 'wandb', ..., 'all' or 'none'."}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if callable(self.radial_schedule):
+            raise TypeError(
+                "radial_schedule: arguments are written to files, which cannot hold a function; give it to RadialTrainer or "
+                "RadialCallback"
+            )
         self.radial_config()
 
     def radial_config(self) -> RadialConfig:
         """The penalty's options, checked."""
-        return RadialConfig(
-            self.radial_lambda, self.radial_radius, self.radial_side, self.radial_warmup_steps, self.radial_sites
-        )
+        return RadialConfig(**{option.name: getattr(self, option.name) for option in fields(RadialConfig)})
 
 
 def resolve_config(args: TrainingArguments, **options: Any) -> RadialConfig:
@@ -109,7 +180,7 @@ def resolve_config(args: TrainingArguments, **options: Any) -> RadialConfig:
     """
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(args, RadialArguments):
-        return RadialConfig(**{**args.radial_config().to_dict(), **given})
+        return RadialConfig(**{**args.radial_config().options(), **given})
     if "radial_lambda" not in given:
         raise ValueError("radial_lambda is missing: pass radial_lambda=0.05 (say), or args=RadialArguments(...)")
     return RadialConfig(**given)

@@ -177,7 +177,8 @@ def arm_arguments(arm: str, task: AdditionArguments, args: RadialArguments, fold
     if arm == "none":
         options.update(radial_lambda=0.0)
     if arm == "paper":
-        options.update(radial_lambda=task.paper_lambda, radial_radius="sqrt_d", radial_side="both", radial_warmup_steps=0)
+        options.update(radial_lambda=task.paper_lambda, radial_radius="sqrt_d", radial_side="both")
+        options.update(radial_warmup_steps=0, radial_schedule="constant")
     if args.push_to_hub:
         options.update(hub_model_id=f"{args.hub_model_id or task.preset}-{arm}")
     return replace(args, **options)

@@ -10,31 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from reference import tiny_gpt2, token_rows
+from runs import SITES, arguments, training_logs
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainerCallback
 
-from hf_radial import RadialArguments, RadialCallback, RadialMixin, RadialTrainer
+from hf_radial import RadialCallback, RadialMixin, RadialTrainer
 from hf_radial.run_record import describe_environment
-
-SITES = [f"transformer.h.{i}.{part}.c_proj" for i in (0, 1) for part in ("attn", "mlp")]
-
-
-def arguments(folder, cls=RadialArguments, **options):
-    defaults = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": 4,
-        "max_steps": 6,
-        "learning_rate": 1e-2,
-        "logging_steps": 2,
-        "save_strategy": "no",
-        "report_to": "none",
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    return cls(**{**defaults, **options})
-
-
-def training_logs(trainer):
-    return [logs for logs in trainer.state.log_history if "loss" in logs]
 
 
 def test_logs_are_means_over_the_window(tmp_path):

@@ -11,24 +11,33 @@ the exact penalty needs. So the callback does one thing: it makes the trainer th
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from hf_radial.trainer import RadialMixin
 from hf_radial.training_args import RadialConfig
 
+FUNCTION = "function "  # before the name of a schedule that a checkpoint cannot hold
 
-class RadialCallback(TrainerCallback):
+
+class RadialCallback(TrainerCallback, ExportableState):
     """Adds the hypersphere penalty to the `Trainer` (plain, `Seq2SeqTrainer`, trl's, ...) that it is given to.
 
     Options, logs and errors are those of `RadialTrainer`. Give it with `callbacks=[...]`, or with `add_callback` before
-    `train()`; take it away with `remove_callback`. The trainer's class and the model are as before when `train()` returns. When
-    it raises, no callback is told: the hooks stay until the next `train()`, but they collect nothing outside its steps.
+    `train()`; take it away with `remove_callback`. The trainer's class and the model are as before when `train()` returns or
+    raises. (Only if another callback raises in `on_train_begin` or `on_epoch_begin` are hooks left until the next `train()`;
+    they collect nothing.)
+
+    Its options and the targets of `radial_radius="initial"` are part of every checkpoint. A run that is resumed has the options
+    given here, or, with `restore_callback_states_from_checkpoint=True`, the checkpoint's.
 
     Raises:
-        ValueError: an option is out of range; or, in the trainer, the trainer has the penalty already.
+        ValueError: an option is out of range; or, in the trainer, it has the penalty already, or the checkpoint to resume from
+            lacks what the options need.
     """
 
     def __init__(
@@ -38,46 +47,96 @@ class RadialCallback(TrainerCallback):
         radial_side: str = "both",
         radial_warmup_steps: int = 0,
         radial_sites: Sequence[str] | None = None,
+        radial_schedule: str | Callable[[int], float] = "constant",
     ) -> None:
-        self.config = RadialConfig(radial_lambda, radial_radius, radial_side, radial_warmup_steps, radial_sites)
+        if isinstance(radial_schedule, str) and radial_schedule.startswith(FUNCTION):
+            radial_schedule = self._function_named(radial_schedule.removeprefix(FUNCTION))
+        self.config = RadialConfig(
+            radial_lambda, radial_radius, radial_side, radial_warmup_steps, radial_sites, radial_schedule
+        )
+        self.targets: dict[str, float] | None = None  # of radius="initial", once they are known
         self.trainer: Any = None  # the trainer while it trains
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of this callback."""
+        args = self.config.to_dict()
+        if callable(self.config.radial_schedule):
+            args["radial_schedule"] = FUNCTION + self.config.schedule_name
+        return {"args": args, "attributes": {"targets": self.targets}}
+
+    def _function_named(self, name: str) -> Callable[[int], float]:
+        """The schedule of a checkpoint: the same function, if the callback that this one replaces was given it.
+
+        A name from a file is not imported, and that of a lambda, of a function within a function or of a class does not tell
+        which function it was.
+        """
+        trainer = _calling_trainer()
+        for callback in [] if trainer is None else trainer.callback_handler.callbacks:
+            if type(callback) is type(self) and callback.config.schedule_name == name and "<" not in name:
+                schedule: Any = callback.config.radial_schedule
+                if hasattr(schedule, "__qualname__"):
+                    return schedule
+        raise ValueError(
+            f"radial_schedule: the checkpoint's run had {name!r}, which cannot be restored from a file. Give RadialCallback "
+            "the same function, defined by name at the top of its module; or leave restore_callback_states_from_checkpoint "
+            "out, and the run goes on with the options given to RadialCallback"
+        )
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = _calling_trainer()
-        if trainer is self.trainer:  # an earlier train() raised, so that it is a radial trainer still and has begun as one
-            return
+        if trainer is None:
+            raise RuntimeError("RadialCallback must be called by a transformers.Trainer")
+        self.release()  # where an earlier run failed and this callback was not told
         if isinstance(trainer, RadialMixin):
-            raise ValueError(
-                f"{type(trainer).__name__} has the penalty already: use either RadialTrainer or one RadialCallback, not both"
-            )
-        if self.config.radial_radius == "initial" and state.global_step > 0:
-            raise ValueError(
-                "radial_radius='initial' cannot be resumed through RadialCallback: the radii that the run started from are "
-                "unknown here; use RadialTrainer, or give the radius as a number"
-            )
+            name = type(trainer).__name__
+            if trainer._radial_owner is not None:
+                trainer._radial_owner.release()
+            raise ValueError(f"{name} has the penalty already: use either RadialTrainer or one RadialCallback, not both")
+        targets = self._targets_in(state) if self.config.radial_radius == "initial" and state.global_step > 0 else None
         plain = type(trainer)
         radial: Any = trainer
         radial.__class__ = type(f"Radial{plain.__name__}", (RadialMixin, plain), {"__module__": __name__})
         self.trainer, self._plain = radial, plain
         try:
-            radial.init_radial(self.config.to_dict(), owner=self)
-            radial.begin_radial(None)
+            radial.init_radial(self.config.options(), owner=self)
+            radial.begin_radial(None, targets)
         except BaseException:
-            radial.__class__, self.trainer = plain, None
+            self.release()
             raise
+        if self.config.radial_radius == "initial":
+            self.targets = dict(radial.radial_penalty.targets)
+        # The state of a checkpoint from before this callback has no place for it, and the next checkpoint would not find one.
+        states: Any = state.stateful_callbacks
+        states.setdefault(type(self).__name__, self.state())
+
+    def _targets_in(self, state: TrainerState) -> dict[str, float]:
+        states: Any = state.stateful_callbacks  # declared as a list, but a dict by now
+        stored = states.get(type(self).__name__)
+        targets = stored["attributes"].get("targets") if isinstance(stored, dict) else None
+        if targets is None:
+            raise ValueError(
+                "radial_radius='initial': the checkpoint does not hold the radii that its run started from; resume one of a "
+                f"run with {type(self).__name__}(radial_radius='initial'), or give the radius as a number"
+            )
+        return dict(targets)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Make the trainer, if it is a radial one, what it was before."""
         if self.trainer is not None:
-            self.trainer.radial_penalty.detach()
+            if hasattr(self.trainer, "radial_penalty"):
+                self.trainer.end_radial()
             self.trainer.__class__, self.trainer = self._plain, None
 
 
-def _calling_trainer() -> Trainer:
+def _calling_trainer() -> Trainer | None:
     """The `Trainer` whose method is running. Callbacks are handed its parts, but not the trainer itself."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, Trainer):
             return caller
-        frame = frame.f_back  # type: ignore[assignment]
-    raise RuntimeError("RadialCallback must be called by a transformers.Trainer")
+        frame = frame.f_back
+    return None

@@ -101,6 +101,7 @@ def write_model_card(
         variant=radial["variant"],
         radial_lambda=radial["radial_lambda"],
         warmup=radial["radial_warmup_steps"],
+        schedule=radial["radial_schedule"],
         sites="\n".join(_site_row(site, log) for site in radial["sites"]),
         training=_bullets(
             {
