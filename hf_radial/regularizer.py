@@ -125,6 +125,18 @@ class RadialPenalty:
         self._skips_layers = _skips_layers(model)
         self.reset()
 
+    @property
+    def radial_lambda(self) -> float:
+        """The weight of the penalty."""
+        return self._radial_lambda
+
+    @radial_lambda.setter
+    def radial_lambda(self, value: float) -> None:
+        self._radial_lambda = value
+        # What the hooks ask for. `torch.compile` compiles them with the model, and compiles anew for every other number that
+        # they have read, which under a warm-up is every step.
+        self._differentiable = value > 0
+
     # Attaching and detaching ------------------------------------------------------------------------------------------
 
     def attach(self) -> RadialPenalty:

@@ -89,6 +89,10 @@ class Site:
         return self.name[len(self.layer) :].lstrip(".")
 
 
+class ForwardFailedError(ValueError):
+    """The model could not be run on the inputs that its sites were to be found with."""
+
+
 class Sites(Sequence[Site]):
     """The sites of one model, in the order in which the model runs them. `print(sites)` shows the table."""
 
@@ -179,7 +183,7 @@ def find_sites(
     elif inputs is None and (hidden := _hidden_layers(model)):
         found = [_described(name, dict(model.named_modules())[name]) for name in hidden]
     else:
-        raise ValueError(
+        raise ForwardFailedError(
             f"no site found: they are found by running {type(model).__name__} once, which failed on "
             f"{'its default inputs' if inputs is None else 'the given inputs'} with {type(failure).__name__}: {failure}. "
             f"Pass inputs=..., a small batch as it takes in training, or {HOW_TO_NAME}"

@@ -13,12 +13,16 @@ over ranks that follow.
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -26,6 +30,7 @@ from transformers.utils import logging
 
 from hf_radial.regularizer import RadialPenalty, count_vectors
 from hf_radial.run_record import write_run_record
+from hf_radial.sites import ForwardFailedError
 from hf_radial.training_args import resolve_config
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ logger = logging.get_logger(__name__)
 
 TARGETS_FILE = "radial_targets.json"
 CALIBRATION_ROWS = 64
+TRACED_ROWS = 2
 
 
 class RadialMixin(_Base):
@@ -48,7 +54,8 @@ class RadialMixin(_Base):
             rows of the training set before the first step.
         radial_side: `"both"` (the paper's) or `"above"`.
         radial_warmup_steps: optimizer steps over which `radial_lambda` grows linearly from 0.
-        radial_sites: module name patterns to penalise instead of the known places, see `hf_radial.sites.find_sites`.
+        radial_sites: module name patterns to penalise instead of what is found, or to leave out; see `hf_radial.sites.find_sites`.
+        radial_where: `"increment"` (the paper's) or `"pre_norm"`, for models that put a norm behind each sublayer; see there.
         radial_schedule: `"constant"`; `"cosine"`, from the full `radial_lambda` at the end of the warm-up to 0 in the last
             optimizer step; or a function of the optimizer step, counted from 0, that returns a factor of `radial_lambda`.
 
@@ -73,6 +80,7 @@ class RadialMixin(_Base):
         radial_warmup_steps: int | None = None,
         radial_sites: Sequence[str] | None = None,
         radial_schedule: str | Callable[[int], float] | None = None,
+        radial_where: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -83,6 +91,7 @@ class RadialMixin(_Base):
             "radial_warmup_steps": radial_warmup_steps,
             "radial_sites": radial_sites,
             "radial_schedule": radial_schedule,
+            "radial_where": radial_where,
         }
         self.init_radial(options)
 
@@ -112,13 +121,43 @@ class RadialMixin(_Base):
         config = self.radial_config
         if self.model is None:
             raise ValueError("the trainer has no model")
-        return RadialPenalty(
+        make = partial(
+            RadialPenalty,
             self.model,
             config.radial_lambda,
             radius=config.radial_radius,
             side=config.radial_side,
             sites=config.radial_sites,
+            where=config.radial_where,
         )
+        inputs = self._first_rows(TRACED_ROWS)
+        try:
+            penalty = make(inputs=inputs)
+        except ForwardFailedError:
+            if inputs is None:
+                raise
+            penalty = make()  # some trainers make the model's arguments out of a batch that is none (preference pairs, say)
+        self._masks = list(dict.fromkeys(site.mask for site in penalty.sites))
+        self._mask_of_site = torch.tensor([self._masks.index(site.mask) for site in penalty.sites], device=self.args.device)
+        return penalty
+
+    def _first_rows(self, count: int) -> dict[str, Any] | None:
+        """The first rows of the training set as a batch, the same on every rank; `None` where they cannot be had by index.
+
+        Nothing is drawn: random states, and that of the collator, are left as they are.
+        """
+        dataset: Any = self.train_dataset
+        if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+            return None
+        states = random.getstate(), np.random.get_state()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                collator = self._get_collator_with_removed_columns(self.data_collator, description="training")
+                batch = copy.deepcopy(collator)([dataset[i] for i in range(min(count, len(dataset)))])
+                return dict(self._prepare_inputs(batch)) if isinstance(batch, Mapping) else None
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
     # One run ----------------------------------------------------------------------------------------------------------
 
@@ -205,13 +244,9 @@ class RadialMixin(_Base):
                 )
             self.radial_penalty.targets.update(json.loads(file.read_text()))
             return
-        dataset: Any = self.train_dataset
-        if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        batch = self._first_rows(CALIBRATION_ROWS)
+        if batch is None:
             raise ValueError("radial_radius='initial' needs a train_dataset with rows to index; give the radius as a number")
-        collate = self._get_collator_with_removed_columns(self.data_collator, description="calibration")
-        with torch.random.fork_rng(devices=[]):  # a collator may draw (masked language modelling does)
-            # The same rows on every rank, so the same targets on every rank.
-            batch = self._prepare_inputs(collate([dataset[i] for i in range(min(CALIBRATION_ROWS, len(dataset)))]))
         device = next(self.radial_penalty.model.parameters()).device
         self.radial_penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
@@ -232,13 +267,15 @@ class RadialMixin(_Base):
             count = sum(self._count_vectors(batch) for batch in batch_samples)
             self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
             self.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
-            self._radial_window.steps += 1
+            self._radial_window.new_step()
             self._radial_window.radial_lambda += self.radial_penalty.radial_lambda
         return batch_samples, num_items_in_batch
 
     def _count_vectors(self, batch: Any) -> Tensor:
-        count = count_vectors(batch, getattr(self.model, "main_input_name", "input_ids"))
-        return count.to(self.args.device, torch.float32)
+        """How many vectors a batch has, by the mask that tells the padding; shape `(masks,)`."""
+        main_input = getattr(self.model, "main_input_name", "input_ids")
+        counts = [count_vectors(batch, mask, main_input).to(self.args.device, torch.float32) for mask in self._masks]
+        return torch.stack(counts)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """As the base class, with the penalty of this micro-batch added in the backward pass and in the loss returned."""
@@ -248,14 +285,16 @@ class RadialMixin(_Base):
         penalty, accelerator = self.radial_penalty, self.accelerator
         penalty.reset()
         # This micro-batch's part of the effective batch: the parts of all micro-batches and ranks add up to one.
-        share = self._count_vectors(inputs) / self._vectors_in_step.clamp(min=1)
+        counted = self._count_vectors(inputs)[self._mask_of_site]
+        share = counted / self._vectors_in_step.clamp(min=1)[self._mask_of_site]
+        labels = inputs.get("labels")  # label smoothing takes them away from the model
         weighted: Tensor | None = None
 
         def backward(loss: Tensor, **backward_kwargs: Any) -> None:
             nonlocal weighted
             sums = penalty.take()
-            means = share * sums.mean_penalty()
-            window.add(means.detach(), sums.radius, sums.count)
+            means = share.to(sums.penalty.device) * sums.mean_penalty()
+            window.add(means.detach(), sums.radius, sums.count, counted)
             # Gradients are averaged over ranks: undo that, the parts are to be summed.
             term = (penalty.radial_lambda * accelerator.num_processes * means.sum()).to(loss.device)
             weighted = term.detach()
@@ -264,12 +303,12 @@ class RadialMixin(_Base):
 
         plain_backward = accelerator.backward
         accelerator.backward = backward
-        penalty.paused = False
+        penalty.paused, penalty.labels = False, labels
         try:
             task_loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             del accelerator.backward  # the class's own method again
-            penalty.paused = True
+            penalty.paused, penalty.labels = True, None
             penalty.reset()
         if weighted is None:
             raise RuntimeError(
@@ -293,34 +332,57 @@ class _Window:
 
     def __init__(self, sites: int, device: torch.device) -> None:
         self.sites, self.device = sites, device
+        self.warned = False
         self.clear()
 
     def clear(self) -> None:
         self.steps = 0
         self.radial_lambda = 0.0
         self.task_loss = torch.zeros((), device=self.device)
-        self.penalty, self.radius, self.count = (torch.zeros(self.sites, device=self.device) for _ in range(3))
+        zeros = torch.zeros(5, self.sites, device=self.device)
+        self.penalty, self.radius, self.count, self.counted, self.unevenness = zeros
+        self.new_step(0)
 
-    def add(self, penalty: Tensor, radius: Tensor, count: Tensor) -> None:
+    def new_step(self, steps: int = 1) -> None:
+        self.steps += steps
+        self.ratio: Tensor | None = None
+
+    def add(self, penalty: Tensor, radius: Tensor, count: Tensor, counted: Tensor) -> None:
+        """One micro-batch; `counted` is how many vectors it was thought to have, up to a factor that is the same for all."""
         self.penalty += penalty.to(self.device)
         self.radius += radius.to(self.device)
         self.count += count.to(self.device)
+        self.counted += counted
+        ratio = count.to(self.device) / counted.clamp(min=1)
+        if self.ratio is None:
+            self.ratio = ratio
+        self.unevenness = torch.maximum(self.unevenness, (ratio - self.ratio).abs() / self.ratio.clamp(min=1e-12))
 
     def drain(self, trainer: RadialMixin) -> dict[str, float]:
         """Means over the window and over ranks; the window is empty afterwards. Every rank must call it."""
-        packed = torch.cat([self.task_loss.reshape(1), self.penalty, self.radius, self.count])
-        task_loss, *rest = trainer.accelerator.reduce(packed, reduction="sum").tolist()
+        packed = torch.cat([self.task_loss.reshape(1), self.penalty, self.radius, self.count, self.counted])
         n, steps, penalty = self.sites, self.steps, trainer.radial_penalty
-        mean_lambda = self.radial_lambda / steps
-        self.clear()
+        local = torch.cat([self.count, self.counted, self.unevenness]).tolist()
+        task_loss, *rest = trainer.accelerator.reduce(packed, reduction="sum").tolist()
+        penalties, radii, counts, counted = (rest[i * n : (i + 1) * n] for i in range(4))
+        for i, site in enumerate(penalty.sites):
+            between_ranks = abs(local[i] * counted[i] / max(counts[i] * local[n + i], 1) - 1) if local[n + i] else 0.0
+            if max(between_ranks, local[2 * n + i]) > 1e-3 and not self.warned:
+                self.warned = True
+                logger.warning(
+                    f"the vectors of site {site.name!r} are not proportional to what could be counted in the batches before the "
+                    "forward pass, so micro-batches and processes enter the penalty's mean with slightly wrong weights. Use batches "
+                    "of one shape (or without padding), or gradient_accumulation_steps=1 in one process, to have it exact"
+                )
         logs = {
             "task_loss": task_loss / steps / trainer.accelerator.num_processes,
-            "radial_penalty": sum(rest[:n]) / steps,
-            "radial_lambda": mean_lambda,
+            "radial_penalty": sum(penalties) / steps,
+            "radial_lambda": self.radial_lambda / steps,
         }
-        for site, radius, count in zip(penalty.sites, rest[n : 2 * n], rest[2 * n :], strict=True):
+        for site, radius, count in zip(penalty.sites, radii, counts, strict=True):
             logs[f"radius/{site.name}"] = radius / max(count, 1)
             logs[f"radius_target/{site.name}"] = penalty.targets[site.name]
+        self.clear()
         return logs
 
 

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from hf_radial.functional import SIDES
 from hf_radial.regularizer import check_lambda, check_radius_choice
+from hf_radial.sites import WHERE
 
 SCHEDULES = ("constant", "cosine")
 
@@ -35,12 +36,15 @@ class RadialConfig:
     radial_warmup_steps: int = 0
     radial_sites: Sequence[str] | None = None
     radial_schedule: str | Callable[[int], float] = "constant"
+    radial_where: str = "increment"
 
     def __post_init__(self) -> None:
         check_lambda(self.radial_lambda)
         object.__setattr__(self, "radial_radius", check_radius_choice(self.radial_radius))
         if self.radial_side not in SIDES:
             raise ValueError(f"radial_side={self.radial_side!r} is unknown; choose one of {', '.join(SIDES)}")
+        if self.radial_where not in WHERE:
+            raise ValueError(f"radial_where={self.radial_where!r} is unknown; choose one of {', '.join(map(repr, WHERE))}")
         if isinstance(self.radial_warmup_steps, bool) or not isinstance(self.radial_warmup_steps, int):
             raise TypeError(f"radial_warmup_steps={self.radial_warmup_steps!r} must be a whole number of optimizer steps")
         if self.radial_warmup_steps < 0:
@@ -113,6 +117,8 @@ class RadialConfig:
         parts = []
         if self.radial_side == "above":
             parts.append("one-sided")
+        if self.radial_where == "pre_norm":
+            parts.append("pre-norm")
         if self.radial_radius != "sqrt_d":
             parts.append("target initial" if self.radial_radius == "initial" else f"target {self.radial_radius:g}")
         if self.radial_warmup_steps:
@@ -145,13 +151,22 @@ class RadialArguments(TrainingArguments):
     )
     radial_sites: list[str] | None = field(
         default=None,
-        metadata={"help": "Module name patterns (globs, or re:...) to penalise instead of the known sublayer outputs."},
+        metadata={
+            "help": "Module name patterns (globs, or re:...) to penalise instead of the sublayers that are found; '!PATTERN' leaves out."
+        },
     )
     radial_schedule: str = field(
         default="constant",
         metadata={
             "help": "radial_lambda after the warm-up: 'constant', or falling to 0 at the last step on a 'cosine'.",
             "choices": list(SCHEDULES),
+        },
+    )
+    radial_where: str = field(
+        default="increment",
+        metadata={
+            "help": "Where a norm follows a sublayer: penalise the 'increment' behind it (the paper's) or what goes in, 'pre_norm'.",
+            "choices": list(WHERE),
         },
     )
     report_to: None | str | list[str] = field(  # noqa: RUF036 (HfArgumentParser reads the union in this order)

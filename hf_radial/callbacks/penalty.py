@@ -48,11 +48,12 @@ class RadialCallback(TrainerCallback, ExportableState):
         radial_warmup_steps: int = 0,
         radial_sites: Sequence[str] | None = None,
         radial_schedule: str | Callable[[int], float] = "constant",
+        radial_where: str = "increment",
     ) -> None:
         if isinstance(radial_schedule, str) and radial_schedule.startswith(FUNCTION):
             radial_schedule = self._function_named(radial_schedule.removeprefix(FUNCTION))
         self.config = RadialConfig(
-            radial_lambda, radial_radius, radial_side, radial_warmup_steps, radial_sites, radial_schedule
+            radial_lambda, radial_radius, radial_side, radial_warmup_steps, radial_sites, radial_schedule, radial_where
         )
         self.targets: dict[str, float] | None = None  # of radius="initial", once they are known
         self.trainer: Any = None  # the trainer while it trains

@@ -85,6 +85,11 @@ class ModularMLPForSequenceClassification(PreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.modulus)
         self.post_init()
 
+    @property
+    def dummy_inputs(self) -> dict[str, torch.Tensor]:
+        """Two rows of operands to run the model on."""
+        return {"input_ids": torch.arange(2 * self.config.num_operands).reshape(2, -1) % self.config.modulus}
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # PreTrainedModel would give everything a standard deviation of 0.02. The functions of transformers' own
