@@ -18,7 +18,7 @@ TEST_ENV = env -u HF_TOKEN -u HUGGING_FACE_HUB_TOKEN -u HF_TOKEN_PATH -u HF_HUB_
 	HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help addition test test-oldest test-slow lint types clean
+.PHONY: help addition test test-oldest test-slow architectures lint types clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,10 @@ test-oldest:  ## Run the tests with the oldest transformers of the range
 
 test-slow: $(STAMP)  ## Run the tests marked slow, offline
 	@$(TEST_ENV) $(BIN)/python -m pytest -m slow $(ARGS)
+
+architectures: $(STAMP)  ## Look for the sites of every architecture; writes recipes/results/architectures*
+	rm -f recipes/results/architectures/$$($(BIN)/python -c 'import transformers; print(transformers.__version__)').json
+	@$(TEST_ENV) $(BIN)/python tests/architectures_worker.py
 
 lint: $(STAMP)  ## Check style and formatting (ruff)
 	$(BIN)/ruff check .

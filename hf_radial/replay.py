@@ -2,8 +2,8 @@
 
 It does not use what the sites were found with (`trace.py`, `residual.py`), only values seen at modules' inputs and outputs:
 
-- *replay*: start from the block's input, add each site's vectors in the order in which they come, pass through a module of the
-  block where its input is the stream so far (post-norm blocks, bottlenecks), and compare with the block's output;
+- *replay*: start from the block's input, add each site's vectors in the order in which they come, pass through a norm
+  of the block where its input is the stream so far (post-norm blocks), and compare with the block's output;
 - *intervention*, where that does not come out (the block scales its increments, mixes several streams, ...): add a random `delta`
   to the site's vectors and look for the first tensor `v` downstream that changes by `c * delta`, with `c` a number or one number per
   channel or per position, and that is not the vectors themselves: then `v = stream + c * h`.
@@ -139,7 +139,9 @@ def _block_calls(model: nn.Module, sites: Sites, inputs: Mapping[str, Any]) -> d
         for number, site in enumerate(sites):
             add(modules[site.name].register_forward_hook(partial(at_site, number), with_kwargs=True))
         for name, module in modules.items():
-            if name and any(name.startswith(block + ".") for block in blocks):
+            # A norm, that is: a module with parts or matrices could hide an increment that no site accounts for.
+            plain = not any(True for _ in module.children()) and all(p.ndim < 2 for p in module.parameters())
+            if plain and any(name.startswith(block + ".") for block in blocks):
                 add(module.register_forward_hook(partial(passed, name), with_kwargs=True))
         for block in blocks:
             add(modules[block].register_forward_hook(partial(leave, block)))
@@ -187,15 +189,15 @@ def _intervene(model: nn.Module, site: Site, inputs: Mapping[str, Any], base: li
     if not vectors:
         return BlockCheck(block, (site.name,), "failed", None, "it was not called")
     h, delta = (v.double().movedim(site.dim, -1) for v in vectors)
-    best, activated = float("inf"), False
+    best, activated, first = float("inf"), False, site.dim == 1
     for (name, before), (_, after) in zip(base, changed, strict=False):
         if before.shape != after.shape or torch.equal(before, after):
             continue
-        if before.numel() == h.numel() and _error(_laid_out(before, h)[0], h) < 1e-6:
+        if before.numel() == h.numel() and _error(_laid_out(before, h, first)[0], h) < 1e-6:
             module = dict(model.named_modules())[name]
             activated |= not any(True for _ in module.parameters()) and not _hands_on(module)
             continue
-        errors = [_scaled(v, w, h, delta) for v, w in zip(_laid_out(before, h), _laid_out(after, h), strict=True)]
+        errors = [_scaled(v, w, h, delta) for v, w in zip(_laid_out(before, h, first), _laid_out(after, h, first), strict=True)]
         best = min(best, max(errors, default=best))
         if errors and best < TOLERANCE:
             return BlockCheck(block, (site.name,), "intervention", best)
@@ -257,7 +259,7 @@ def _observed(
     return seen
 
 
-def _laid_out(v: Tensor, h: Tensor) -> list[Tensor]:
+def _laid_out(v: Tensor, h: Tensor, channels_first: bool) -> list[Tensor]:
     """`v` with `h`'s shape, channels last; several, if it holds several streams of that shape; none, if neither."""
     v, d = v.double(), h.shape[-1]
     if v.shape[:-1] == h.shape[:-1] and v.shape[-1] > d and v.shape[-1] % d == 0:
@@ -266,7 +268,7 @@ def _laid_out(v: Tensor, h: Tensor) -> list[Tensor]:
         return list(v.unbind(-2))
     if v.numel() != h.numel():
         return []
-    if v.shape[-1] != d and v.ndim > 2 and v.shape[1] == d:
+    if v.ndim > 2 and v.shape[1] == d and (channels_first or v.shape[-1] != d):
         v = v.movedim(1, -1)
     return [v.reshape(h.shape)]
 

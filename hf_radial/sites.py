@@ -221,8 +221,6 @@ def default_inputs(model: nn.Module) -> dict[str, Any]:
     inputs: dict[str, Any] = {"input_ids": ids[:2] % (getattr(text, "vocab_size", None) or 2)}
     if config.is_encoder_decoder and "decoder_input_ids" in forward:
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :-1].contiguous()
-    if "use_cache" in forward:
-        inputs["use_cache"] = False
     return inputs
 
 
@@ -257,6 +255,8 @@ class _Finder:
         inputs = default_inputs(model) if inputs is None else inputs
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
+        if "use_cache" in signature(model.forward).parameters:
+            inputs.setdefault("use_cache", False)  # as in training
         self.model, self.trace = model, trace(model, inputs)
         self.modules = dict(model.named_modules())
         shapes = {k: tuple(v.shape[:2]) for k, v in inputs.items() if isinstance(v, Tensor) and v.ndim > 1}

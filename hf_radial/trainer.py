@@ -130,7 +130,11 @@ class RadialMixin(_Base):
             sites=config.radial_sites,
             where=config.radial_where,
         )
-        inputs = self._first_rows(TRACED_ROWS)
+        try:
+            inputs = self._first_rows(TRACED_ROWS)
+        except Exception as error:  # training will say so better
+            logger.debug("no batch of the first rows: %s", error)
+            inputs = None
         try:
             penalty = make(inputs=inputs)
         except ForwardFailedError:

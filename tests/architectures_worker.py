@@ -1,6 +1,6 @@
-"""What can be said of each architecture: one JSON record per task and model type, resumable.
+"""What can be said of each architecture: one JSON record per task and model type, resumable, and the table made from it.
 
-python tests/architectures_worker.py OUTPUT.json all
+python tests/architectures_worker.py                                     # all, into recipes/results, as `make architectures`
 python tests/architectures_worker.py OUTPUT.json causal-lm/gpt2 masked-lm/bert
 
 Each runs in a process of its own, forked so that the imports are shared, with a limit on time and on memory. What the file
@@ -16,6 +16,7 @@ import re
 import resource
 import time
 import warnings
+from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,92 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 from zoo import architectures, tiny_inputs, tiny_model, training_batch
 
+from hf_radial import RadialPenalty
+from hf_radial.run_record import describe_environment
+from hf_radial.sites import Site, find_sites, site_vectors
+
+RESULTS = Path(__file__).resolve().parent.parent / "recipes" / "results"
 SECONDS, ADDRESS_SPACE = 200, 8 << 30
 UNKNOWN = {"builds": False, "runs": False, "trains": False}
 
 
 def examine(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Whatever else is to be known of a model that builds and runs."""
-    return {}
+    """The sites of each block, and what their self-check says."""
+    try:
+        sites = find_sites(model, inputs)
+    except ValueError as error:
+        return {"status": "refused", "reason": _line(error)}
+    checks = sites.verify(inputs)
+    return {
+        "status": "verified" if all(check.ok for check in checks) else "failed",
+        "blocks": dict(Counter(site.layer for site in sites)),
+        "sites": len(sites),
+        "how": sorted({check.how for check in checks}),
+        "largest_error": max((check.error for check in checks if check.error is not None), default=None),
+        "failures": [f"{check.block}: {check.reason}" for check in checks if not check.ok],
+        "unusual": sorted({what for site in sites for what in unusual(site)}),
+    }
+
+
+def unusual(site: Site) -> list[str]:
+    """What a hook that takes the output of a module, channels last, would get wrong."""
+    facts = {
+        "in a tuple": site.index is not None,
+        "at a module's input": site.at_input,
+        "channels first": site.dim != -1,
+        "sequence first": site.sequence_first,
+        "overwritten in place": site.in_place,
+        "module with other uses": site.rank is not None,
+    }
+    return [what for what, holds in facts.items() if holds]
+
+
+def check_penalty(model: PreTrainedModel, batch: dict[str, Any]) -> dict[str, Any]:
+    """The penalty of a padded training batch against one computed from what the sites return, the padding left out by hand."""
+    model.train()
+    try:
+        penalty = RadialPenalty(model, 1.0, inputs={k: v[:2] for k, v in batch.items() if isinstance(v, torch.Tensor)})
+    except ValueError as error:
+        return {"penalty": "refused", "penalty_reason": _line(error)}
+    seen: dict[str, list[torch.Tensor]] = {}
+    modules = dict(model.named_modules())
+    for site in penalty.sites:
+
+        def keep(module: Any, args: Any, kwargs: Any, output: Any = None, site: Site = site) -> None:
+            if (h := site_vectors(site, args, kwargs, output)) is not None:
+                seen.setdefault(site.name, []).append(h.detach().double().movedim(site.dim, -1))
+
+        module = modules[site.name]
+        register = module.register_forward_pre_hook if site.at_input else module.register_forward_hook
+        register(keep, with_kwargs=True)
+    with penalty:
+        try:
+            loss = model(**batch).loss
+        except ValueError as error:
+            return {"penalty": "padding refused", "penalty_reason": _line(error)}
+        value = penalty()
+        (value if loss is None else loss + value).backward()
+    expected = 0.0
+    for site in penalty.sites:
+        radii = torch.cat([real_vectors(h, batch, site.mask).norm(dim=-1) for h in seen[site.name]])
+        d = seen[site.name][0].shape[-1]
+        expected += float(((radii - d**0.5) ** 2).mean() / d)
+    error = abs(value.item() - expected) / expected
+    finite = all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+    return {"penalty": "right" if error < 1e-5 and finite else "wrong", "penalty_error": error}
+
+
+def real_vectors(h: torch.Tensor, batch: dict[str, Any], mask_name: str | None) -> torch.Tensor:
+    """The vectors that are not padding, shape `(vectors, d)`."""
+    mask = batch.get(mask_name) if mask_name else None
+    if mask is None and mask_name == "decoder_attention_mask" and batch.get("labels") is not None:
+        mask = batch["labels"] != -100
+    flat = h.reshape(-1, h.shape[-1])
+    if mask is None or mask.ndim != 2:
+        return flat
+    if h.ndim == 3 and h.shape[:2] == mask.T.shape != mask.shape:
+        mask = mask.T
+    return flat[mask.reshape(-1).bool()]
 
 
 def check(task: str, model_type: str, connection: Connection) -> None:
@@ -53,19 +133,22 @@ def check(task: str, model_type: str, connection: Connection) -> None:
     connection.send(report)
     if report["builds"]:
         try:
-            check_training(task, model_type)
+            report.update(check_training(task, model_type))
             report["trains"] = True
         except Exception as error:
             report["training_error"] = _line(error)
         connection.send(report)
 
 
-def check_training(task: str, model_type: str) -> None:
-    """One forward and backward in train mode, on a padded batch."""
+def check_training(task: str, model_type: str) -> dict[str, Any]:
+    """One forward and backward in train mode, on a padded batch; then again with the penalty."""
     model = tiny_model(task, model_type).train()
-    loss = model(**training_batch(task, model)).loss
-    _require_finite(loss)
-    loss.backward()
+    batch = training_batch(task, model)
+    loss = model(**batch).loss
+    if loss is not None:
+        _require_finite(loss)
+        loss.backward()
+    return check_penalty(tiny_model(task, model_type), batch)
 
 
 def _require_finite(outputs: Any) -> None:
@@ -104,17 +187,83 @@ def run(task: str, model_type: str) -> dict[str, Any]:
     return report
 
 
+def load() -> list[dict[str, Any]]:
+    """The committed documents, newest transformers first."""
+    documents = [json.loads(file.read_text()) for file in (RESULTS / "architectures").glob("*.json")]
+    return sorted(documents, key=lambda document: [int(n) for n in document["transformers"].split(".")], reverse=True)
+
+
+def render(documents: list[dict[str, Any]]) -> str:
+    """`architectures.md`, from nothing but the data."""
+    newest = documents[0]["architectures"]
+    lines = [
+        "# Sites of every architecture",
+        "",
+        "Made by `make architectures` from `architectures/*.json`: tiny random models of every architecture in four Auto mappings of",
+        "transformers. *Verified*: the self-check (`Sites.verify`) shows that each site's vectors are what the block adds to its",
+        "residual stream, by replay of the block (`out = in + sum of increments`) or by intervention (a change of the vectors reaches",
+        "the stream as that change, times a number for each channel or position), or, in a network without a residual stream, that",
+        "they are what goes into an activation. *Penalty*: on a padded training batch, its value against one computed by hand from",
+        "the vectors that are not padding, after a backward pass. *Refused*: an error names the block, or says why the padding cannot",
+        "be told.",
+        "",
+        "| transformers | listed | built and run | verified | refused | failed | penalty right | padding refused | wrong |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for document in documents:
+        records = document["architectures"].values()
+        status = Counter(r.get("status") for r in records)
+        penalty = Counter(r.get("penalty") for r in records)
+        numbers = (
+            *(len(records), sum(r["runs"] for r in records), status["verified"], status["refused"], status["failed"]),
+            *(penalty["right"], penalty["padding refused"], penalty["wrong"]),
+        )
+        lines.append(f"| {document['transformers']} | " + " | ".join(map(str, numbers)) + " |")
+    for document in documents[1:]:
+        missing = sorted(set(newest) - set(document["architectures"]))
+        lines += ["", f"transformers {document['transformers']} lacks: {', '.join(missing) or 'none of them'}."]
+    not_run = [f"`{name}` ({record.get('error', '')})" for name, record in newest.items() if not record["runs"]]
+    lines += ["", f"Not built or run: {'; '.join(not_run)}.", "", f"## transformers {documents[0]['transformers']}", ""]
+    lines += [
+        "| architecture | sites per block | sites | status | shown by | largest error | penalty | unusual |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, record in newest.items():
+        if record["runs"]:
+            counts = sorted(set(record.get("blocks", {}).values()))
+            status = record.get("status", record.get("error", "not examined"))
+            reason = record.get("reason", "; ".join(record.get("failures", [])))
+            error = record.get("largest_error")
+            cells = (
+                name,
+                ", ".join(map(str, counts)),
+                str(record.get("sites", "")),
+                status + (f": {reason}" if reason else ""),
+                ", ".join(record.get("how", [])),
+                "" if error is None else f"{error:.0e}",
+                record.get("penalty", record.get("training_error", "")),
+                ", ".join(record.get("unusual", [])),
+            )
+            lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("names", nargs="+", metavar="TASK/MODEL_TYPE", help="or `all`")
+    parser.add_argument("output", type=Path, nargs="?", default=RESULTS / "architectures" / f"{transformers.__version__}.json")
+    parser.add_argument("names", nargs="*", metavar="TASK/MODEL_TYPE", default=["all"])
     options = parser.parse_args()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
 
     known = {f"{task}/{model_type}": (task, model_type) for task, model_type in architectures()}
     names = list(known) if options.names == ["all"] else options.names
     if unknown := sorted(set(names) - set(known)):
         parser.error(f"transformers {transformers.__version__} has no {', '.join(unknown)}")
-    document: dict[str, Any] = {"transformers": transformers.__version__, "architectures": {}}
+    document: dict[str, Any] = {
+        "transformers": transformers.__version__,
+        "environment": describe_environment(),
+        "architectures": {},
+    }
     if options.output.exists():
         document = json.loads(options.output.read_text())
         if document["transformers"] != transformers.__version__:
@@ -141,6 +290,8 @@ def main() -> None:
     chosen = [records[name] for name in names]
     counts = ", ".join(f"{sum(record[state] for record in chosen)} {state[:-1]}" for state in ("builds", "runs", "trains"))
     print(f"{len(chosen)} architectures: {counts}")
+    if options.output.parent == RESULTS / "architectures":
+        (RESULTS / "architectures.md").write_text(render(load()))
 
 
 if __name__ == "__main__":

@@ -168,4 +168,4 @@ def test_the_table_and_repr_tell_where_the_penalty_is():
     assert repr(penalty) == (
         "RadialPenalty(GPT2LMHeadModel, radial_lambda=0.05, radius='sqrt_d', side='both', 4 sites, detached)"
     )
-    assert penalty.table().splitlines()[2].split() == ["transformer.h.0.attn.c_proj", "Conv1D", "32", "5.66", "1,056"]
+    assert penalty.table().splitlines()[2].split() == ["transformer.h.0", "attn.c_proj", "Conv1D", "32", "4,288", "5.66"]
