@@ -41,6 +41,14 @@ class _Hook:
         return _Hook, ()
 
 
+class _RootHook(_Hook):
+    """The same around the whole forward; `torch.compile` leaves it alone rather than compile it for every sequence length."""
+
+    @torch.compiler.disable
+    def __call__(self, *args: Any) -> None:
+        super().__call__(*args)
+
+
 @dataclass(frozen=True)
 class SiteSums:
     """What the sites saw since the last `take`, one entry per site, on the model's device.
@@ -119,6 +127,18 @@ class RadialPenalty:
         self._mask_position = _position_of("attention_mask", model)
         self.reset()
 
+    @property
+    def radial_lambda(self) -> float:
+        """The weight of the penalty."""
+        return self._radial_lambda
+
+    @radial_lambda.setter
+    def radial_lambda(self, value: float) -> None:
+        self._radial_lambda = value
+        # What the hooks ask for. `torch.compile` compiles them with the model, and compiles anew for every other number that
+        # they have read, which under a warm-up is every step.
+        self._differentiable = value > 0
+
     # Attaching and detaching ------------------------------------------------------------------------------------------
 
     def attach(self) -> RadialPenalty:
@@ -133,9 +153,9 @@ class RadialPenalty:
         check_checkpointing(self.model)
         modules = dict(self.model.named_modules())
         self._handles = [
-            self.model.register_forward_pre_hook(_Hook(self._enter_forward), with_kwargs=True),
+            self.model.register_forward_pre_hook(_RootHook(self._enter_forward), with_kwargs=True),
             # always_call: a forward that raises must not leave us collecting.
-            self.model.register_forward_hook(_Hook(self._leave_forward), always_call=True),
+            self.model.register_forward_hook(_RootHook(self._leave_forward), always_call=True),
             *(modules[site.name].register_forward_hook(_Hook(partial(self._at_site, i))) for i, site in enumerate(self.sites)),
         ]
         return self
@@ -175,7 +195,8 @@ class RadialPenalty:
         if silent:
             raise RuntimeError(
                 f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
-                f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled"
+                f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled; "
+                "where it was compiled and called before attach(), call torch.compiler.reset() after attach()"
             )
         device = self._collected[0][0][0].device
         columns = zip(*((_total(parts, device)) for parts in self._collected.values()), strict=True)
@@ -245,7 +266,7 @@ class RadialPenalty:
     def _at_site(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
         if self._collecting:
             self._radii[index].append(self._measure(index, output))
-        elif self.radial_lambda > 0 and module.training and torch.is_grad_enabled():
+        elif self._differentiable and module.training and torch.is_grad_enabled():
             self._measure(index, output)  # the replay of a checkpointed block: the same operations, counted no second time
 
     def _measure(self, index: int, h: Any) -> Tensor:
@@ -256,7 +277,7 @@ class RadialPenalty:
         if site.width is None:
             self.sites[index] = replace(site, width=h.shape[self.dim])
         # Measured only: the graph must stay what it is without us, bit for bit.
-        return radius(h if self.radial_lambda > 0 and not self._calibrating else h.detach(), self.dim)
+        return radius(h if self._differentiable and not self._calibrating else h.detach(), self.dim)
 
     def _sums(self, index: int, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Penalty sum, radius sum and count of one forward pass at one site."""
