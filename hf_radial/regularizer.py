@@ -43,6 +43,14 @@ class _Hook:
         return _Hook, ()
 
 
+class _RootHook(_Hook):
+    """The same around the whole forward; `torch.compile` leaves it alone rather than compile it for every sequence length."""
+
+    @torch.compiler.disable
+    def __call__(self, *args: Any) -> None:
+        super().__call__(*args)
+
+
 @dataclass(frozen=True)
 class SiteSums:
     """What the sites saw since the last `take`, one entry per site, on the model's device.
@@ -151,9 +159,9 @@ class RadialPenalty:
         check_checkpointing(self.model)
         modules = dict(self.model.named_modules())
         self._handles = [
-            self.model.register_forward_pre_hook(_Hook(self._enter_forward), with_kwargs=True),
+            self.model.register_forward_pre_hook(_RootHook(self._enter_forward), with_kwargs=True),
             # always_call: a forward that raises must not leave us collecting.
-            self.model.register_forward_hook(_Hook(self._leave_forward), always_call=True),
+            self.model.register_forward_hook(_RootHook(self._leave_forward), always_call=True),
         ]
         for i, site in enumerate(self.sites):
             hook = _Hook(partial(self._at_site, i))
@@ -197,7 +205,8 @@ class RadialPenalty:
         if len(silent) == len(self.sites) or (silent and not self._skips_layers):
             raise RuntimeError(
                 f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
-                f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled"
+                f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled; "
+                "where it was compiled and called before attach(), call torch.compiler.reset() after attach()"
             )
         device = self._collected[0][0][0].device
         columns = zip(*((_total(parts, device)) for parts in self._collected.values()), strict=True)

@@ -229,6 +229,8 @@ class RadialMixin(_Base):
         self._radial_window = _Window(len(penalty.sites), self.args.device)
         penalty.attach()
         penalty.paused = True  # but within a training step
+        if self._is_compiled():
+            torch.compiler.reset()  # what was compiled for the model without hooks would be used again, hooks or not
         logger.info("%r\n%s", penalty, penalty.table())
         if self.args.should_save:
             write_run_record(self)
@@ -237,6 +239,12 @@ class RadialMixin(_Base):
         """Leave the model as it was, and nothing of the run to be logged later."""
         self.radial_penalty.detach()
         self._radial_window = None
+
+    def _is_compiled(self) -> bool:
+        if self.accelerator.state.dynamo_plugin.backend.value != "NO":  # `torch_compile=True`, or the launcher's
+            return True
+        modules = list(self.radial_penalty.model.modules())
+        return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules)
 
     def _set_initial_targets(self, resume_from_checkpoint: str | None) -> None:
         if resume_from_checkpoint is not None:
@@ -309,7 +317,8 @@ class RadialMixin(_Base):
         accelerator.backward = backward
         penalty.paused, penalty.labels = False, labels
         try:
-            task_loss = super().training_step(model, inputs, *args, **kwargs)
+            with _compiled_checkpoints_may_collect():
+                task_loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             del accelerator.backward  # the class's own method again
             penalty.paused, penalty.labels = True, None
@@ -329,6 +338,18 @@ class RadialMixin(_Base):
             logs.update(self._radial_window.drain(self))
             logs.update(rest)
         super().log(logs, *args, **kwargs)
+
+
+def _compiled_checkpoints_may_collect() -> AbstractContextManager[Any]:
+    """Let `torch.compile` take a checkpointed block that has a site as one graph.
+
+    It asks whether what a block does besides computing may be left out of the replay. Ours must be: a replay is not counted.
+    Otherwise the block would not be compiled at all, as it is not where torch does not know the question.
+    """
+    import torch._dynamo.config as settings
+
+    name = "skip_fwd_side_effects_in_bwd_under_checkpoint"
+    return settings.patch({name: True}) if hasattr(settings, name) else nullcontext()
 
 
 class _Window:
