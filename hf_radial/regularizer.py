@@ -8,6 +8,7 @@ nothing of micro-batches, ranks or schedules: a loop that has them asks for the 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -116,6 +117,7 @@ class RadialPenalty:
         self._collecting = False
         self._calibrating = False
         self.paused = False  # while true, forward passes are not collected
+        self.strict = True  # while false, what a site cannot measure is left out
         self._mask_position = _position_of("attention_mask", model)
         self.reset()
 
@@ -172,12 +174,13 @@ class RadialPenalty:
             RuntimeError: some site saw no vector: there was no forward pass of the hooked model in training mode.
         """
         silent = [site.name for i, site in enumerate(self.sites) if not self._collected[i]]
-        if silent:
+        if silent and self.strict:
             raise RuntimeError(
                 f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
                 f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled"
             )
-        device = self._collected[0][0][0].device
+        seen = (parts[0][0] for parts in self._collected.values() if parts)
+        device = next(seen, next(self.model.parameters())).device
         columns = zip(*((_total(parts, device)) for parts in self._collected.values()), strict=True)
         penalty, radius_sum, count = (torch.stack(column) for column in columns)
         self.reset()
@@ -238,7 +241,12 @@ class RadialPenalty:
         # The output is None if the forward raised: then what it left is dropped.
         if self._collecting and output is not None:
             for i, radii in enumerate(self._radii):
-                self._collected[i].extend(self._sums(i, r) for r in radii)
+                try:
+                    self._collected[i].extend([self._sums(i, r) for r in radii])
+                except ValueError as error:
+                    if self.strict or self._calibrating:
+                        raise
+                    warnings.warn(f"not measured: {error}", stacklevel=2)
         self._collecting = False
         self._radii, self._mask = [], None
 
@@ -385,6 +393,9 @@ def _mask_for(r: Tensor, mask: Tensor | None, site: str) -> Tensor | None:
 
 
 def _total(parts: list[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    if not parts:
+        zero = torch.zeros((), device=device)
+        return zero, zero, zero.long()
     penalty, radius_sum, count = (torch.stack([p.to(device) for p in column]).sum(0) for column in zip(*parts, strict=True))
     return penalty, radius_sum, count
 

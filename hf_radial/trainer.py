@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from hf_radial.regularizer import RadialPenalty, count_vectors
 from hf_radial.run_record import write_run_record
-from hf_radial.training_args import resolve_config
+from hf_radial.training_args import RadialConfig, resolve_config
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -43,7 +43,8 @@ class RadialMixin(_Base):
     """The penalty for any class derived from `Trainer`: `class RadialSFTTrainer(RadialMixin, SFTTrainer): ...`.
 
     Args:
-        radial_lambda: weight of the penalty; 0 trains exactly as the plain trainer does, and logs the radii.
+        radial_lambda: weight of the penalty; 0 trains exactly as the plain trainer does, and logs the radii. What would stop a
+            penalty (a model without known sites, reentrant checkpointing, ...) then only stops the measuring, with a warning.
         radial_radius: target radius: a number, `"sqrt_d"` (the paper's) or `"initial"`, each site's mean radius on the first
             rows of the training set before the first step.
         radial_side: `"both"` (the paper's) or `"above"`.
@@ -88,7 +89,33 @@ class RadialMixin(_Base):
 
     def init_radial(self, options: dict[str, Any], owner: TrainerCallback | None = None) -> None:
         """Set the penalty up on a trainer whose own `__init__` is through; `owner` is the callback that brought it, if any."""
-        config = resolve_config(self.args, **options)
+        self._radial_options = options
+        self._radial_owner: Any = owner
+        self._radial_window: _Window | None = None
+        self.run_facts: dict[str, Any] = getattr(self, "run_facts", {})
+        self._set_up(resolve_config(self.args, **options))
+
+    def _set_up(self, config: RadialConfig) -> None:
+        self.radial_config, self._radial_model = config, self.model
+        self.radial_penalty: RadialPenalty | None = None
+        with self._optional_without_lambda():
+            self._check_arguments()
+            self.radial_penalty = self._make_penalty()
+
+    @contextmanager
+    def _optional_without_lambda(self) -> Iterator[None]:
+        """What cannot be measured is an error, unless nothing depends on it: then the radii are left out."""
+        try:
+            yield
+        except ValueError as error:
+            # Sites that the user names are to be found in any case.
+            if self.radial_config.radial_lambda > 0 or self.radial_config.radial_sites is not None:
+                raise
+            logger.warning("radial_lambda=0: training goes on as without it, but no radii are measured: %s", error)
+            self.end_radial()
+            self.radial_penalty = None
+
+    def _check_arguments(self) -> None:
         for name in ("activation_checkpointing", "gradient_checkpointing"):  # its name from transformers 5.2x on, and before
             kwargs = getattr(self.args, f"{name}_kwargs", None)
             if getattr(self.args, name, None) and isinstance(kwargs, dict) and kwargs.get("use_reentrant"):
@@ -101,24 +128,21 @@ class RadialMixin(_Base):
                 f"torch.nn.DataParallel over {self.args.n_gpu} GPUs is not supported: start one process per GPU with "
                 "`accelerate launch` or `torchrun`, or show this process one GPU with CUDA_VISIBLE_DEVICES=0"
             )
-        self._radial_options = options
-        self._radial_owner: Any = owner
-        self.radial_config = config
-        self.run_facts: dict[str, Any] = getattr(self, "run_facts", {})
-        self.radial_penalty = self._make_penalty()
-        self._radial_window: _Window | None = None
 
     def _make_penalty(self) -> RadialPenalty:
         config = self.radial_config
         if self.model is None:
             raise ValueError("the trainer has no model")
-        return RadialPenalty(
+        penalty = RadialPenalty(
             self.model,
             config.radial_lambda,
             radius=config.radial_radius,
             side=config.radial_side,
             sites=config.radial_sites,
         )
+        penalty.strict = config.radial_lambda > 0
+        penalty.paused = True  # but within a training step
+        return penalty
 
     # One run ----------------------------------------------------------------------------------------------------------
 
@@ -173,29 +197,27 @@ class RadialMixin(_Base):
         """
         config = resolve_config(self.args, **self._radial_options)
         # A hyperparameter search sets `args` anew for every trial, and `model_init` makes a new model.
-        if config != self.radial_config or self.radial_penalty.model is not self.model:
-            self.radial_penalty.detach()
-            self.radial_config = config
-            self.radial_penalty = self._make_penalty()
-        penalty = self.radial_penalty
-        if self.radial_config.radial_radius == "initial":
-            if targets is None:
-                self._set_initial_targets(resume_from_checkpoint)
-            else:
-                self.radial_penalty.targets.update(targets)
-        self._radial_window = _Window(len(penalty.sites), self.args.device)
-        penalty.attach()
-        penalty.paused = True  # but within a training step
-        logger.info("%r\n%s", penalty, penalty.table())
+        if config != self.radial_config or self._radial_model is not self.model:
+            self._set_up(config)
+        if self.radial_penalty is not None:
+            with self._optional_without_lambda():
+                if targets is not None:
+                    self.radial_penalty.targets.update(targets)
+                elif self.radial_config.radial_radius == "initial":
+                    self._set_initial_targets(self.radial_penalty, resume_from_checkpoint)
+                self.radial_penalty.attach()
+                self._radial_window = _Window(self.radial_penalty, self.args.device)
+                logger.info("%r\n%s", self.radial_penalty, self.radial_penalty.table())
         if self.args.should_save:
             write_run_record(self)
 
     def end_radial(self) -> None:
         """Leave the model as it was, and nothing of the run to be logged later."""
-        self.radial_penalty.detach()
+        if self.radial_penalty is not None:
+            self.radial_penalty.detach()
         self._radial_window = None
 
-    def _set_initial_targets(self, resume_from_checkpoint: str | None) -> None:
+    def _set_initial_targets(self, penalty: RadialPenalty, resume_from_checkpoint: str | None) -> None:
         if resume_from_checkpoint is not None:
             file = Path(resume_from_checkpoint) / TARGETS_FILE
             if not file.is_file():
@@ -203,7 +225,7 @@ class RadialMixin(_Base):
                     f"radial_radius='initial': {file} is missing, so the radii that the run started from are unknown; "
                     "resume a checkpoint of a run with radial_radius='initial', or give the radius as a number"
                 )
-            self.radial_penalty.targets.update(json.loads(file.read_text()))
+            penalty.targets.update(json.loads(file.read_text()))
             return
         dataset: Any = self.train_dataset
         if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
@@ -212,15 +234,16 @@ class RadialMixin(_Base):
         with torch.random.fork_rng(devices=[]):  # a collator may draw (masked language modelling does)
             # The same rows on every rank, so the same targets on every rank.
             batch = self._prepare_inputs(collate([dataset[i] for i in range(min(CALIBRATION_ROWS, len(dataset)))]))
-        device = next(self.radial_penalty.model.parameters()).device
-        self.radial_penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
+        device = next(penalty.model.parameters()).device
+        penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.args.should_save and self.radial_config.radial_radius == "initial":
+        window = self._radial_window
+        if self.args.should_save and window is not None and self.radial_config.radial_radius == "initial":
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
             # Before the base class writes `trainer_state.json`, with which a checkpoint is complete.
-            (folder / TARGETS_FILE).write_text(json.dumps(self.radial_penalty.targets, indent=2))
+            (folder / TARGETS_FILE).write_text(json.dumps(window.radial_penalty.targets, indent=2))
         super()._save_checkpoint(model, trial)
 
     # One step ---------------------------------------------------------------------------------------------------------
@@ -228,16 +251,22 @@ class RadialMixin(_Base):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """As the base class; then set `lambda` for the step and count its vectors, over all micro-batches and ranks."""
         batch_samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if batch_samples and self._radial_window is not None:
+        window = self._radial_window
+        if batch_samples and window is not None:
             count = sum(self._count_vectors(batch) for batch in batch_samples)
             self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
-            self.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
-            self._radial_window.steps += 1
-            self._radial_window.radial_lambda += self.radial_penalty.radial_lambda
+            window.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
+            window.steps += 1
+            window.radial_lambda += window.radial_penalty.radial_lambda
         return batch_samples, num_items_in_batch
 
     def _count_vectors(self, batch: Any) -> Tensor:
-        count = count_vectors(batch, getattr(self.model, "main_input_name", "input_ids"))
+        try:
+            count = count_vectors(batch, getattr(self.model, "main_input_name", "input_ids"))
+        except (TypeError, ValueError):
+            if self.radial_config.radial_lambda > 0:
+                raise
+            count = torch.ones(())  # only the logged penalty depends on it: micro-batches that cannot be weighed count alike
         return count.to(self.args.device, torch.float32)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -245,7 +274,7 @@ class RadialMixin(_Base):
         window = self._radial_window
         if window is None:
             return super().training_step(model, inputs, *args, **kwargs)
-        penalty, accelerator = self.radial_penalty, self.accelerator
+        penalty, accelerator = window.radial_penalty, self.accelerator
         penalty.reset()
         # This micro-batch's part of the effective batch: the parts of all micro-batches and ranks add up to one.
         share = self._count_vectors(inputs) / self._vectors_in_step.clamp(min=1)
@@ -271,13 +300,13 @@ class RadialMixin(_Base):
             del accelerator.backward  # the class's own method again
             penalty.paused = True
             penalty.reset()
-        if weighted is None:
+        if weighted is None and penalty.strict:
             raise RuntimeError(
                 f"{type(self).__name__}.training_step did not call self.accelerator.backward, so the penalty never reached the "
                 "gradient; use accelerator.backward(loss) in it, or RadialPenalty in a loop of your own"
             )
         window.task_loss += task_loss
-        return task_loss + weighted if penalty.radial_lambda > 0 else task_loss
+        return task_loss + weighted if weighted is not None and penalty.radial_lambda > 0 else task_loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the base class; a log of the training `loss` gains the task loss, the penalty and the radii."""
@@ -291,15 +320,16 @@ class RadialMixin(_Base):
 class _Window:
     """What is summed on the device between two logs, so that no step waits for the host."""
 
-    def __init__(self, sites: int, device: torch.device) -> None:
-        self.sites, self.device = sites, device
+    def __init__(self, radial_penalty: RadialPenalty, device: torch.device) -> None:
+        self.radial_penalty, self.device = radial_penalty, device
         self.clear()
 
     def clear(self) -> None:
         self.steps = 0
         self.radial_lambda = 0.0
         self.task_loss = torch.zeros((), device=self.device)
-        self.penalty, self.radius, self.count = (torch.zeros(self.sites, device=self.device) for _ in range(3))
+        sites = len(self.radial_penalty.sites)
+        self.penalty, self.radius, self.count = (torch.zeros(sites, device=self.device) for _ in range(3))
 
     def add(self, penalty: Tensor, radius: Tensor, count: Tensor) -> None:
         self.penalty += penalty.to(self.device)
@@ -310,7 +340,7 @@ class _Window:
         """Means over the window and over ranks; the window is empty afterwards. Every rank must call it."""
         packed = torch.cat([self.task_loss.reshape(1), self.penalty, self.radius, self.count])
         task_loss, *rest = trainer.accelerator.reduce(packed, reduction="sum").tolist()
-        n, steps, penalty = self.sites, self.steps, trainer.radial_penalty
+        n, steps, penalty = len(self.radial_penalty.sites), self.steps, self.radial_penalty
         mean_lambda = self.radial_lambda / steps
         self.clear()
         logs = {
@@ -319,8 +349,9 @@ class _Window:
             "radial_lambda": mean_lambda,
         }
         for site, radius, count in zip(penalty.sites, rest[n : 2 * n], rest[2 * n :], strict=True):
-            logs[f"radius/{site.name}"] = radius / max(count, 1)
-            logs[f"radius_target/{site.name}"] = penalty.targets[site.name]
+            if count or penalty.strict:
+                logs[f"radius/{site.name}"] = radius / max(count, 1)
+                logs[f"radius_target/{site.name}"] = penalty.targets[site.name]
         return logs
 
 
