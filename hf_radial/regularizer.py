@@ -253,7 +253,7 @@ class RadialPenalty:
     def _at_site(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
         if self._collecting:
             self._radii[index].append(self._measure(index, output))
-        elif self.radial_lambda > 0 and module.training and torch.is_grad_enabled():
+        elif self.radial_lambda > 0 and not self.paused and module.training and torch.is_grad_enabled():
             self._measure(index, output)  # the replay of a checkpointed block: the same operations, counted no second time
 
     def _measure(self, index: int, h: Any) -> Tensor:
