@@ -8,6 +8,7 @@ nothing of micro-batches, ranks or schedules: a loop that has them asks for the 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -129,6 +130,7 @@ class RadialPenalty:
         self._collecting = False
         self._calibrating = False
         self.paused = False  # while true, forward passes are not collected
+        self.strict = True  # while false, what a site cannot measure is left out
         self._parameters = list(inspect.signature(model.forward).parameters)
         self._skips_layers = _skips_layers(model)
         self.reset()
@@ -202,13 +204,14 @@ class RadialPenalty:
             RuntimeError: some site saw no vector: there was no forward pass of the hooked model in training mode.
         """
         silent = [site.name for i, site in enumerate(self.sites) if not self._collected[i]]
-        if len(silent) == len(self.sites) or (silent and not self._skips_layers):
+        if self.strict and (len(silent) == len(self.sites) or (silent and not self._skips_layers)):
             raise RuntimeError(
                 f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
                 f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled; "
                 "where it was compiled and called before attach(), call torch.compiler.reset() after attach()"
             )
-        device = self._collected[0][0][0].device
+        seen = (parts[0][0] for parts in self._collected.values() if parts)
+        device = next(seen, next(self.model.parameters())).device
         columns = zip(*((_total(parts, device)) for parts in self._collected.values()), strict=True)
         penalty, radius_sum, count = (torch.stack(column) for column in columns)
         self.reset()
@@ -267,7 +270,12 @@ class RadialPenalty:
         # The output is None if the forward raised: then what it left is dropped.
         if self._collecting and output is not None:
             for i, radii in enumerate(self._radii):
-                self._collected[i].extend(self._sums(i, r) for r in radii)
+                try:
+                    self._collected[i].extend([self._sums(i, r) for r in radii])
+                except ValueError as error:
+                    if self.strict or self._calibrating:
+                        raise
+                    warnings.warn(f"not measured: {error}", stacklevel=2)
         self._collecting = False
         self._radii, self._masks = [], {}
 
@@ -275,7 +283,7 @@ class RadialPenalty:
         if self._collecting:
             if (r := self._measure(index, args, kwargs, output)) is not None:
                 self._radii[index].append(r)
-        elif self._differentiable and module.training and torch.is_grad_enabled():
+        elif self._differentiable and not self.paused and module.training and torch.is_grad_enabled():
             self._measure(index, args, kwargs, output)  # a checkpointed block's replay: the same operations, not counted again
 
     def _measure(self, index: int, args: Any, kwargs: Any, output: Any) -> Tensor | None:
@@ -434,6 +442,9 @@ def _mask_for(r: Tensor, mask: Tensor | None, site: Site) -> Tensor | None:
 
 
 def _total(parts: list[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    if not parts:
+        zero = torch.zeros((), device=device)
+        return zero, zero, zero.long()
     penalty, radius_sum, count = (torch.stack([p.to(device) for p in column]).sum(0) for column in zip(*parts, strict=True))
     return penalty, radius_sum, count
 

@@ -127,9 +127,9 @@ def before(leaf: Node) -> list[Node]:
 def adds_in(trace: Trace, block: str, shape: tuple[int, ...]) -> bool:
     """Whether something is added to, or subtracted from, something else of this shape while the block runs."""
     for n in trace.nodes:
-        if block in n.scope and n.shape == shape and re.match(r"add|sub|rsub|baddbmm|lerp", n.op):
-            if sum(not p.constant for p in n.parents) > 1:
-                return True
+        of_two = sum(not p.constant for p in n.parents) > 1
+        if of_two and n.shape == shape and block in n.scope and re.match(r"add|sub|rsub|baddbmm|lerp", n.op):
+            return True
     return False
 
 

@@ -28,14 +28,16 @@ def write_run_record(trainer: RadialMixin) -> None:
 def describe_run(trainer: RadialMixin) -> dict[str, Any]:
     """The run as JSON can hold it. The trainer's `run_facts` (the task, the data, ...) go in as they are."""
     penalty = trainer.radial_penalty
-    model = penalty.model
+    model: Any = trainer.model
     config: Any = getattr(model, "config", None)
     return {
         "trainer": type(trainer).__name__,
         "radial": {
             **trainer.radial_config.to_dict(),
             "variant": trainer.radial_config.variant,
-            "sites": [{"name": s.name, "width": s.width, "target": penalty.targets.get(s.name)} for s in penalty.sites],
+            "sites": []
+            if penalty is None
+            else [{"name": s.name, "width": s.width, "target": penalty.targets.get(s.name)} for s in penalty.sites],
         },
         "facts": trainer.run_facts,
         "model": {

@@ -12,7 +12,7 @@ them. A module that is called several times in a forward (shared layers) is one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from inspect import signature

@@ -17,7 +17,7 @@ import copy
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from transformers.utils import logging
 from hf_radial.regularizer import RadialPenalty, count_vectors
 from hf_radial.run_record import write_run_record
 from hf_radial.sites import ForwardFailedError
-from hf_radial.training_args import resolve_config
+from hf_radial.training_args import RadialConfig, resolve_config
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -49,7 +49,8 @@ class RadialMixin(_Base):
     """The penalty for any class derived from `Trainer`: `class RadialSFTTrainer(RadialMixin, SFTTrainer): ...`.
 
     Args:
-        radial_lambda: weight of the penalty; 0 trains exactly as the plain trainer does, and logs the radii.
+        radial_lambda: weight of the penalty; 0 trains exactly as the plain trainer does, and logs the radii. What would stop a
+            penalty (a model without known sites, reentrant checkpointing, ...) then only stops the measuring, with a warning.
         radial_radius: target radius: a number, `"sqrt_d"` (the paper's) or `"initial"`, each site's mean radius on the first
             rows of the training set before the first step.
         radial_side: `"both"` (the paper's) or `"above"`.
@@ -97,7 +98,33 @@ class RadialMixin(_Base):
 
     def init_radial(self, options: dict[str, Any], owner: TrainerCallback | None = None) -> None:
         """Set the penalty up on a trainer whose own `__init__` is through; `owner` is the callback that brought it, if any."""
-        config = resolve_config(self.args, **options)
+        self._radial_options = options
+        self._radial_owner: Any = owner
+        self._radial_window: _Window | None = None
+        self.run_facts: dict[str, Any] = getattr(self, "run_facts", {})
+        self._set_up(resolve_config(self.args, **options))
+
+    def _set_up(self, config: RadialConfig) -> None:
+        self.radial_config, self._radial_model = config, self.model
+        self.radial_penalty: RadialPenalty | None = None
+        with self._optional_without_lambda():
+            self._check_arguments()
+            self.radial_penalty = self._make_penalty()
+
+    @contextmanager
+    def _optional_without_lambda(self) -> Iterator[None]:
+        """What cannot be measured is an error, unless nothing depends on it: then the radii are left out."""
+        try:
+            yield
+        except ValueError as error:
+            # Sites that the user names are to be found in any case.
+            if self.radial_config.radial_lambda > 0 or self.radial_config.radial_sites is not None:
+                raise
+            logger.warning("radial_lambda=0: training goes on as without it, but no radii are measured: %s", error)
+            self.end_radial()
+            self.radial_penalty = None
+
+    def _check_arguments(self) -> None:
         for name in ("activation_checkpointing", "gradient_checkpointing"):  # its name from transformers 5.2x on, and before
             kwargs = getattr(self.args, f"{name}_kwargs", None)
             if getattr(self.args, name, None) and isinstance(kwargs, dict) and kwargs.get("use_reentrant"):
@@ -110,12 +137,6 @@ class RadialMixin(_Base):
                 f"torch.nn.DataParallel over {self.args.n_gpu} GPUs is not supported: start one process per GPU with "
                 "`accelerate launch` or `torchrun`, or show this process one GPU with CUDA_VISIBLE_DEVICES=0"
             )
-        self._radial_options = options
-        self._radial_owner: Any = owner
-        self.radial_config = config
-        self.run_facts: dict[str, Any] = getattr(self, "run_facts", {})
-        self.radial_penalty = self._make_penalty()
-        self._radial_window: _Window | None = None
 
     def _make_penalty(self) -> RadialPenalty:
         config = self.radial_config
@@ -141,8 +162,8 @@ class RadialMixin(_Base):
             if inputs is None:
                 raise
             penalty = make()  # some trainers make the model's arguments out of a batch that is none (preference pairs, say)
-        self._masks = list(dict.fromkeys(site.mask for site in penalty.sites))
-        self._mask_of_site = torch.tensor([self._masks.index(site.mask) for site in penalty.sites], device=self.args.device)
+        penalty.strict = config.radial_lambda > 0
+        penalty.paused = True  # but within a training step
         return penalty
 
     def _first_rows(self, count: int) -> dict[str, Any] | None:
@@ -216,37 +237,35 @@ class RadialMixin(_Base):
         """
         config = resolve_config(self.args, **self._radial_options)
         # A hyperparameter search sets `args` anew for every trial, and `model_init` makes a new model.
-        if config != self.radial_config or self.radial_penalty.model is not self.model:
-            self.radial_penalty.detach()
-            self.radial_config = config
-            self.radial_penalty = self._make_penalty()
-        penalty = self.radial_penalty
-        if self.radial_config.radial_radius == "initial":
-            if targets is None:
-                self._set_initial_targets(resume_from_checkpoint)
-            else:
-                self.radial_penalty.targets.update(targets)
-        self._radial_window = _Window(len(penalty.sites), self.args.device)
-        penalty.attach()
-        penalty.paused = True  # but within a training step
-        if self._is_compiled():
-            torch.compiler.reset()  # what was compiled for the model without hooks would be used again, hooks or not
-        logger.info("%r\n%s", penalty, penalty.table())
+        if config != self.radial_config or self._radial_model is not self.model:
+            self._set_up(config)
+        if self.radial_penalty is not None:
+            with self._optional_without_lambda():
+                if targets is not None:
+                    self.radial_penalty.targets.update(targets)
+                elif self.radial_config.radial_radius == "initial":
+                    self._set_initial_targets(self.radial_penalty, resume_from_checkpoint)
+                self.radial_penalty.attach()
+                self._radial_window = _Window(self.radial_penalty, self.args.device)
+                if self._is_compiled():
+                    torch.compiler.reset()  # what was compiled for the model without hooks would be used again, hooks or not
+                logger.info("%r\n%s", self.radial_penalty, self.radial_penalty.table())
         if self.args.should_save:
             write_run_record(self)
 
     def end_radial(self) -> None:
         """Leave the model as it was, and nothing of the run to be logged later."""
-        self.radial_penalty.detach()
+        if self.radial_penalty is not None:
+            self.radial_penalty.detach()
         self._radial_window = None
 
     def _is_compiled(self) -> bool:
         if self.accelerator.state.dynamo_plugin.backend.value != "NO":  # `torch_compile=True`, or the launcher's
             return True
-        modules = list(self.radial_penalty.model.modules())
+        modules = list(self.model.modules())
         return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules)
 
-    def _set_initial_targets(self, resume_from_checkpoint: str | None) -> None:
+    def _set_initial_targets(self, penalty: RadialPenalty, resume_from_checkpoint: str | None) -> None:
         if resume_from_checkpoint is not None:
             file = Path(resume_from_checkpoint) / TARGETS_FILE
             if not file.is_file():
@@ -254,20 +273,21 @@ class RadialMixin(_Base):
                     f"radial_radius='initial': {file} is missing, so the radii that the run started from are unknown; "
                     "resume a checkpoint of a run with radial_radius='initial', or give the radius as a number"
                 )
-            self.radial_penalty.targets.update(json.loads(file.read_text()))
+            penalty.targets.update(json.loads(file.read_text()))
             return
         batch = self._first_rows(CALIBRATION_ROWS)
         if batch is None:
             raise ValueError("radial_radius='initial' needs a train_dataset with rows to index; give the radius as a number")
-        device = next(self.radial_penalty.model.parameters()).device
-        self.radial_penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
+        device = next(penalty.model.parameters()).device
+        penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.args.should_save and self.radial_config.radial_radius == "initial":
+        window = self._radial_window
+        if self.args.should_save and window is not None and self.radial_config.radial_radius == "initial":
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
             # Before the base class writes `trainer_state.json`, with which a checkpoint is complete.
-            (folder / TARGETS_FILE).write_text(json.dumps(self.radial_penalty.targets, indent=2))
+            (folder / TARGETS_FILE).write_text(json.dumps(window.radial_penalty.targets, indent=2))
         super()._save_checkpoint(model, trial)
 
     # One step ---------------------------------------------------------------------------------------------------------
@@ -275,30 +295,37 @@ class RadialMixin(_Base):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """As the base class; then set `lambda` for the step and count its vectors, over all micro-batches and ranks."""
         batch_samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if batch_samples and self._radial_window is not None:
-            count = sum(self._count_vectors(batch) for batch in batch_samples)
+        window = self._radial_window
+        if batch_samples and window is not None:
+            count = sum(self._count_vectors(batch, window) for batch in batch_samples)
             self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
-            self.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
-            self._radial_window.new_step()
-            self._radial_window.radial_lambda += self.radial_penalty.radial_lambda
+            window.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
+            window.new_step()
+            window.radial_lambda += window.radial_penalty.radial_lambda
         return batch_samples, num_items_in_batch
 
-    def _count_vectors(self, batch: Any) -> Tensor:
+    def _count_vectors(self, batch: Any, window: _Window) -> Tensor:
         """How many vectors a batch has, by the mask that tells the padding; shape `(masks,)`."""
         main_input = getattr(self.model, "main_input_name", "input_ids")
-        counts = [count_vectors(batch, mask, main_input).to(self.args.device, torch.float32) for mask in self._masks]
-        return torch.stack(counts)
+        try:
+            counts = [count_vectors(batch, mask, main_input) for mask in window.masks]
+        except (TypeError, ValueError):
+            if self.radial_config.radial_lambda > 0:
+                raise
+            # Only the logged penalty depends on it: micro-batches that cannot be weighed count alike.
+            counts = [torch.ones(()) for _ in window.masks]
+        return torch.stack([count.to(self.args.device, torch.float32) for count in counts])
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """As the base class, with the penalty of this micro-batch added in the backward pass and in the loss returned."""
         window = self._radial_window
         if window is None:
             return super().training_step(model, inputs, *args, **kwargs)
-        penalty, accelerator = self.radial_penalty, self.accelerator
+        penalty, accelerator = window.radial_penalty, self.accelerator
         penalty.reset()
         # This micro-batch's part of the effective batch: the parts of all micro-batches and ranks add up to one.
-        counted = self._count_vectors(inputs)[self._mask_of_site]
-        share = counted / self._vectors_in_step.clamp(min=1)[self._mask_of_site]
+        counted = self._count_vectors(inputs, window)[window.mask_of_site]
+        share = counted / self._vectors_in_step.clamp(min=1)[window.mask_of_site]
         labels = inputs.get("labels")  # label smoothing takes them away from the model
         weighted: Tensor | None = None
 
@@ -323,13 +350,13 @@ class RadialMixin(_Base):
             del accelerator.backward  # the class's own method again
             penalty.paused, penalty.labels = True, None
             penalty.reset()
-        if weighted is None:
+        if weighted is None and penalty.strict:
             raise RuntimeError(
                 f"{type(self).__name__}.training_step did not call self.accelerator.backward, so the penalty never reached the "
                 "gradient; use accelerator.backward(loss) in it, or RadialPenalty in a loop of your own"
             )
         window.task_loss += task_loss
-        return task_loss + weighted if penalty.radial_lambda > 0 else task_loss
+        return task_loss + weighted if weighted is not None and penalty.radial_lambda > 0 else task_loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the base class; a log of the training `loss` gains the task loss, the penalty and the radii."""
@@ -355,8 +382,11 @@ def _compiled_checkpoints_may_collect() -> AbstractContextManager[Any]:
 class _Window:
     """What is summed on the device between two logs, so that no step waits for the host."""
 
-    def __init__(self, sites: int, device: torch.device) -> None:
-        self.sites, self.device = sites, device
+    def __init__(self, radial_penalty: RadialPenalty, device: torch.device) -> None:
+        self.radial_penalty, self.device = radial_penalty, device
+        masks = [site.mask for site in radial_penalty.sites]
+        self.masks = list(dict.fromkeys(masks))
+        self.mask_of_site = torch.tensor([self.masks.index(mask) for mask in masks], device=device)
         self.warned = False
         self.clear()
 
@@ -364,7 +394,7 @@ class _Window:
         self.steps = 0
         self.radial_lambda = 0.0
         self.task_loss = torch.zeros((), device=self.device)
-        zeros = torch.zeros(5, self.sites, device=self.device)
+        zeros = torch.zeros(5, len(self.radial_penalty.sites), device=self.device)
         self.penalty, self.radius, self.count, self.counted, self.unevenness = zeros
         self.new_step(0)
 
@@ -386,18 +416,18 @@ class _Window:
     def drain(self, trainer: RadialMixin) -> dict[str, float]:
         """Means over the window and over ranks; the window is empty afterwards. Every rank must call it."""
         packed = torch.cat([self.task_loss.reshape(1), self.penalty, self.radius, self.count, self.counted])
-        n, steps, penalty = self.sites, self.steps, trainer.radial_penalty
+        steps, penalty, n = self.steps, self.radial_penalty, len(self.radial_penalty.sites)
         local = torch.cat([self.count, self.counted, self.unevenness]).tolist()
         task_loss, *rest = trainer.accelerator.reduce(packed, reduction="sum").tolist()
         penalties, radii, counts, counted = (rest[i * n : (i + 1) * n] for i in range(4))
         for i, site in enumerate(penalty.sites):
             between_ranks = abs(local[i] * counted[i] / max(counts[i] * local[n + i], 1) - 1) if local[n + i] else 0.0
-            if max(between_ranks, local[2 * n + i]) > 1e-3 and not self.warned:
+            if max(between_ranks, local[2 * n + i]) > 1e-3 and penalty.strict and not self.warned:
                 self.warned = True
                 logger.warning(
                     f"the vectors of site {site.name!r} are not proportional to what could be counted in the batches before the "
-                    "forward pass, so micro-batches and processes enter the penalty's mean with slightly wrong weights. Use batches "
-                    "of one shape (or without padding), or gradient_accumulation_steps=1 in one process, to have it exact"
+                    "forward pass, so micro-batches and processes enter the penalty's mean with slightly wrong weights. Use "
+                    "batches of one shape (or without padding), or gradient_accumulation_steps=1 in one process, to have it exact"
                 )
         logs = {
             "task_loss": task_loss / steps / trainer.accelerator.num_processes,
@@ -405,8 +435,9 @@ class _Window:
             "radial_lambda": self.radial_lambda / steps,
         }
         for site, radius, count in zip(penalty.sites, radii, counts, strict=True):
-            logs[f"radius/{site.name}"] = radius / max(count, 1)
-            logs[f"radius_target/{site.name}"] = penalty.targets[site.name]
+            if count or penalty.strict:
+                logs[f"radius/{site.name}"] = radius / max(count, 1)
+                logs[f"radius_target/{site.name}"] = penalty.targets[site.name]
         self.clear()
         return logs
 

@@ -220,7 +220,7 @@ def train_arm(
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         callbacks=[StopWhenSolved(HELD_OUT_METRIC, task.solved_at, task.solved_evaluations)],
     )
-    if arm == task.arms[0] and PartialState().is_main_process:
+    if arm == task.arms[0] and PartialState().is_main_process and trainer.radial_penalty is not None:
         print(f"what is measured, and penalised where an arm has a penalty:\n{trainer.radial_penalty.table()}\n")
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)

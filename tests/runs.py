@@ -30,13 +30,16 @@ def training_logs(trainer):
     return [logs for logs in trainer.state.log_history if "loss" in logs]
 
 
-def make_trainer(door, folder, options=None, model=None, rows=None, callbacks=(), base=Trainer, cls=RadialTrainer, **args):
+def make_trainer(
+    door, folder, options=None, model=None, rows=None, eval_rows=None, callbacks=(), base=Trainer, cls=RadialTrainer, **args
+):
     """A trainer with the penalty's `options`, through `RadialTrainer` or `RadialCallback`."""
     options = {"radial_lambda": 0.2, **(options or {})}
     common = {
         "model": tiny_gpt2() if model is None else model,
         "args": arguments(folder, **args),
         "train_dataset": token_rows(32, True) if rows is None else rows,
+        "eval_dataset": eval_rows,
     }
     if door == "trainer":
         return cls(**common, callbacks=[*callbacks], **options)

@@ -104,7 +104,7 @@ class RadialCallback(TrainerCallback, ExportableState):
         except BaseException:
             self.release()
             raise
-        if self.config.radial_radius == "initial":
+        if self.config.radial_radius == "initial" and radial.radial_penalty is not None:
             self.targets = dict(radial.radial_penalty.targets)
         # The state of a checkpoint from before this callback has no place for it, and the next checkpoint would not find one.
         states: Any = state.stateful_callbacks

@@ -124,7 +124,7 @@ def _auto_class(model_class: str) -> str:
 
 def _penalty_sentence(radial: dict[str, Any]) -> str:
     if radial["variant"] == "none":
-        return "no penalty; the radii below were only measured."
+        return "no penalty; the radii below were only measured." if radial["sites"] else "no penalty; no radii were measured."
     kind = (
         "the hypersphere penalty as in arXiv 2606.32000"
         if radial["variant"] == "paper"
