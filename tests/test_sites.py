@@ -1,105 +1,236 @@
-"""The sites are what the model really adds to its residual stream."""
+"""Where the penalty goes: what is found without a name, what the user may say instead, and what is refused."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 import torch
 import transformers
 from reference import tiny_gpt2
 from torch import nn
+from zoo import tiny_inputs, tiny_model, training_batch
 
+from hf_radial import RadialPenalty, find_sites
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
-from hf_radial.sites import SUBLAYER_OUTPUTS, find_sites
+from hf_radial.sites import default_inputs
 
-TINY = {
-    "vocab_size": 30,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "intermediate_size": 24,
-    "max_position_embeddings": 16,
-    "hidden_dropout_prob": 0.0,
-    "pad_token_id": 0,
-}
+SITES = [
+    "transformer.h.0.attn.c_proj",
+    "transformer.h.0.mlp.c_proj",
+    "transformer.h.1.attn.c_proj",
+    "transformer.h.1.mlp.c_proj",
+]
 
 
-def tiny(model_type: str) -> nn.Module:
-    if model_type == "gpt2":
-        return tiny_gpt2().transformer
-    config = transformers.AutoConfig.for_model(model_type)
-    known = {name: value for name, value in TINY.items() if hasattr(config, name)}
+def names(sites):
+    return [site.name for site in sites]
+
+
+class Block(nn.Module):
+    """A residual block that is nobody's: names tell nothing."""
+
+    def __init__(self, d: int = 8, inline: bool = False) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(d, 2 * d), nn.Linear(2 * d, d)
+        self.inline = inline
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x).relu()
+        return x + (y @ self.b.weight.T if self.inline else self.b(y))
+
+
+class Stack(nn.Module):
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_by_default_a_models_own_inputs_are_used():
+    assert names(find_sites(tiny_gpt2())) == SITES
+    seq2seq = tiny_model("seq2seq", "t5")
+    masks = {site.name: site.mask for site in find_sites(seq2seq)}
+    assert masks["encoder.block.0.layer.0.SelfAttention.o"] == "attention_mask"
+    assert masks["decoder.block.0.layer.1.EncDecAttention.o"] == "decoder_attention_mask"
+    image = tiny_model("image", "vit")
+    assert {site.mask for site in find_sites(image)} == {None}
+    assert default_inputs(image)["pixel_values"].shape == (1, 3, 32, 32)
+
+
+def test_wrapped_models_have_the_same_sites():
+    model = tiny_gpt2()
+    wrapper = nn.DataParallel(model)  # on a machine without a GPU it only adds a level
+    assert names(find_sites(wrapper, default_inputs(model))) == ["module." + name for name in SITES]
+
+
+def test_any_module_will_do_if_it_gets_inputs():
+    model = Stack(Block(), Block())
+    assert names(find_sites(model, {"x": torch.randn(2, 3, 8)})) == ["blocks.0.b", "blocks.1.b"]
+    with pytest.raises(ValueError, match=r"Stack is no transformers model.*Pass inputs="):
+        find_sites(model)
+    with pytest.raises(ValueError, match=r"failed on the given inputs with TypeError"):
+        find_sites(model, {"y": torch.randn(2, 3, 8)})
+
+
+def test_finding_leaves_no_trace():
+    model = tiny_gpt2(dropout=0.5).train()
     torch.manual_seed(0)
-    return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(model_type, **known))
-
-
-@pytest.mark.parametrize("model_type", sorted(SUBLAYER_OUTPUTS))
-def test_the_sites_account_for_the_residual_stream(model_type):
-    """Pre-norm: stream out - stream in = sum of the sites. Post-norm (BERT): the norm's input is the stream plus the site."""
-    model = tiny(model_type).eval()
-    sites = find_sites(model)
-    assert len(sites) == 4
-    modules, seen = dict(model.named_modules()), {}
-    blocks = SUBLAYER_OUTPUTS[model_type][0]
-    for site in sites:
-        modules[site.name].register_forward_hook(lambda m, a, out, name=site.name: seen.update({name: out}))
-    for name, module in modules.items():
-        if name.endswith((f"{blocks}.0", f"{blocks}.1")):
-
-            def keep(m, args, kwargs, out, name=name):
-                seen[name + ":in"] = args[0] if args else kwargs["hidden_states"]
-                seen[name + ":out"] = out[0] if isinstance(out, tuple) else out
-
-            module.register_forward_hook(keep, with_kwargs=True)
-        if name.endswith("LayerNorm"):
-            module.register_forward_pre_hook(lambda m, args, name=name: seen.update({name + ":norm": args[0]}))
-    with torch.no_grad():
-        model(input_ids=torch.randint(1, 14, (2, 7)))
-    for block in (n.removesuffix(":in") for n in list(seen) if n.endswith(":in")):
-        own = [site.name for site in sites if site.name.startswith(block + ".")]
-        assert len(own) == 2
-        if blocks == "layer":  # BERT and its kin
-            attention = modules[f"{block}.attention.output.LayerNorm"]
-            first = seen[f"{block}.attention.output.LayerNorm:norm"]
-            torch.testing.assert_close(first, seen[block + ":in"] + seen[own[0]])
-            torch.testing.assert_close(seen[f"{block}.output.LayerNorm:norm"], attention(first) + seen[own[1]])
-        else:
-            torch.testing.assert_close(seen[block + ":out"], seen[block + ":in"] + seen[own[0]] + seen[own[1]])
+    state, training = torch.get_rng_state(), [m.training for m in model.modules()]
+    find_sites(model).verify()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [m.training for m in model.modules()] == training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def test_the_hidden_pre_activations_of_mlps():
     mlp = ModularMLPForSequenceClassification(ModularMLPConfig(modulus=7, embedding_size=4, hidden_size=8))
-    assert [site.name for site in find_sites(mlp)] == ["hidden.0", "hidden.1"]
+    assert names(find_sites(mlp)) == ["hidden.0", "hidden.1"]
     assert [site.width for site in find_sites(mlp)] == [8, 8]
-    plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 2))
+    plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 2))
     assert [(site.name, site.width) for site in find_sites(plain)] == [("0", 8), ("2", 6)]
+    traced = find_sites(plain, {"input": torch.randn(3, 4)})
+    assert [(site.name, site.width, site.in_place) for site in traced] == [("0", 8, True), ("2", 6, False)]
+    assert [check.how for check in traced.verify({"input": torch.randn(3, 4)})] == ["pre-activation"] * 2
+
+
+def test_an_activation_that_overwrites_the_vectors_does_not_disturb_the_gradient():
+    torch.manual_seed(0)
+    x, gradients = torch.randn(5, 4), []
+    for inplace in (False, True):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=inplace), nn.Linear(8, 2))
+        with RadialPenalty(model, 0.5, inputs={"input": x}) as penalty:
+            (model(x).sum() + penalty()).backward()
+        gradients.append(model[0].weight.grad)
+    assert torch.equal(*gradients)
 
 
 def test_cross_attention_is_a_sublayer_too():
     config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=14, add_cross_attention=True)
-    names = [site.name for site in find_sites(transformers.GPT2LMHeadModel(config))]
-    assert names == ["transformer.h.0.attn.c_proj", "transformer.h.0.mlp.c_proj", "transformer.h.0.crossattention.c_proj"]
+    model = transformers.GPT2LMHeadModel(config)
+    inputs = {**default_inputs(model), "encoder_hidden_states": torch.randn(2, 4, 16)}
+    assert "transformer.h.0.crossattention.c_proj" in names(find_sites(model, inputs))
 
 
-def test_patterns_override_the_known_places():
+def test_patterns_say_what_to_take_instead():
     model = tiny_gpt2()
-    assert [s.name for s in find_sites(model, ["*.mlp.c_proj"])] == [f"transformer.h.{i}.mlp.c_proj" for i in (0, 1)]
-    assert [s.name for s in find_sites(model, [r"re:.*h\.1\.(attn|mlp)\.c_proj", "*.h.0.ln_1"])] == [
-        "transformer.h.0.ln_1",
-        "transformer.h.1.attn.c_proj",
-        "transformer.h.1.mlp.c_proj",
-    ]
+    assert names(find_sites(model, sites=["*.mlp.c_proj"])) == SITES[1::2]
+    patterns = [r"re:.*h\.1\.(attn|mlp)\.c_proj", "*.h.0.ln_1"]
+    assert names(find_sites(model, sites=patterns)) == ["transformer.h.0.ln_1", *SITES[2:]]
+    assert names(find_sites(model, sites=["*.c_proj", "!*.h.0.*"])) == SITES[2:]
 
 
-def test_look_alikes_are_refused_and_told_what_to_do():
-    config = transformers.Gemma2Config(**{k: v for k, v in TINY.items() if k != "hidden_dropout_prob"}, head_dim=8)
-    with pytest.raises(ValueError, match=r"no site found.*gemma2.*sites=\[") as error:
-        find_sites(transformers.Gemma2ForCausalLM(config))
-    assert "model.layers.0.self_attn.q_proj" in str(error.value)
-
-
-def test_a_block_without_its_site_is_an_error_not_a_partial_penalty():
+def test_exclusions_alone_leave_the_rest():
     model = tiny_gpt2()
-    model.transformer.h[1].mlp = nn.Identity()
-    with pytest.raises(ValueError, match=r"block 'transformer\.h\.1'"):
-        find_sites(model)
+    assert names(find_sites(model, sites=["!*.attn.*"])) == SITES[1::2]
+    assert names(find_sites(model, sites=["!*.h.0"])) == SITES[2:]
+    with pytest.raises(ValueError, match="all were left out"):
+        find_sites(model, sites=["!*.h.*"])
+
+
+def test_a_place_in_the_output_and_a_channel_axis():
+    model = tiny_gpt2()
+    with pytest.raises(ValueError, match=r"h.0.attn.*several.*h.0.attn#0"):
+        find_sites(model, sites=["*.h.?.attn"])
+    sites = find_sites(model, sites=["*.h.?.attn#0"])
+    assert [(site.index, site.width) for site in sites] == [(0, 32)] * 2
+    with (
+        RadialPenalty(model, 0.1, sites=["*.h.?.attn#0"]) as penalty,
+        RadialPenalty(model, 0.1, sites=["*.attn.c_proj"]) as same,
+    ):
+        model(torch.randint(1, 14, (2, 5)))
+        assert penalty().item() == pytest.approx(same().item())
+    turned = find_sites(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), {"input": torch.randn(2, 3, 4)}, ["0@1"])
+    assert turned[0].dim == 1
+    convolution = nn.Sequential(nn.Conv1d(4, 6, 1), nn.ReLU(), nn.Conv1d(6, 4, 1))
+    found = find_sites(convolution, {"input": torch.randn(2, 4, 5)})
+    assert [(site.dim, site.width) for site in found] == [(1, 6)]
+
+
+def test_before_or_behind_the_norm_of_a_sublayer():
+    model = tiny_model("causal-lm", "gemma2")
+    behind, before = find_sites(model), find_sites(model, where="pre_norm")
+    assert names(behind) == names(before)
+    assert all("post_" in site.name and not site.at_input for site in behind)
+    assert all(site.at_input for site in before)
+    batch = training_batch("causal-lm", model)
+    seen = {}
+    norm = model.model.layers[0].post_attention_layernorm
+    norm.register_forward_pre_hook(lambda module, args: seen.update(h=args[0].detach()))
+    with RadialPenalty(model, 1.0, sites=None, where="pre_norm") as penalty:
+        model.train()(**batch)
+        radii = penalty.take().radius
+    mask = batch["attention_mask"].bool()
+    assert radii[0].item() == pytest.approx(seen["h"][mask].norm(dim=-1).sum().item(), rel=1e-5)
+    llama = tiny_model("causal-lm", "llama")
+    assert find_sites(llama, where="pre_norm")[:] == find_sites(llama)[:]
+    with pytest.raises(ValueError, match="where='post_norm'"):
+        find_sites(llama, where="post_norm")
+
+
+def test_a_block_without_a_site_is_an_error_not_a_partial_penalty():
+    x = {"x": torch.randn(2, 3, 8)}
+    with pytest.raises(ValueError, match=r"block 'blocks.1' \(Block\) adds to its stream what no module returns"):
+        find_sites(Stack(Block(), Block(inline=True)), x)
+    hidden = Block()
+    hidden.forward = lambda x: torch.lerp(x, hidden.b(hidden.a(x)), 0.5)  # an add of another name
+    with pytest.raises(ValueError, match=r"no site found in block 'blocks.1'.*sites=\["):
+        find_sites(Stack(Block(), hidden), x)
+    assert names(find_sites(Stack(Block(), hidden), x, sites=["!blocks.1"])) == ["blocks.0.b"]
+    assert names(find_sites(Stack(Block(), hidden), x, sites=["blocks.*.b"])) == ["blocks.0.b", "blocks.1.b"]
+
+
+def test_attention_without_a_residual_is_not_taken_for_an_mlp():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    layer._sa_block = lambda x, *a, **k: layer.self_attn(x, x, x)[0]
+    layer.forward = lambda x: layer._sa_block(layer.linear2(layer.linear1(x).relu()))
+    with pytest.raises(ValueError, match="no site found"):
+        find_sites(layer, {"x": torch.randn(2, 3, 8)})
+
+
+def test_shared_layers_are_one_site_with_all_their_calls():
+    model = tiny_model("masked-lm", "albert")
+    sites = find_sites(model)
+    assert len(sites) == len(set(names(sites))) == 2
+    with RadialPenalty(model, 0.1) as penalty:
+        batch = training_batch("masked-lm", model)
+        model.train()(**batch)
+        count = penalty.take().count
+    assert count.tolist() == [model.config.num_hidden_layers * int(batch["attention_mask"].sum())] * 2
+
+
+def test_the_check_of_each_block_can_be_read():
+    model = tiny_model("causal-lm", "granite")
+    checks = find_sites(model).verify(tiny_inputs("causal-lm", model))
+    assert all(check.ok and check.how == "intervention" and check.error < 1e-5 for check in checks)
+    checks = find_sites(tiny_gpt2()).verify()
+    assert [(check.block, check.how) for check in checks] == [(f"transformer.h.{i}", "replay") for i in (0, 1)]
+    assert checks[0].sites == tuple(SITES[:2]) and checks[0].error < 1e-6
+    wrong = find_sites(tiny_gpt2(), sites=["*.mlp.c_fc"]).verify()
+    assert [check.how for check in wrong] == ["failed"] * 2 and all(check.reason for check in wrong)
+
+
+def test_the_table_shows_layer_sublayer_module_width_and_parameters():
+    lines = str(find_sites(tiny_gpt2())).splitlines()
+    assert lines[0].split("  ")[0] == "layer" and len(lines) == 6
+    assert lines[2].split() == ["transformer.h.0", "attn.c_proj", "Conv1D", "32", "4,288"]
+
+
+@pytest.mark.parametrize("source", ["model", "config"])
+def test_the_command_line_shows_the_sites(source, tmp_path):
+    (tiny_gpt2() if source == "model" else tiny_gpt2().config).save_pretrained(tmp_path)
+    command = [sys.executable, "-m", "hf_radial.cli", "sites", str(tmp_path), "--verify"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "transformer.h.1  mlp.c_proj" in result.stdout
+    assert result.stdout.count("replay") == 2
+    result = subprocess.run([*command, "--exclude", "*.attn.*"], capture_output=True, text=True, check=False, timeout=300)
+    assert "attn.c_proj" not in result.stdout and result.returncode == 1  # what is left does not add up
+    result = subprocess.run([*command[:-2], "no/such"], capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 2 and "no/such" in result.stderr and "Traceback" not in result.stderr
