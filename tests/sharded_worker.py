@@ -38,6 +38,7 @@ DEEPSPEED_CASES = {
     "accumulated": ("llama", "trainer", 3, "none", 2),
     "callback": ("gpt2", "callback", 3, "none", 2),
     "checkpointed": ("llama", "trainer", 3, "trainer", 2),
+    "parameters_too": ("llama", "trainer", 3, "trainer", 3),
 }
 
 
@@ -48,6 +49,11 @@ def trimmed(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
 
 
 def whole(tensor: Any) -> torch.Tensor:
+    if hasattr(tensor, "ds_id"):
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([tensor]):
+            return tensor.detach().clone()
     return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone()
 
 

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from reference import check_step
 from sharded_worker import DEEPSPEED_CASES, FSDP_CASES, LAMBDA, MAKE
-
-WORKER = Path(__file__).with_name("sharded_worker.py")
+from two_processes import launch
 
 
 def launched(what: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(WORKER)]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": os.pathsep.join([str(WORKER.parent.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    result = subprocess.run(
-        [*command, what, str(folder)], capture_output=True, text=True, timeout=600, env=environment, check=False
-    )
-    assert result.returncode == 0, result.stderr[-6000:]
+    launch("sharded_worker.py", what, str(folder))
     return folder
 
 
@@ -56,7 +42,7 @@ def test_fsdp2(name, fsdp_folder):
 @pytest.fixture(scope="module")
 def deepspeed_folder(tmp_path_factory):
     if importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("deepspeed is not installed: it compiles its operators and is not among the test requirements")
+        pytest.skip("deepspeed is not installed: it compiles its operators with ninja, and is no test requirement")
     return launched("deepspeed", tmp_path_factory.mktemp("deepspeed"))
 
 
