@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _sites(options)
     except (OSError, ValueError, TypeError) as error:
-        print(f"hf-radial: error: {error}", file=sys.stderr)
+        print(f"hf-radial: error: {options.model!r}: {error}", file=sys.stderr)
         return 2
 
 

@@ -1,12 +1,14 @@
 """The self-check of the sites: replay each block and see whether what it returns is what it took plus its increments.
 
-It does not use what the sites were found with (`trace.py`, `residual.py`), only values seen at modules' inputs and outputs:
+It does not ask how the sites were found (`trace.py`, `residual.py`), but looks at values at modules' inputs and outputs:
 
 - *replay*: start from the block's input, add each site's vectors in the order in which they come, pass through a norm
   of the block where its input is the stream so far (post-norm blocks), and compare with the block's output;
 - *intervention*, where that does not come out (the block scales its increments, mixes several streams, ...): add a random `delta`
   to the site's vectors and look for the first tensor `v` downstream that changes by `c * delta`, with `c` a number or one number per
   channel or per position, and that is not the vectors themselves: then `v = stream + c * h`.
+
+In a model that has no residual stream at all, a site is right if it goes into an activation as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from hf_radial.residual import increments
 from hf_radial.sites import Site, Sites, site_vectors
+from hf_radial.trace import trace
 
 TOLERANCE = 1e-3
 MOST_CANDIDATES = 64
@@ -89,8 +93,16 @@ def _checks(model: nn.Module, sites: Sites, inputs: Mapping[str, Any], calls: di
     for block, names in by_block.items():
         yield BlockCheck(block, tuple(names), "replay", max(error for error in replayed[block] if error is not None))
     base = _observed(model, inputs) if left else []
+    has_stream: bool | None = None
     for site in left:
-        yield _intervene(model, site, inputs, base)
+        check = _intervene(model, site, inputs, base)
+        if check.how == "pre-activation":
+            has_stream = bool(increments(trace(model, inputs))) if has_stream is None else has_stream
+            if has_stream:
+                check = replace(
+                    check, how="failed", reason="it goes into an activation; what is added to the stream comes later"
+                )
+        yield check
 
 
 # Replay -------------------------------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def find_sites(
             f"{'its default inputs' if inputs is None else 'the given inputs'} with {type(failure).__name__}: {failure}. "
             f"Pass inputs=..., a small batch as it takes in training, or {HOW_TO_NAME}"
         ) from failure
-    found = [site for site in found if site.name not in excluded]
+    found = [site for site in found if not _inside(site.name, excluded)]
     if not found:
         names = [name for name, _ in model.named_modules() if name]
         raise ValueError(

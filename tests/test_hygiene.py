@@ -212,7 +212,7 @@ def test_a_loop_of_ones_own_that_fails(error, measured):
         model(**batch)  # a first micro-batch, collected
         model.transformer.h[1].mlp.forward = fail
         model(**batch)
-    assert hooks(model) == 0 and not any(penalty._collected.values()) and penalty._radii == [] and penalty._mask is None
+    assert hooks(model) == 0 and not any(penalty._collected.values()) and penalty._radii == [] and penalty._masks == {}
     gc.collect()
     assert not any(reference() is not None for reference in measured)
 

@@ -231,6 +231,9 @@ def test_the_command_line_shows_the_sites(source, tmp_path):
     assert "transformer.h.1  mlp.c_proj" in result.stdout
     assert result.stdout.count("replay") == 2
     result = subprocess.run([*command, "--exclude", "*.attn.*"], capture_output=True, text=True, check=False, timeout=300)
-    assert "attn.c_proj" not in result.stdout and result.returncode == 1  # what is left does not add up
+    assert "attn.c_proj" not in result.stdout
+    assert result.stdout.count("intervention") == 2 and result.returncode == 0  # the rest are increments, but not all of them
+    result = subprocess.run([*command, "--sites", "*.mlp.c_fc"], capture_output=True, text=True, check=False, timeout=300)
+    assert result.stdout.count("failed") == 2 and result.returncode == 1
     result = subprocess.run([*command[:-2], "no/such"], capture_output=True, text=True, check=False, timeout=300)
-    assert result.returncode == 2 and "no/such" in result.stderr and "Traceback" not in result.stderr
+    assert result.returncode == 2 and "hf-radial: error: 'no/such'" in result.stderr and "Traceback" not in result.stderr

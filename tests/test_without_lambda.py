@@ -44,15 +44,16 @@ class Odd(nn.Module):
 
 
 class Skips(nn.Module):
-    """Leaves a known layer out, and asks for a mask that fits no site."""
+    """Leaves a layer out in training, and asks for a mask that fits no site."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(5, 1))
+        self.layers = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 1))
 
     def forward(self, input_ids, attention_mask=None, labels=None):
-        y = self.layers[4](self.layers[0](input_ids).relu()).squeeze(-1)
+        y = self.layers[0](input_ids).relu()
+        y = self.layers[4](y if self.training else self.layers[2](y).relu()).squeeze(-1)
         return CausalLMOutput(loss=nn.functional.mse_loss(y, labels), logits=y)
 
 
