@@ -205,6 +205,7 @@ class RadialMixin(_Base):
         if batch_samples and self._radial_window is not None:
             count = sum(self._count_vectors(batch) for batch in batch_samples)
             self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
+            self._step_is_split = len(batch_samples) * self.accelerator.num_processes > 1
             self.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step)
             self._radial_window.steps += 1
             self._radial_window.radial_lambda += self.radial_penalty.radial_lambda
@@ -222,7 +223,8 @@ class RadialMixin(_Base):
         penalty, accelerator = self.radial_penalty, self.accelerator
         penalty.reset()
         # This micro-batch's part of the effective batch: the parts of all micro-batches and ranks add up to one.
-        share = self._count_vectors(inputs) / self._vectors_in_step.clamp(min=1)
+        vectors = self._count_vectors(inputs)
+        share = vectors / self._vectors_in_step.clamp(min=1)
         weighted: Tensor | None = None
 
         def backward(loss: Tensor, **backward_kwargs: Any) -> None:
@@ -230,6 +232,8 @@ class RadialMixin(_Base):
             sums = penalty.take()
             means = share * sums.mean_penalty()
             window.add(means.detach(), sums.radius, sums.count)
+            if self._step_is_split:
+                window.compare(sums.count, vectors)
             # Gradients are averaged over ranks: undo that, the parts are to be summed.
             term = (penalty.radial_lambda * accelerator.num_processes * means.sum()).to(loss.device)
             weighted = term.detach()
@@ -287,25 +291,50 @@ class _Window:
         self.radial_lambda = 0.0
         self.task_loss = torch.zeros((), device=self.device)
         self.penalty, self.radius, self.count = (torch.zeros(self.sites, device=self.device) for _ in range(3))
+        # Vectors that a site saw for each that was counted in the batch: the least and the most over micro-batches.
+        self.least, self.most = (torch.full((self.sites,), ratio, device=self.device) for ratio in (torch.inf, 0.0))
 
     def add(self, penalty: Tensor, radius: Tensor, count: Tensor) -> None:
         self.penalty += penalty.to(self.device)
         self.radius += radius.to(self.device)
         self.count += count.to(self.device)
 
+    def compare(self, seen: Tensor, counted: Tensor) -> None:
+        """The micro-batches of a step are weighted as they were counted: the model must have seen all in proportion."""
+        seen, counted = seen.to(self.device), counted.to(self.device)
+        self.least = torch.where(counted > 0, torch.minimum(self.least, seen / counted), self.least)
+        self.most = torch.where(counted > 0, torch.maximum(self.most, seen / counted), self.most)
+
     def drain(self, trainer: RadialMixin) -> dict[str, float]:
-        """Means over the window and over ranks; the window is empty afterwards. Every rank must call it."""
-        packed = torch.cat([self.task_loss.reshape(1), self.penalty, self.radius, self.count])
+        """Means over the window and over ranks; the window is empty afterwards. Every rank must call it.
+
+        Raises:
+            RuntimeError: the micro-batches were not weighted as the vectors that the model saw of them.
+        """
+        compared = (self.least < torch.inf).float()
+        least = torch.where(compared > 0, self.least, self.most)
+        middle = (least + self.most) / 2
+        apart = [compared, middle, middle.square(), self.most - least]
+        packed = torch.cat([self.task_loss.reshape(1), self.penalty, self.radius, self.count, *apart])
         task_loss, *rest = trainer.accelerator.reduce(packed, reduction="sum").tolist()
         n, steps, penalty = self.sites, self.steps, trainer.radial_penalty
         mean_lambda = self.radial_lambda / steps
         self.clear()
+        ratios = (rest[i * n : (i + 1) * n] for i in range(3, 7))
+        for site, ranks, middle_sum, squares, spread in zip(penalty.sites, *ratios, strict=True):
+            mean = middle_sum / max(ranks, 1)
+            if spread > 1e-3 * mean * ranks or squares / max(ranks, 1) - mean**2 > 1e-5 * mean**2:
+                raise RuntimeError(
+                    f"the vectors that {site.name!r} saw are not in proportion to those of the batches, so the mean over a "
+                    "step's micro-batches or processes would be wrong: train in one process without gradient accumulation, "
+                    "or name sites that see every vector of a batch equally often with radial_sites"
+                )
         logs = {
             "task_loss": task_loss / steps / trainer.accelerator.num_processes,
             "radial_penalty": sum(rest[:n]) / steps,
             "radial_lambda": mean_lambda,
         }
-        for site, radius, count in zip(penalty.sites, rest[n : 2 * n], rest[2 * n :], strict=True):
+        for site, radius, count in zip(penalty.sites, rest[n : 2 * n], rest[2 * n : 3 * n], strict=True):
             logs[f"radius/{site.name}"] = radius / max(count, 1)
             logs[f"radius_target/{site.name}"] = penalty.targets[site.name]
         return logs
