@@ -132,7 +132,7 @@ class RadialPenalty:
         self.paused = False  # while true, forward passes are not collected
         self.strict = True  # while false, what a site cannot measure is left out
         self._parameters = list(inspect.signature(model.forward).parameters)
-        self._skips_layers = _skips_layers(model)
+        self.skips_layers = _skips_layers(model)  # a layer that LayerDrop leaves out of a pass adds no vectors
         self.reset()
 
     @property
@@ -204,7 +204,7 @@ class RadialPenalty:
             RuntimeError: some site saw no vector: there was no forward pass of the hooked model in training mode.
         """
         silent = [site.name for i, site in enumerate(self.sites) if not self._collected[i]]
-        if self.strict and (len(silent) == len(self.sites) or (silent and not self._skips_layers)):
+        if self.strict and (len(silent) == len(self.sites) or (silent and not self.skips_layers)):
             raise RuntimeError(
                 f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
                 f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled; "

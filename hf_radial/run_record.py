@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +36,7 @@ def describe_run(trainer: RadialMixin) -> dict[str, Any]:
         "radial": {
             **trainer.radial_config.to_dict(),
             "variant": trainer.radial_config.variant,
-            "sites": []
-            if penalty is None
-            else [{"name": s.name, "width": s.width, "target": penalty.targets.get(s.name)} for s in penalty.sites],
+            "sites": [] if penalty is None else [{**asdict(s), "target": penalty.targets.get(s.name)} for s in penalty.sites],
         },
         "facts": trainer.run_facts,
         "model": {

@@ -387,7 +387,6 @@ class _Window:
         masks = [site.mask for site in radial_penalty.sites]
         self.masks = list(dict.fromkeys(masks))
         self.mask_of_site = torch.tensor([self.masks.index(mask) for mask in masks], device=device)
-        self.warned = False
         self.clear()
 
     def clear(self) -> None:
@@ -414,20 +413,26 @@ class _Window:
         self.unevenness = torch.maximum(self.unevenness, (ratio - self.ratio).abs() / self.ratio.clamp(min=1e-12))
 
     def drain(self, trainer: RadialMixin) -> dict[str, float]:
-        """Means over the window and over ranks; the window is empty afterwards. Every rank must call it."""
-        packed = torch.cat([self.task_loss.reshape(1), self.penalty, self.radius, self.count, self.counted])
-        steps, penalty, n = self.steps, self.radial_penalty, len(self.radial_penalty.sites)
-        local = torch.cat([self.count, self.counted, self.unevenness]).tolist()
+        """Means over the window and over ranks; the window is empty afterwards. Every rank must call it.
+
+        Raises:
+            RuntimeError: the micro-batches were not weighted as the vectors that the model saw of them.
+        """
+        there = (self.counted > 0).float()
+        ratio = self.count / self.counted.clamp(min=1)
+        sums = [self.penalty, self.radius, self.count, there, ratio, ratio.square(), self.unevenness]
+        packed = torch.cat([self.task_loss.reshape(1), *sums])
         task_loss, *rest = trainer.accelerator.reduce(packed, reduction="sum").tolist()
-        penalties, radii, counts, counted = (rest[i * n : (i + 1) * n] for i in range(4))
-        for i, site in enumerate(penalty.sites):
-            between_ranks = abs(local[i] * counted[i] / max(counts[i] * local[n + i], 1) - 1) if local[n + i] else 0.0
-            if max(between_ranks, local[2 * n + i]) > 1e-3 and penalty.strict and not self.warned:
-                self.warned = True
-                logger.warning(
-                    f"the vectors of site {site.name!r} are not proportional to what could be counted in the batches before the "
-                    "forward pass, so micro-batches and processes enter the penalty's mean with slightly wrong weights. Use "
-                    "batches of one shape (or without padding), or gradient_accumulation_steps=1 in one process, to have it exact"
+        steps, penalty, n = self.steps, self.radial_penalty, len(self.radial_penalty.sites)
+        penalties, radii, counts, *ratios = (rest[i * n : (i + 1) * n] for i in range(len(sums)))
+        for site, ranks, total, squares, unevenness in zip(penalty.sites, *ratios, strict=True):
+            mean = total / max(ranks, 1)
+            uneven = unevenness > 1e-3 or squares / max(ranks, 1) - mean**2 > 1e-5 * mean**2
+            if uneven and penalty.strict and not penalty.skips_layers:
+                raise RuntimeError(
+                    f"the vectors that {site.name!r} saw are not in proportion to those of the batches, so the mean over a "
+                    "step's micro-batches or processes would be wrong: train in one process without gradient accumulation, "
+                    "or name sites that see every vector of a batch equally often with radial_sites"
                 )
         logs = {
             "task_loss": task_loss / steps / trainer.accelerator.num_processes,

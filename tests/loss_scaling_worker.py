@@ -56,7 +56,7 @@ def train(
     args = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=3,
-        gradient_accumulation_steps=3,
+        gradient_accumulation_steps=options.pop("gradient_accumulation_steps", 3),
         max_steps=steps,
         max_grad_norm=0.0,
         learning_rate=0.0,

@@ -100,7 +100,13 @@ class KeepGradients(TrainerCallback):
 
 
 def one_step(
-    trainer_class: Any, model: nn.Module, rows: list[Any], folder: Any, callbacks: Any = (), arguments: Any = TrainingArguments, **options: Any
+    trainer_class: Any,
+    model: nn.Module,
+    rows: list[Any],
+    folder: Any,
+    callbacks: Any = (),
+    arguments: Any = TrainingArguments,
+    **options: Any,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Gradients and log of one optimizer step over three micro-batches: of three rows, three, and one."""
     collator = options.pop("data_collator", default_data_collator)
@@ -208,7 +214,9 @@ def test_seq2seq_trainer(name, smoothing, door, tmp_path):
     if door == "mixin":
         ours = one_step(RadialSeq2SeqTrainer, copy.deepcopy(model), rows_of(batch), tmp_path, radial_lambda=LAMBDA, **options)
     else:
-        ours = one_step(Seq2SeqTrainer, copy.deepcopy(model), rows_of(batch), tmp_path, callbacks=[RadialCallback(LAMBDA)], **options)
+        ours = one_step(
+            Seq2SeqTrainer, copy.deepcopy(model), rows_of(batch), tmp_path, callbacks=[RadialCallback(LAMBDA)], **options
+        )
     check(plain, *ours, model, batch, sites)
 
 

@@ -109,3 +109,27 @@ def test_a_model_that_is_called_twice_in_a_step(door, tmp_path):
     trainer = train("llama", door, tmp_path, trainer_class=InTwoCalls)
     gradients, log = trainer.kept_gradients[0], trainer.state.log_history[0]
     check_step(MAKE["llama"](), trainer.kept_batches[0], gradients, log, LAMBDA, mean_over_micro_batches)
+
+
+class LooksTwiceAtLongRows(InTwoCalls):
+    """Some vectors of the batch are seen twice: how many, the batch does not tell."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        long = inputs["attention_mask"].sum(1) > 5
+        again = model(**{name: tensor[long] for name, tensor in inputs.items()}) if long.any() else outputs
+        return outputs.loss + 0 * again.loss
+
+
+@pytest.mark.parametrize("door", ["trainer", "callback"])
+def test_vectors_that_the_batch_does_not_tell_of_are_refused(door, tmp_path):
+    with pytest.raises(RuntimeError, match="not in proportion"):
+        train("llama", door, tmp_path, trainer_class=LooksTwiceAtLongRows)
+
+
+def test_but_not_where_a_step_is_one_micro_batch(tmp_path):
+    """There the mean is over what was seen, however often."""
+    trainer = train(
+        "llama", "trainer", tmp_path, rows=9, steps=3, trainer_class=LooksTwiceAtLongRows, gradient_accumulation_steps=1
+    )
+    assert all("radial_penalty" in log for log in trainer.state.log_history[:3])
