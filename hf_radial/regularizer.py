@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from hf_radial.functional import SIDES, check_radius, penalty_of_radius, radius
-from hf_radial.sites import Site, Sites, find_sites, site_vectors
+from hf_radial.site import Site, site_vectors
+from hf_radial.sites import Sites, find_sites
 
 RADIUS_NAMES = ("sqrt_d", "initial")
 PADDING_MASKS = ("attention_mask", "decoder_attention_mask")
@@ -90,8 +91,8 @@ class RadialPenalty:
         side: `"both"` (the paper's) or `"above"` (only vectors outside the sphere are pulled in).
         sites: module name patterns instead of what is found, or to leave something out; see `hf_radial.sites.find_sites`.
         where: `"increment"` or `"pre_norm"`, see there.
-        inputs: what the model is run on once to find its sites: a small batch as in training, `{name: tensor}`. A `transformers`
-            model of text or images needs none.
+        inputs: what the model is run on once to find its sites: a small batch as in training, `{name: tensor}`. A
+            `transformers` model of text or images needs none.
 
     Raises:
         ValueError: `radial_lambda`, `radius`, `side`, `sites` or `where` is out of range, or a site is missing.
@@ -383,8 +384,8 @@ def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = No
 
     Args:
         batch: the arguments of a forward pass.
-        name: `"attention_mask"`, or `"decoder_attention_mask"`, which few batches have: then position `i` of the decoder is one whose
-            label is not -100, for a decoder's inputs are its labels moved by one.
+        name: `"attention_mask"`, or `"decoder_attention_mask"`, which few batches have: then position `i` of the decoder is
+            one whose label is not -100, for a decoder's inputs are its labels moved by one.
         labels: the labels, where `batch` has them no more.
     """
     mask = batch.get(name)
@@ -401,8 +402,8 @@ def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = No
 def count_vectors(batch: Mapping[str, Any], mask: str | None = "attention_mask", main_input: str = "input_ids") -> Tensor:
     """How many vectors of a batch are not padding, as an int64 scalar on the batch's device.
 
-    That is the sum of its mask if it has one, else the number of elements of its input, which serves as well wherever only the ratio
-    between micro-batches matters.
+    That is the sum of its mask if it has one, else the number of elements of its input, which serves as well wherever only
+    the ratio between micro-batches matters.
 
     Args:
         batch: names to tensors.

@@ -4,9 +4,9 @@ It does not ask how the sites were found (`trace.py`, `residual.py`), but looks 
 
 - *replay*: start from the block's input, add each site's vectors in the order in which they come, pass through a norm
   of the block where its input is the stream so far (post-norm blocks), and compare with the block's output;
-- *intervention*, where that does not come out (the block scales its increments, mixes several streams, ...): add a random `delta`
-  to the site's vectors and look for the first tensor `v` downstream that changes by `c * delta`, with `c` a number or one number per
-  channel or per position, and that is not the vectors themselves: then `v = stream + c * h`.
+- *intervention*, where that does not come out (the block scales its increments, mixes several streams, ...): add a random
+  `delta` to the site's vectors and look for the first tensor `v` downstream that changes by `c * delta`, with `c` a number or
+  one number per channel or per position, and that is not the vectors themselves: then `v = stream + c * h`.
 
 In a model that has no residual stream at all, a site is right if it goes into an activation as it is.
 """
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from hf_radial.residual import increments
-from hf_radial.sites import Site, Sites, site_vectors
+from hf_radial.site import Site, site_vectors
+from hf_radial.sites import Sites
 from hf_radial.trace import trace
 
 TOLERANCE = 1e-3
@@ -41,8 +42,8 @@ class BlockCheck:
         sites: the names of its sites that this check covers.
         how: `"replay"`, `"intervention"`, `"pre-activation"` (an MLP's hidden layer: it goes into an activation as it is), or
             `"failed"`.
-        error: the largest relative error: of `out = in + sum of increments` against the sum (replay), of `change = c * delta` against the
-            change (intervention). `None` where there is nothing to compare.
+        error: the largest relative error: of `out = in + sum of increments` against the sum (replay), of `change = c * delta`
+            against the change (intervention). `None` where there is nothing to compare.
         reason: why it could not be shown, for `"failed"`.
     """
 
@@ -60,7 +61,8 @@ class BlockCheck:
 
 @torch.no_grad()
 def verify(model: nn.Module, sites: Sites, inputs: Mapping[str, Any]) -> list[BlockCheck]:
-    """Check every site; see the module's docstring. Runs the model once, and once more for each site that the replay does not show.
+    """Check every site; see the module's docstring. Runs the model once, and once more for each site that the replay does not
+    show.
 
     Args:
         model: the model of the sites; it is run in evaluation mode, and left as it was.
@@ -110,7 +112,7 @@ def _checks(model: nn.Module, sites: Sites, inputs: Mapping[str, Any], calls: di
 
 @dataclass
 class _Call:
-    """One call of a block: its input, then in order `(site number, vectors)` or `(None, (module's input, output))`, its output."""
+    """One call of a block: its input, in order `(site number, vectors)` or `(None, (norm's input, output))`, its output."""
 
     entered: Tensor | None
     events: list[tuple[int | None, Any]]
@@ -226,7 +228,8 @@ def _intervene(model: nn.Module, site: Site, inputs: Mapping[str, Any], base: li
 def _observed(
     model: nn.Module, inputs: Mapping[str, Any], site: Site | None = None, vectors: list[Tensor] | None = None
 ) -> list[tuple[str, Tensor]]:
-    """Every module's input and every list element's output, in order, after a random change of the site's vectors in their first call.
+    """Every module's input and every list element's output, in order, after a random change of the site's vectors in their
+    first call.
 
     The vectors as they were, and the change, are put into `vectors`.
     """
@@ -286,7 +289,7 @@ def _laid_out(v: Tensor, h: Tensor, channels_first: bool) -> list[Tensor]:
 
 
 def _scaled(before: Tensor, after: Tensor, h: Tensor, delta: Tensor) -> float:
-    """How far the change is from `c * delta`, `c` a number, or one per channel or per position; infinite where it is `h` alone."""
+    """How far the change is from `c * delta`, `c` a number or one per channel or position; infinite where it is `h` alone."""
     errors = [float("inf")]
     for axes in (tuple(range(h.ndim)), tuple(range(h.ndim - 1)), (h.ndim - 1,)):
         c = ((after - before) * delta).sum(axes, keepdim=True) / delta.square().sum(axes, keepdim=True)

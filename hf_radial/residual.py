@@ -1,11 +1,11 @@
 """What a model adds to its residual stream, read from a recorded forward (`trace.py`).
 
 A residual add is `out = s + t` where `t` was computed from the stream `s` through at least one operation that mixes channels or
-positions (a matrix product, a convolution, attention, ...). `t`, taken apart where it is a sum and followed back through views and
-scalings, leads to the modules whose outputs are the increments. Adds inside the computation of another increment of the same
-block (a state-space skip, a router's own MLP) are not of the stream, and neither is an add outside every block that spans whole
-blocks (U-net style connections). Where a model has no residual add at all it is taken for an MLP, whose sites are the
-pre-activations of its hidden layers.
+positions (a matrix product, a convolution, attention, ...). `t`, taken apart where it is a sum and followed back through
+views and scalings, leads to the modules whose outputs are the increments. Adds inside the computation of another increment of
+the same block (a state-space skip, a router's own MLP) are not of the stream, and neither is an add outside every block that
+spans whole blocks (U-net style connections). Where a model has no residual add at all it is taken for an MLP, whose sites are
+the pre-activations of its hidden layers.
 
 The model's code is not looked at, and no module name means anything here except that a number in it says "one of a list".
 """
@@ -207,7 +207,7 @@ def _residual_adds(trace: Trace) -> Iterator[tuple[Node, Node, Node]]:
 
 
 def _projected_adds(trace: Trace, known: set[int]) -> Iterator[tuple[Node, Node, Node]]:
-    """`(out, block's input, term)` where one operand is the block's input through a projection shortcut: the shorter way there."""
+    """`(out, block's input, term)` where one operand is the block's input through a projection shortcut: the shorter way."""
     for add in trace.nodes:
         if add.number in known or not _is_sum(add):
             continue
@@ -236,7 +236,8 @@ def _mixed_since(node: Node, start: Node) -> int:
 
 def _streams(operand: Node, most: int = 12) -> list[Node]:
     """What the stream may be that an operand of an add holds: through adds and operations that keep the vectors."""
-    found, todo = [], [operand]
+    found: list[Node] = []
+    todo = [operand]
     while todo and len(found) < most:
         node = todo.pop(0)
         base = _strip(node, to_module=False)[0]

@@ -2,8 +2,9 @@
 
 In a transformer these are the outputs of every sublayer (attention, feed-forward, ...) *before they are added to the residual
 stream* (arXiv 2606.32000, Eq. 3); in an MLP, the pre-activations of every hidden layer. The residual stream itself is not
-penalised. Nothing is hooked or computed here: `find_sites` names modules. It runs one small forward of the model and looks at what
-was added to the stream (`trace.py`, `residual.py`), so it knows no architecture by name. `Sites.verify` tests what it found.
+penalised. Nothing is hooked or computed here: `find_sites` names modules. It runs one small forward of the model and looks at
+what was added to the stream (`trace.py`, `residual.py`), so it knows no architecture by name. `Sites.verify` tests what it
+found.
 
 Where a dropout follows the module, the vectors are those before it: what is added to the stream in training is a random part of
 them. A module that is called several times in a forward (shared layers) is one site, with the vectors of all its calls.
@@ -13,80 +14,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from inspect import signature
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from transformers import PretrainedConfig
 
-from hf_radial.residual import (
-    Increment,
-    adds_in,
-    before,
-    block_of,
-    channel_axis,
-    has_attention,
-    increments,
-    parameters_between,
-    pre_activations,
-)
-from hf_radial.trace import Call, Index, Node, trace
+from hf_radial.finder import HOW_TO_NAME, Finder, inside
+from hf_radial.site import Site
+from hf_radial.trace import Index
 
 if TYPE_CHECKING:
     from hf_radial.replay import BlockCheck
 
 WHERE = ("increment", "pre_norm")
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Mish, nn.Softplus)
-DECODER_INPUTS = {"decoder_input_ids", "decoder_inputs_embeds", "labels"}
-NOT_TOKENS = re.compile("pixel|image|video|patch")
-HOW_TO_NAME = "name the modules with sites=['*.o_proj', ...], or leave a part of the model out with sites=['!*.part.*']"
-
-
-@dataclass(frozen=True)
-class Site:
-    """One penalised module.
-
-    Attributes:
-        name: its name in `model.named_modules()`.
-        width: `d`, the number of channels of its vectors; `None` until the first forward if it was named without a trace.
-        kind: the module's class name.
-        parameters: how many numbers hold the parameters behind it: all from which the sublayer computes its vectors, or, if it
-            was named without a trace, those of the module.
-        index: where in the module's output the vectors are: `None` (it is a tensor), a position or a key.
-        at_input: they are the module's first argument: what goes into a dropout, or into a norm.
-        dim: the channel axis.
-        mask: which of the batch's masks tells its padding: `"attention_mask"`, `"decoder_attention_mask"`, or `None` where its
-            vectors are not tokens (image patches).
-        sequence_first: its vectors are laid out `(sequence, batch)`.
-        rank: number of axes of its output; calls with another rank or width serve something else (a shared dropout) and do not
-            count. `None`: all count.
-        in_place: the model overwrites the output later in its forward, so a copy must be measured.
-    """
-
-    name: str
-    width: int | None
-    kind: str
-    parameters: int
-    index: Index = None
-    at_input: bool = False
-    dim: int = -1
-    mask: str | None = "attention_mask"
-    sequence_first: bool = False
-    rank: int | None = None
-    in_place: bool = False
-
-    @property
-    def layer(self) -> str:
-        """The repeated block that it is in, such as `"model.layers.3"`; empty outside any."""
-        return block_of([self.name.rpartition(".")[0]]) or ""
-
-    @property
-    def sublayer(self) -> str:
-        """Its name within the layer."""
-        return self.name[len(self.layer) :].lstrip(".")
 
 
 class ForwardFailedError(ValueError):
@@ -149,14 +95,14 @@ def find_sites(
 
     Args:
         model: any module; adapters and wrappers are seen through. It is run once, in evaluation mode without gradients.
-        inputs: the arguments of that forward, a small batch like those it will train on. Default: `default_inputs(model)`. Blocks
-            that they do not reach (an image tower, if there is no image) are not looked at.
+        inputs: the arguments of that forward, a small batch like those it will train on. Default: `default_inputs(model)`.
+            Blocks that they do not reach (an image tower, if there is no image) are not looked at.
         sites: what to take instead, as patterns that match whole module names: globs (`"*.mlp.c_proj"`), or regular expressions
-            after `re:`. `"!PATTERN"` leaves out what it matches; with nothing but such exclusions the rest of what is found stays.
-            After a pattern, `#1` or `#name` is the place in the module's output if it is a tuple or a mapping, and `@1` the axis of
-            the channels.
-        where: `"increment"` (the paper's definition), or `"pre_norm"`: where the increment is a norm's output (Gemma 2, OLMo 2, ...),
-            take what goes into that norm. The penalty on a norm's output mostly acts on the norm's gain.
+            after `re:`. `"!PATTERN"` leaves out what it matches; with nothing but such exclusions the rest of what is found
+            stays. After a pattern, `#1` or `#name` is the place in the module's output if it is a tuple or a mapping, and
+            `@1` the axis of the channels.
+        where: `"increment"` (the paper's definition), or `"pre_norm"`: where the increment is a norm's output (Gemma 2, OLMo
+            2, ...), take what goes into that norm. The penalty on a norm's output mostly acts on the norm's gain.
 
     Raises:
         ValueError: no site is found; a repeated block that runs has none, or adds something that no module returns (a partial
@@ -173,7 +119,7 @@ def find_sites(
     excluded = {name for pattern in unwanted for name in _matches(model, pattern)}
     finder, failure = None, None
     try:
-        finder = _Finder(model, inputs)
+        finder = Finder(model, default_inputs(model) if inputs is None else inputs)
     except Exception as error:
         failure = error
     if wanted:
@@ -188,27 +134,30 @@ def find_sites(
             f"{'its default inputs' if inputs is None else 'the given inputs'} with {type(failure).__name__}: {failure}. "
             f"Pass inputs=..., a small batch as it takes in training, or {HOW_TO_NAME}"
         ) from failure
-    found = [site for site in found if not _inside(site.name, excluded)]
+    found = [site for site in found if not inside(site.name, excluded)]
     if not found:
         names = [name for name, _ in model.named_modules() if name]
         raise ValueError(
-            f"no site found: {type(model).__name__} has neither residual adds nor activations after a module, or all were left out. "
-            f"To {HOW_TO_NAME}; its modules are named like {_examples(names)}"
+            f"no site found: {type(model).__name__} has neither residual adds nor activations after a module, or all were left "
+            f"out. To {HOW_TO_NAME}; its modules are named like {_examples(names)}"
         )
     return Sites(model, found)
 
 
 def default_inputs(model: nn.Module) -> dict[str, Any]:
-    """A small batch for a `transformers` model: its own `dummy_inputs` made to fit, or an image of the size in its configuration.
+    """A small batch for a `transformers` model: its own `dummy_inputs` made to fit, or an image of the size in its
+    configuration.
 
     Raises:
         ValueError: it is no `transformers` model, or takes something else.
     """
     config: Any = getattr(model, "config", None)
     main = getattr(model, "main_input_name", None)
-    if config is None or main is None:
+    if not isinstance(config, PretrainedConfig) or main is None:
         raise ValueError(f"{type(model).__name__} is no transformers model, so what it takes is not known")
-    forward = signature(model.get_base_model().forward if hasattr(model, "get_base_model") else model.forward).parameters
+    wrapped: Any = model
+    base = wrapped.get_base_model() if hasattr(model, "get_base_model") else model  # of adapters
+    forward = signature(base.forward).parameters
     if main == "pixel_values":
         vision = getattr(config, "vision_config", None) or config
         size, channels = getattr(vision, "image_size", None) or 224, getattr(vision, "num_channels", None) or 3
@@ -217,166 +166,11 @@ def default_inputs(model: nn.Module) -> dict[str, Any]:
     if main != "input_ids":
         raise ValueError(f"{type(model).__name__} takes {main!r}, for which there is no default")
     text = config.get_text_config()
-    ids = torch.as_tensor(getattr(model, "dummy_inputs", {}).get("input_ids", [[7, 6, 0, 0, 1], [1, 2, 3, 0, 0]]))
+    ids = torch.as_tensor(getattr(base, "dummy_inputs", {}).get("input_ids", [[7, 6, 0, 0, 1], [1, 2, 3, 0, 0]]))
     inputs: dict[str, Any] = {"input_ids": ids[:2] % (getattr(text, "vocab_size", None) or 2)}
     if config.is_encoder_decoder and "decoder_input_ids" in forward:
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :-1].contiguous()
     return inputs
-
-
-def site_vectors(site: Site, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor | None:
-    """The site's vectors in one call of its module, with channels on axis `site.dim`; `None` if this call serves something else.
-
-    Raises:
-        TypeError: what is there is not a floating point tensor.
-    """
-    h = output
-    if site.at_input:
-        h = args[0] if args else next(iter(kwargs.values()), None)
-    elif site.index is not None:
-        try:
-            h = output[site.index]
-        except (IndexError, KeyError, TypeError):
-            raise TypeError(f"sites: the output of {site.name!r}, a {type(output).__name__}, has no {site.index!r}") from None
-    if not isinstance(h, Tensor) or not h.is_floating_point():
-        what = f"a tensor of dtype {h.dtype}" if isinstance(h, Tensor) else f"a {type(h).__name__}"
-        hint = "; say which of them with '#0', '#1', ..." if isinstance(h, (tuple, list, Mapping)) else ""
-        raise TypeError(f"sites: the output of {site.name!r} is {what}; the penalty needs a floating point tensor{hint}")
-    if site.rank is not None and (h.ndim != site.rank or h.shape[site.dim] != site.width):
-        return None
-    return h
-
-
-# What was recorded, as sites -----------------------------------------------------------------------------------------------
-
-
-class _Finder:
-    def __init__(self, model: nn.Module, inputs: Mapping[str, Any] | None) -> None:
-        inputs = default_inputs(model) if inputs is None else inputs
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
-        if "use_cache" in signature(model.forward).parameters:
-            inputs.setdefault("use_cache", False)  # as in training
-        self.model, self.trace = model, trace(model, inputs)
-        self.modules = dict(model.named_modules())
-        shapes = {k: tuple(v.shape[:2]) for k, v in inputs.items() if isinstance(v, Tensor) and v.ndim > 1}
-        self.tokens = {
-            "decoder_attention_mask": next((shapes[k] for k in DECODER_INPUTS if k in shapes), None),
-            "attention_mask": shapes.get("input_ids") or shapes.get("inputs_embeds"),
-        }
-        self.encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
-        self.dropout_in_place = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.inplace for m in model.modules())
-
-    def find(self, where: str, excluded: set[str]) -> list[Site]:
-        all_increments = increments(self.trace)
-        chosen = [(i, *place) for i in all_increments for place in self.places(i, all_increments)]
-        in_blocks = [c for c in chosen if block_of([c[2]])]
-        if not chosen:
-            hidden = [] if has_attention(self.trace) else pre_activations(self.trace)
-            return [self.describe(name, index, node, None, at_input) for node, (name, index), at_input in hidden]
-        sites: dict[tuple[str, Index, bool], Site] = {}
-        for increment, leaf, name, index, at_input in in_blocks or chosen:
-            if where == "pre_norm" and self.is_norm(name):
-                index, at_input = None, True
-                leaf = next(c.entered for c in self.trace.calls if c.module == name)
-            key = (name, index, at_input)
-            if key not in sites:
-                sites[key] = self.describe(name, index, leaf, increment.stream, at_input)
-        self.check_complete([s.name for s in sites.values()], all_increments, excluded)
-        return list(sites.values())
-
-    def places(self, increment: Increment, among: list[Increment]) -> list[tuple[Node, str, Index, bool]]:
-        """The modules to hook for an increment: `(node, module, place in its output, at its input)`."""
-        leaf = increment.leaf
-        names = [r for r in leaf.returned_by if r[0] not in increment.add.scope] or leaf.returned_by
-        for name, index in names:
-            if not self.drops(name):
-                return [(leaf, name, index, False)]
-        if not names:
-            return []
-        # Only a dropout, or what stands for one, returns it: what goes in is it, unless that dropout serves others as well.
-        dropout = names[0][0]
-        served = {id(i.leaf) for i in among if any(n == dropout for n, _ in i.leaf.returned_by)}
-        block = block_of([dropout])
-        calls = sum(c.module == block for c in self.trace.calls) or 1
-        if len(served) > calls and (deeper := before(leaf)):
-            return [(n, *n.returned_by[0], False) for n in deeper]
-        return [(leaf, dropout, None, True)]
-
-    def drops(self, name: str) -> bool:
-        return re.search("Dropout|DropPath|StochasticDepth|Identity", type(self.modules[name]).__name__) is not None
-
-    def is_norm(self, name: str) -> bool:
-        """A module without parts that divides by a root: a layer norm, an RMS norm."""
-        if any(True for _ in self.modules[name].children()):
-            return False
-        return any(name in n.scope and re.search("norm|sqrt", n.op) for n in self.trace.nodes)
-
-    def describe(self, name: str, index: Index, node: Node, stream: Node | None, at_input: bool = False) -> Site:
-        axis = channel_axis(node)
-        module, width, leading = (
-            self.modules[name],
-            node.shape[axis],
-            tuple(s for i, s in enumerate(node.shape) if i != axis % len(node.shape)),
-        )
-        own = sum(p.numel() for p in module.parameters())
-        decoder = self.encoder_decoder and bool(node.inputs & DECODER_INPUTS)
-        mask: str | None = "decoder_attention_mask" if decoder else "attention_mask"
-        if node.inputs and all(NOT_TOKENS.search(name) for name in node.inputs):
-            mask = None
-        tokens = self.tokens[mask] if mask else None
-        # Calls that return something else: a dropout that attention weights go through, too.
-        returned = [n for c in self.trace.calls if c.module == name for n in c.returned]
-        others = any(len(n.shape) != len(node.shape) or n.shape[axis] != width for n in returned) and index is None
-        return Site(
-            name,
-            width,
-            type(module).__name__,
-            own if stream is None else parameters_between(node, stream),
-            index,
-            at_input,
-            axis,
-            mask,
-            sequence_first=tokens is not None and leading == tokens[::-1] != tokens,
-            rank=len(node.shape) if others else None,
-            in_place=node.overwritten or self.dropout_in_place,
-        )
-
-    def check_complete(self, names: list[str], found: list[Increment], excluded: set[str]) -> None:
-        """Raise if a repeated block has no site, or adds something to the stream that no module returns."""
-        adding = [block for i in found if (block := block_of(i.add.scope))]  # blocks that add to the stream themselves
-        for increment in found:
-            block = block_of(increment.add.scope)
-            if block and not increment.leaf.returned_by and not _inside(block, excluded):
-                raise ValueError(
-                    f"block {block!r} ({type(self.modules[block]).__name__}) adds to its stream what no module returns (the result of "
-                    f"{increment.leaf.op!r}, in {increment.add.scope[-1]!r}), so its penalty would be partial: {HOW_TO_NAME}"
-                )
-        for block in dict.fromkeys(
-            c.module for c in self.trace.calls if re.search(r"(^|\.)\d+$", c.module) and self.is_residual(c)
-        ):
-            has_site = any(_inside(name, [block]) for name in names)
-            part_of_one = _inside(block.rpartition(".")[0], adding)
-            if not has_site and not part_of_one and not _inside(block, excluded):
-                raise ValueError(
-                    f"no site found in block {block!r} ({type(self.modules[block]).__name__}), while others have some: a penalty on "
-                    f"those alone would be silently partial; {HOW_TO_NAME}"
-                )
-
-    def is_residual(self, call: Call) -> bool:
-        """A residual block, it seems: it has parts, holds matrices, adds, and returns what has the shape of what it took."""
-        module = self.modules[call.module]
-        return (
-            call.entered is not None
-            and any(n.shape == call.entered.shape for n in call.returned)
-            and any(True for _ in module.children())
-            and any(p.ndim > 1 for p in module.parameters())
-            and adds_in(self.trace, call.module, call.entered.shape)
-        )
-
-
-def _inside(name: str, modules: Iterable[str]) -> bool:
-    return any(name == module or name.startswith(module + ".") for module in modules)
 
 
 # What the user named ---------------------------------------------------------------------------------------------------------
@@ -406,7 +200,7 @@ def _matches(model: nn.Module, pattern: str) -> list[str]:
     return matched
 
 
-def _named(model: nn.Module, patterns: Sequence[str], finder: _Finder | None) -> list[Site]:
+def _named(model: nn.Module, patterns: Sequence[str], finder: Finder | None) -> list[Site]:
     modules = dict(model.named_modules())
     found: dict[str, Site] = {}
     for pattern in patterns:
@@ -420,7 +214,7 @@ def _named(model: nn.Module, patterns: Sequence[str], finder: _Finder | None) ->
     return [found[name] for name in modules if name in found]
 
 
-def _described(name: str, module: nn.Module, finder: _Finder | None = None, index: Index = None) -> Site:
+def _described(name: str, module: nn.Module, finder: Finder | None = None, index: Index = None) -> Site:
     """A site that was named by the user, with what the trace tells of it if there is one."""
     returned = [] if finder is None else [n for c in finder.trace.calls if c.module == name for n in c.returned]
     if finder is not None:
@@ -436,7 +230,7 @@ def _described(name: str, module: nn.Module, finder: _Finder | None = None, inde
 
 
 def _hidden_layers(model: nn.Module) -> list[str]:
-    """Linear layers that an activation follows in an `nn.Sequential`: the hidden layers of an MLP whose inputs are not known."""
+    """Linear layers that an activation follows in an `nn.Sequential`: the hidden layers of an MLP of unknown inputs."""
     sites = []
     for parent, module in model.named_modules():
         if isinstance(module, nn.Sequential):

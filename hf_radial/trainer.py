@@ -55,7 +55,8 @@ class RadialMixin(_Base):
             rows of the training set before the first step.
         radial_side: `"both"` (the paper's) or `"above"`.
         radial_warmup_steps: optimizer steps over which `radial_lambda` grows linearly from 0.
-        radial_sites: module name patterns to penalise instead of what is found, or to leave out; see `hf_radial.sites.find_sites`.
+        radial_sites: module name patterns to penalise instead of what is found, or to leave out; see
+            `hf_radial.sites.find_sites`.
         radial_where: `"increment"` (the paper's) or `"pre_norm"`, for models that put a norm behind each sublayer; see there.
         radial_schedule: `"constant"`; `"cosine"`, from the full `radial_lambda` at the end of the warm-up to 0 in the last
             optimizer step; or a function of the optimizer step, counted from 0, that returns a factor of `radial_lambda`.
@@ -179,7 +180,7 @@ class RadialMixin(_Base):
             with torch.random.fork_rng(devices=[]):
                 collator = self._get_collator_with_removed_columns(self.data_collator, description="training")
                 batch = copy.deepcopy(collator)([dataset[i] for i in range(min(count, len(dataset)))])
-                return dict(self._prepare_inputs(batch)) if isinstance(batch, Mapping) else None
+                return dict(self._prepare_inputs(dict(batch))) if isinstance(batch, Mapping) else None
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
@@ -247,7 +248,7 @@ class RadialMixin(_Base):
                     self._set_initial_targets(self.radial_penalty, resume_from_checkpoint)
                 self.radial_penalty.attach()
                 self._radial_window = _Window(self.radial_penalty, self.args.device)
-                if self._is_compiled():
+                if self._is_compiled(self.radial_penalty.model):
                     torch.compiler.reset()  # what was compiled for the model without hooks would be used again, hooks or not
                 logger.info("%r\n%s", self.radial_penalty, self.radial_penalty.table())
         if self.args.should_save:
@@ -259,10 +260,10 @@ class RadialMixin(_Base):
             self.radial_penalty.detach()
         self._radial_window = None
 
-    def _is_compiled(self) -> bool:
+    def _is_compiled(self, model: nn.Module) -> bool:
         if self.accelerator.state.dynamo_plugin.backend.value != "NO":  # `torch_compile=True`, or the launcher's
             return True
-        modules = list(self.model.modules())
+        modules = list(model.modules())
         return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules)
 
     def _set_initial_targets(self, penalty: RadialPenalty, resume_from_checkpoint: str | None) -> None:

@@ -152,7 +152,7 @@ class RadialArguments(TrainingArguments):
     radial_sites: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Module name patterns (globs, or re:...) to penalise instead of the sublayers that are found; '!PATTERN' leaves out."
+            "help": "Module name patterns (globs, or re:...) instead of the sublayers that are found; '!PATTERN' leaves out."
         },
     )
     radial_schedule: str = field(
@@ -165,7 +165,7 @@ class RadialArguments(TrainingArguments):
     radial_where: str = field(
         default="increment",
         metadata={
-            "help": "Where a norm follows a sublayer: penalise the 'increment' behind it (the paper's) or what goes in, 'pre_norm'.",
+            "help": "Where a norm follows a sublayer: the 'increment' behind it (the paper's), or what goes in, 'pre_norm'.",
             "choices": list(WHERE),
         },
     )

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import re
 import resource
+import textwrap
 import time
 import warnings
 from collections import Counter
@@ -29,10 +30,17 @@ from zoo import architectures, tiny_inputs, tiny_model, training_batch
 
 from hf_radial import RadialPenalty
 from hf_radial.run_record import describe_environment
-from hf_radial.sites import Site, find_sites, site_vectors
+from hf_radial.site import Site, site_vectors
+from hf_radial.sites import find_sites
 
 RESULTS = Path(__file__).resolve().parent.parent / "recipes" / "results"
 SECONDS, ADDRESS_SPACE = 200, 8 << 30
+INTRODUCTION = """Made by `make architectures` from `architectures/*.json`: tiny random models of every architecture in four
+Auto mappings of transformers. *Verified*: the self-check (`Sites.verify`) shows that each site's vectors are what the block adds
+to its residual stream, by replay of the block (`out = in + sum of increments`) or by intervention (a change of the vectors
+reaches the stream as that change, times a number for each channel or position), or, in a network without a residual stream, that they
+are what goes into an activation. *Penalty*: on a padded training batch, its value against one computed by hand from the vectors
+that are not padding, after a backward pass. *Refused*: an error names the block, or says why the padding cannot be told."""
 UNKNOWN = {"builds": False, "runs": False, "trains": False}
 
 
@@ -199,13 +207,7 @@ def render(documents: list[dict[str, Any]]) -> str:
     lines = [
         "# Sites of every architecture",
         "",
-        "Made by `make architectures` from `architectures/*.json`: tiny random models of every architecture in four Auto mappings of",
-        "transformers. *Verified*: the self-check (`Sites.verify`) shows that each site's vectors are what the block adds to its",
-        "residual stream, by replay of the block (`out = in + sum of increments`) or by intervention (a change of the vectors reaches",
-        "the stream as that change, times a number for each channel or position), or, in a network without a residual stream, that",
-        "they are what goes into an activation. *Penalty*: on a padded training batch, its value against one computed by hand from",
-        "the vectors that are not padding, after a backward pass. *Refused*: an error names the block, or says why the padding cannot",
-        "be told.",
+        *textwrap.wrap(INTRODUCTION, 124),
         "",
         "| transformers | listed | built and run | verified | refused | failed | penalty right | padding refused | wrong |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -1,7 +1,8 @@
 """Of any architecture, one step has the plain trainer's gradient plus that of the penalty over the whole effective batch.
 
-The penalty's definition, `sum over sites of mean over vectors that are not padding of (||h|| - sqrt(d))^2 / d`, is computed here on
-all rows at once, without hooks: the sites are named by hand, and their modules' `forward` is wrapped in a copy of the model.
+The penalty's definition, `sum over sites of mean over vectors that are not padding of (||h|| - sqrt(d))^2 / d`, is computed
+here on all rows at once, without hooks: the sites are named by hand, and their modules' `forward` is wrapped in a copy of the
+model.
 """
 
 from __future__ import annotations
@@ -152,7 +153,8 @@ def case(name: str, side: str = "right") -> tuple[nn.Module, dict[str, Tensor], 
 
 
 def check(plain: dict[str, Tensor], gradients: dict[str, Tensor], log: dict[str, float], model, batch, sites, dim=-1):
-    # What is not the penalty is the plain trainer's, in float32: against float64 its own rounding shows, most where logits are large.
+    # What is not the penalty is the plain trainer's, in float32: against float64 its own rounding shows, most where logits
+    # are large.
     for dtype, tolerance in ((torch.float64, 1e-5), (torch.float32, 1e-6)):
         value, of_penalty = penalty_by_definition(model, batch, sites, dtype, dim)
         zero = {name: torch.zeros_like(p, dtype=dtype) for name, p in model.named_parameters()}

@@ -11,12 +11,12 @@ import weakref
 import pytest
 import torch
 from reference import stack, tiny_gpt2, token_rows
-from runs import DOORS, SITES, make_trainer, training_logs
 from safetensors.torch import load_file
 from test_resume import live_hooks
 from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
 
 from hf_radial import RadialMixin, RadialPenalty, regularizer
+from runs import DOORS, SITES, make_trainer, training_logs
 
 WITHOUT = [0] * len(SITES)
 

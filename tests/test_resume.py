@@ -10,11 +10,11 @@ import shutil
 import pytest
 import torch
 from reference import tiny_gpt2, token_rows
-from runs import DOORS, SITES, arguments, make_trainer, training_logs
 from transformers import Trainer, TrainerCallback
 
 from hf_radial import RadialCallback
 from hf_radial.regularizer import _Hook
+from runs import DOORS, SITES, arguments, make_trainer, training_logs
 
 
 def live_hooks(model):

@@ -8,11 +8,11 @@ from math import cos, pi
 
 import pytest
 import torch
-from runs import DOORS, make_trainer, training_logs
 from transformers import HfArgumentParser
 
 from hf_radial import RadialArguments, RadialCallback
 from hf_radial.training_args import RadialConfig
+from runs import DOORS, make_trainer, training_logs
 
 STEPS = 6
 COSINE = [0.5 * (1 + cos(pi * step / (STEPS - 1))) for step in range(STEPS)]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from reference import tiny_gpt2, token_rows
-from runs import SITES, arguments, training_logs
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainerCallback
 
 from hf_radial import RadialCallback, RadialMixin, RadialTrainer
 from hf_radial.run_record import describe_environment
+from runs import SITES, arguments, training_logs
 
 
 def test_logs_are_means_over_the_window(tmp_path):

@@ -8,13 +8,13 @@ import logging
 import pytest
 import torch
 from reference import tiny_gpt2, token_rows
-from runs import DOORS, SITES, arguments, make_trainer, training_logs
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutput
 
 from hf_radial import RadialMixin
 from hf_radial.hub.model_card import write_model_card
+from runs import DOORS, SITES, arguments, make_trainer, training_logs
 
 
 class Unknown(nn.Module):
