@@ -35,12 +35,15 @@ from hf_radial.sites import find_sites
 
 RESULTS = Path(__file__).resolve().parent.parent / "recipes" / "results"
 SECONDS, ADDRESS_SPACE = 200, 8 << 30
-INTRODUCTION = """Made by `make architectures` from `architectures/*.json`: tiny random models of every architecture in four
-Auto mappings of transformers. *Verified*: the self-check (`Sites.verify`) shows that each site's vectors are what the block adds
-to its residual stream, by replay of the block (`out = in + sum of increments`) or by intervention (a change of the vectors
-reaches the stream as that change, times a number for each channel or position), or, in a network without a residual stream, that they
-are what goes into an activation. *Penalty*: on a padded training batch, its value against one computed by hand from the vectors
-that are not padding, after a backward pass. *Refused*: an error names the block, or says why the padding cannot be told."""
+INTRODUCTION = """
+Made by `make architectures` from `architectures/*.json`: tiny random models of every architecture in four Auto mappings
+of transformers. *Verified*: the self-check (`Sites.verify`) shows that each site's vectors are what the block adds to
+its residual stream, by replay of the block (`out = in + sum of increments`) or by intervention (a change of the vectors
+reaches the stream as that change, times a number for each channel or position), or, in a network without a residual
+stream, that they are what goes into an activation. *Penalty*: on a padded training batch, its value against one
+computed by hand from the vectors that are not padding, after a backward pass. *Refused*: an error names the block, or
+says why the padding cannot be told.
+"""
 UNKNOWN = {"builds": False, "runs": False, "trains": False}
 
 
@@ -250,6 +253,21 @@ def render(documents: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(documents: list[dict[str, Any]]) -> str:
+    """The same in a sentence for each version, for the README."""
+    sentences = []
+    for document in documents:
+        records = [record for record in document["architectures"].values() if record["runs"]]
+        status, penalty = (Counter(record.get(key) for record in records) for key in ("status", "penalty"))
+        sentences.append(
+            f"With transformers {document['transformers']}: found and verified in {status['verified']} of {len(records)} "
+            f"architectures (refused with an error: {status['refused']}; failing the check: {status['failed']}). On a padded batch "
+            f"the penalty is right in {penalty['right']}, and refused, as the padding cannot be told, in "
+            f"{penalty['padding refused']}."
+        )
+    return "\n".join(line for sentence in sentences for line in textwrap.wrap(sentence, 130)) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, nargs="?", default=RESULTS / "architectures" / f"{transformers.__version__}.json")
@@ -294,6 +312,11 @@ def main() -> None:
     print(f"{len(chosen)} architectures: {counts}")
     if options.output.parent == RESULTS / "architectures":
         (RESULTS / "architectures.md").write_text(render(load()))
+        readme = RESULTS.parent.parent / "README.md"
+        fill = partial(
+            re.sub, r"(<!-- architectures -->\n).*?(<!-- end -->)", lambda m: m[1] + summary(load()) + m[2], flags=re.S
+        )
+        readme.write_text(fill(readme.read_text()))
 
 
 if __name__ == "__main__":
