@@ -260,12 +260,13 @@ def summary(documents: list[dict[str, Any]]) -> str:
         records = [record for record in document["architectures"].values() if record["runs"]]
         status, penalty = (Counter(record.get(key) for record in records) for key in ("status", "penalty"))
         sentences.append(
-            f"With transformers {document['transformers']}: found and verified in {status['verified']} of {len(records)} "
-            f"architectures (refused with an error: {status['refused']}; failing the check: {status['failed']}). On a padded batch "
-            f"the penalty is right in {penalty['right']}, and refused, as the padding cannot be told, in "
+            f"- With transformers {document['transformers']}: found and verified in {status['verified']} of {len(records)} "
+            f"architectures (refused with an error: {status['refused']}; failing the check: {status['failed']}). On a padded "
+            f"batch the penalty is right in {penalty['right']}, and refused, as the padding cannot be told, in "
             f"{penalty['padding refused']}."
         )
-    return "\n".join(line for sentence in sentences for line in textwrap.wrap(sentence, 130)) + "\n"
+    lines = [line for sentence in sentences for line in textwrap.wrap(sentence, 128, subsequent_indent="  ")]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
