@@ -230,7 +230,7 @@ class RadialPenalty:
         Runs one forward of the model in evaluation mode; training mode, random state and buffers are left as they are.
         """
         self.reset()
-        training = self.model.training
+        training = [module for module in self.model.modules() if module.training]
         self.model.eval()
         self._calibrating = True
         temporary = not self._handles
@@ -241,7 +241,8 @@ class RadialPenalty:
             sums = self.take()
         finally:
             self._calibrating = False
-            self.model.train(training)
+            for module in training:
+                module.training = True
             if temporary:
                 self.detach()
         means = (sums.radius / sums.count.clamp(min=1)).tolist()
@@ -282,6 +283,12 @@ class RadialPenalty:
 
     def _at_site(self, index: int, module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> None:
         if self._collecting:
+            if self._differentiable and not self._calibrating and not torch.is_grad_enabled():
+                raise RuntimeError(
+                    f"site {self.sites[index].name!r} runs without a graph within a forward that has one (reentrant "
+                    "checkpointing, reversible layers, a part under torch.no_grad()), so the penalty would have no gradient "
+                    f"there; leave it out with sites=['!{self.sites[index].name}'], or let it run with gradients"
+                )
             if (r := self._measure(index, args, kwargs, output)) is not None:
                 self._radii[index].append(r)
         elif self._differentiable and not self.paused and module.training and torch.is_grad_enabled():

@@ -186,6 +186,25 @@ def test_a_block_without_a_site_is_an_error_not_a_partial_penalty():
     assert names(find_sites(Stack(Block(), hidden), x, sites=["blocks.*.b"])) == ["blocks.0.b", "blocks.1.b"]
 
 
+def test_a_site_without_a_graph_is_an_error():
+    """Not every reentrant checkpoint can be seen beforehand; Reformer's layers are of their own kind."""
+
+    class Checkpointed(Stack):
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=True)
+
+    x = torch.randn(2, 3, 8, requires_grad=True)
+    model = Checkpointed(Block(), Block())
+    with RadialPenalty(model, 0.1, inputs={"x": x}), pytest.raises(RuntimeError, match=r"'blocks.0.b' runs without a graph"):
+        model(x)
+    with RadialPenalty(model, 0.0, inputs={"x": x}) as penalty:  # only measured
+        model(x).sum().backward()
+        assert penalty.take().count.tolist() == [6, 6]
+    reformer = tiny_model("causal-lm", "reformer")
+    with RadialPenalty(reformer, 0.1), pytest.raises(RuntimeError, match="reversible layers"):
+        reformer.train()(**training_batch("causal-lm", reformer))
+
+
 def test_attention_without_a_residual_is_not_taken_for_an_mlp():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     layer._sa_block = lambda x, *a, **k: layer.self_attn(x, x, x)[0]
