@@ -73,6 +73,7 @@ def main(folder: Path) -> None:
                     name = case_name(door, accumulation, padded)
                     save_file({k: v.contiguous() for k, v in gradients.items()}, folder / f"{name}.safetensors")
                     (folder / f"{name}.json").write_text(json.dumps(log))
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

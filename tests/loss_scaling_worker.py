@@ -43,8 +43,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "smoothed": ("llama", "trainer", {"label_smoothing_factor": 0.2}),
     "own_loss": ("llama", "callback", {"compute_loss_func": own_loss}),
     "bf16": ("llama", "trainer", {"bf16": True}),
-    "compiled": ("small", "trainer", {"torch_compile": True, "torch_compile_backend": "aot_eager"}),
     "checkpointed": ("llama", "trainer", {"gradient_checkpointing": True}),
+    # The last: TrainingArguments leaves its choice in the environment, and whatever follows would compile too.
+    "compiled": ("small", "trainer", {"torch_compile": True, "torch_compile_backend": "aot_eager"}),
 }
 
 

@@ -17,7 +17,9 @@ STEPS = 2
 
 
 @pytest.fixture(autouse=True)
-def nothing_compiled():
+def nothing_compiled(monkeypatch):
+    # TrainingArguments leaves its choice here, and every later Trainer of the process would compile.
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
     torch.compiler.reset()
     counters.clear()
     yield

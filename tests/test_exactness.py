@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +11,7 @@ from reference import reference, relative_error, stack, tiny_gpt2, token_rows
 from safetensors.torch import load_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
+from two_processes import launch
 
 from hf_radial import RadialPenalty, RadialTrainer
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
@@ -51,11 +48,7 @@ def test_one_process_equals_the_whole_batch(door, accumulation, padded, tmp_path
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_processes")
-    worker = Path(__file__).with_name("exactness_worker.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(worker), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
-    assert result.returncode == 0, result.stderr[-4000:]
+    launch("exactness_worker.py", str(folder))
     return folder
 
 
