@@ -194,7 +194,8 @@ class RadialPenalty:
         """The weighted penalty of the forward passes since the last call: a differentiable scalar to add to the loss.
 
         Each call hands out what was collected once. Under gradient accumulation a loop divides it as it divides its loss;
-        that is exact where every micro-batch has equally many vectors. (`RadialTrainer` is exact for any split.)
+        that is exact where every micro-batch has equally many vectors. For any split, weight each micro-batch by its share of
+        the step's vectors, `share * penalty.radial_lambda * penalty.take().mean_penalty().sum()`, as `RadialTrainer` does.
         """
         return self.radial_lambda * self.take().mean_penalty().sum()
 

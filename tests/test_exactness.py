@@ -135,3 +135,23 @@ def test_lambda_zero_is_bit_identical_to_the_plain_trainer(tmp_path):
         trainer_class(model=model, args=args, train_dataset=token_rows(64, True), **options).train()
         weights.append(model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_hand_written_loop_over_uneven_micro_batches():
+    """`penalty()` gives each micro-batch's own mean: exact for even ones only, as its docstring says. `take()` is exact for any."""
+    rows = token_rows(ROWS, True)
+    whole, parts = stack(rows), [stack(rows[:4]), stack(rows[4:])]
+    counts = [part["attention_mask"].sum() for part in parts]
+    expected = reference(tiny_gpt2(), whole, 1.0)["radial_penalty"]
+    means = [reference(tiny_gpt2(), part, 1.0)["radial_penalty"] for part in parts]
+    model = tiny_gpt2().train()
+    with RadialPenalty(model, 1.0) as penalty:
+        called, taken = 0.0, 0.0
+        for part, count in zip(parts, counts, strict=True):
+            model(**part)
+            called += penalty().item() / len(parts)
+            model(**part)
+            taken += (count / sum(counts) * penalty.take().mean_penalty().sum()).item()
+    assert taken == pytest.approx(expected, rel=1e-6)
+    assert called == pytest.approx(sum(means) / 2, rel=1e-6)
+    assert abs(called / expected - 1) > 1e-3  # what dividing by the number of micro-batches costs here
