@@ -138,7 +138,7 @@ def test_lambda_zero_is_bit_identical_to_the_plain_trainer(tmp_path):
 
 
 def test_a_hand_written_loop_over_uneven_micro_batches():
-    """`penalty()` gives each micro-batch's own mean: exact for even ones only, as its docstring says. `take()` is exact for any."""
+    """`penalty()` gives each micro-batch's own mean: exact for even ones only, as its docstring says. `take()` is for any."""
     rows = token_rows(ROWS, True)
     whole, parts = stack(rows), [stack(rows[:4]), stack(rows[4:])]
     counts = [part["attention_mask"].sum() for part in parts]
