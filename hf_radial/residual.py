@@ -43,16 +43,12 @@ class Increment:
     Attributes:
         add: the add: `stream` is what was added to, `term` what was added.
         leaf: the increment, before the block scales it: `term`, or a part of it if that is a sum, as a module returned it.
-        scale: the number by which the block multiplies it.
-        scaled_by_tensor: it is multiplied by a parameter or a gate, too.
     """
 
     add: Node
     stream: Node
     term: Node
     leaf: Node
-    scale: float = 1.0
-    scaled_by_tensor: bool = False
 
 
 def block_of(scope: Iterable[str]) -> str | None:
@@ -103,7 +99,7 @@ def pre_activations(trace: Trace) -> list[tuple[Node, tuple[str, Index], bool]]:
     found: dict[int, tuple[Node, tuple[str, Index], bool]] = {}
     for node in trace.nodes:
         if ACTIVATIONS.match(node.op) and node.number in feeding and not node.constant:
-            leaf = _strip(node.parents[0], to_module=True)[0]
+            leaf = _strip(node.parents[0], to_module=True)
             if leaf.returned_by:
                 found.setdefault(leaf.number, (leaf, leaf.returned_by[0], False))
             elif node.returned_by:
@@ -118,7 +114,7 @@ def has_attention(trace: Trace) -> bool:
 
 def before(leaf: Node) -> list[Node]:
     """Module outputs further back behind a module that only drops or hands on its input; several if it was put together."""
-    base = _strip(leaf, to_module=True, past=True)[0]
+    base = _strip(leaf, to_module=True, past=True)
     if base.op in ("alias_update", "index_put_"):  # written piece by piece into one tensor
         return [found for p in base.parents if not p.constant for found in ([p] if p.returned_by else before(p))]
     return [base] if base.returned_by and base is not leaf else []
@@ -240,7 +236,7 @@ def _streams(operand: Node, most: int = 12) -> list[Node]:
     todo = [operand]
     while todo and len(found) < most:
         node = todo.pop(0)
-        base = _strip(node, to_module=False)[0]
+        base = _strip(node, to_module=False)
         found += [node] if base is node else [node, base]
         if _is_sum(base):
             todo.extend(base.parents)
@@ -253,21 +249,18 @@ def _streams(operand: Node, most: int = 12) -> list[Node]:
     return found
 
 
-def _terms(
-    add: Node, stream: Node, term: Node, part: Node | None = None, scale: float = 1.0, by_tensor: bool = False, depth: int = 4
-) -> list[Increment]:
+def _terms(add: Node, stream: Node, term: Node, part: Node | None = None, depth: int = 4) -> list[Increment]:
     """A term of a residual add, or a part of it, as increments: it may be a sum of several."""
     part = term if part is None else part
     if stream in _streams(part):  # the streams themselves, mixed
         return []
-    leaf, factor, tensor = _strip(part, to_module=True)
-    scale, by_tensor = scale * factor, by_tensor or tensor
+    leaf = _strip(part, to_module=True)
     if not leaf.returned_by:
         if depth and _is_sum(leaf):
-            return [i for p in leaf.parents for i in _terms(add, stream, term, p, scale, by_tensor, depth - 1)]
+            return [i for p in leaf.parents for i in _terms(add, stream, term, p, depth - 1)]
         if gated := _gated(leaf):
-            return [Increment(add, stream, term, gated, scale, True)]
-    return [] if leaf.constant else [Increment(add, stream, term, leaf, scale, by_tensor)]
+            return [Increment(add, stream, term, gated)]
+    return [] if leaf.constant else [Increment(add, stream, term, leaf)]
 
 
 def _gated(node: Node) -> Node | None:
@@ -275,30 +268,29 @@ def _gated(node: Node) -> Node | None:
     if node.op in SCALINGS and len(node.parents) == 2:
         for vectors, gate in (node.parents, node.parents[::-1]):
             if vectors.shape and vectors.shape[-1] == node.shape[-1] and prod(gate.shape) < prod(node.shape):
-                base = _strip(vectors, to_module=True)[0]
+                base = _strip(vectors, to_module=True)
                 if base.returned_by:
                     return base
     return None
 
 
-def _strip(node: Node, to_module: bool, past: bool = False) -> tuple[Node, float, bool]:
-    """Back through what keeps the vectors, up to a number, a parameter per channel or a bias: `(node, number, by a tensor)`.
+def _strip(node: Node, to_module: bool, past: bool = False) -> Node:
+    """Back through what keeps the vectors, up to a number, a parameter per channel or a bias.
 
     It stops at a module's output if `to_module`, but with `past` not at the first.
     """
-    scale, by_tensor, start = 1.0, False, node
+    start = node
     while node.parents and not (to_module and node.returned_by and not (past and node is start)):
-        pair = node.parents if len(node.parents) == 2 and node.parents[0].constant != node.parents[1].constant else None
-        if node.op in SAME_VECTORS:
-            node = node.parents[1] if node.op == "copy_" and len(node.parents) > 1 else node.parents[0]
-        elif node.op in SCALINGS and node.factor is not None:
-            scale, node = scale * node.factor, node.parents[0]
-        elif pair and node.op in SCALINGS | ADDS:
-            by_tensor |= node.op in SCALINGS
-            node = pair[1] if pair[0].constant else pair[0]
+        by_number = len(node.parents) == 1 and node.op in SCALINGS
+        if by_number or (node.op in SAME_VECTORS and node.op != "copy_"):
+            node = node.parents[0]
+        elif node.op == "copy_":  # into, from
+            node = node.parents[-1]
+        elif node.op in SCALINGS | ADDS and len(node.parents) == 2 and node.parents[0].constant != node.parents[1].constant:
+            node = node.parents[node.parents[0].constant]
         else:
             break
-    return node, scale, by_tensor
+    return node
 
 
 def _brings(one: Increment, other: Increment) -> bool:

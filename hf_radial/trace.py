@@ -34,7 +34,6 @@ class Node:
         scope: names of the modules that were running, outermost first.
         inputs: names of the model's arguments that it depends on.
         constant: it depends on none of them, only on parameters and the like.
-        factor: the number that it was multiplied by, where the operation is a scaling.
         axes: the permutation of axes, where the operation is one.
         returned_by: the modules whose output it is, innermost first, and where in that output.
         overwritten: something wrote into its memory later.
@@ -47,7 +46,6 @@ class Node:
     scope: tuple[str, ...] = ()
     inputs: frozenset[str] = frozenset()
     constant: bool = True
-    factor: float | None = None
     axes: tuple[int, ...] | None = None
     returned_by: list[tuple[str, Index]] = field(default_factory=list)
     overwritten: bool = False
@@ -139,7 +137,6 @@ class _Recorder(TorchDispatchMode):
         if node is None:  # made where no operation is seen, from numbers: a constant
             node = self.add("constant", (), tensor)
         written = self.last_write.get(_storage(tensor))
-        # An entry of a storage that is gone, whose address serves again, is older than the tensor.
         if written is not None and written is not node and written.number > node.number:
             node = self.add("alias_update", (node, written), tensor)
         return node
@@ -151,14 +148,16 @@ class _Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         op = func._schema.name.split("::")[-1]
         attributes: dict[str, Any] = {}
-        if op in ("mul", "mul_", "div", "div_") and isinstance(args[1], (int, float)):
-            attributes["factor"] = float(args[1]) if op.startswith("mul") else 1 / float(args[1])
         if op in ("permute", "transpose", "t"):
             attributes["axes"] = _permutation(args, len(out.shape))
         results = [o for o in tree_leaves(out) if isinstance(o, Tensor)]
         if func._schema.is_mutable and not results:  # foreach-like operations return nothing
             results = tensors[:1]
+        held = {_storage(tensor) for tensor in tensors}
         for result in results:
+            if _storage(result) not in held:  # new memory, perhaps at an address that has served before
+                self.sharing.pop(_storage(result), None)
+                self.last_write.pop(_storage(result), None)
             if func._schema.is_mutable:
                 for earlier in self.sharing.get(_storage(result), []):
                     earlier.overwritten = True
