@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hf_radial.functional import SIDES, check_radius, penalty_of_radius, radius
 from hf_radial.site import Site, site_vectors
 from hf_radial.sites import Sites, find_sites
+from hf_radial.trace import evaluating
 
 RADIUS_NAMES = ("sqrt_d", "initial")
 PADDING_MASKS = ("attention_mask", "decoder_attention_mask")
@@ -230,18 +231,16 @@ class RadialPenalty:
         Runs one forward of the model in evaluation mode; training mode, random state and buffers are left as they are.
         """
         self.reset()
-        training = self.model.training
-        self.model.eval()
         self._calibrating = True
         temporary = not self._handles
         if temporary:
             self.attach()
         try:
-            self.model(**batch)
+            with evaluating(self.model):
+                self.model(**batch)
             sums = self.take()
         finally:
             self._calibrating = False
-            self.model.train(training)
             if temporary:
                 self.detach()
         means = (sums.radius / sums.count.clamp(min=1)).tolist()

@@ -20,7 +20,7 @@ from math import prod
 from hf_radial.trace import Index, Node, Trace
 
 MIXING = re.compile(
-    r"mm|conv|attention|fft|pool|einsum|linear|matmul|scan|grouped|lstm|gru|upsample|index_add|scatter_add|cumsum|pixel_shuffle|_bag"
+    r"mm|conv|attention|fft|pool|einsum|linear|matmul|scan|grouped|lstm|gru|rnn|upsample|index_add|scatter_add|cumsum|pixel_shuffle|_bag"
 )
 ADDS = {"add", "add_"}
 SCALINGS = {"mul", "mul_", "div", "div_"}
@@ -31,6 +31,7 @@ SAME_VECTORS = {
     *("roll", "slice", "constant_pad_nd", "select", "unbind", "split", "split_with_sizes", "chunk", "index", "gather", "cat"),
     "masked_fill",
 }
+SUMS_AND_WEIGHTS = SAME_VECTORS | SCALINGS | ADDS | {"sub", "sub_", "rsub", "stack", "repeat", "sum", "mean", "alias_update"}
 ACTIVATIONS = re.compile(
     r"^(relu6?|gelu|silu|tanh|sigmoid|leaky_relu|elu|mish|softplus|hardtanh|hardswish|clamp_min|pow|square)_?$"
 )
@@ -100,15 +101,15 @@ def pre_activations(trace: Trace) -> list[tuple[Node, tuple[str, Index], bool]]:
     for node in reversed(trace.nodes):
         if node.number in feeding or MIXING.search(node.op):
             feeding.update(p.number for p in node.parents)
-    found: dict[int, tuple[Node, tuple[str, Index], bool]] = {}
+    found: dict[tuple[str, Index, bool], Node] = {}  # a module that is called again, or feeds two activations, is one site
     for node in trace.nodes:
         if ACTIVATIONS.match(node.op) and node.number in feeding and not node.constant:
             leaf = _strip(node.parents[0], to_module=True)[0]
             if leaf.returned_by:
-                found.setdefault(leaf.number, (leaf, leaf.returned_by[0], False))
+                found.setdefault((*leaf.returned_by[0], False), leaf)
             elif node.returned_by:
-                found.setdefault(leaf.number, (node.parents[0], (node.returned_by[0][0], None), True))
-    return list(found.values())
+                found.setdefault((node.returned_by[0][0], None, True), node.parents[0])
+    return [(node, (name, index), at_input) for (name, index, at_input), node in found.items()]
 
 
 def has_attention(trace: Trace) -> bool:
@@ -293,6 +294,8 @@ def _strip(node: Node, to_module: bool, past: bool = False) -> tuple[Node, float
             node = node.parents[1] if node.op == "copy_" and len(node.parents) > 1 else node.parents[0]
         elif node.op in SCALINGS and node.factor is not None:
             scale, node = scale * node.factor, node.parents[0]
+        elif node.op in ADDS and len(node.parents) == 1:  # of a number, such as the 0 that Python's `sum` begins with
+            node = node.parents[0]
         elif pair and node.op in SCALINGS | ADDS:
             by_tensor |= node.op in SCALINGS
             node = pair[1] if pair[0].constant else pair[0]
@@ -303,7 +306,22 @@ def _strip(node: Node, to_module: bool, past: bool = False) -> tuple[Node, float
 
 def _brings(one: Increment, other: Increment) -> bool:
     """`one` hands on what `other` added to the stream in the same block: several streams are mixed."""
-    return block_of(one.add.scope) == block_of(other.add.scope) and one.leaf is not other.leaf and depends(one.leaf, other.add)
+    same_block = block_of(one.add.scope) == block_of(other.add.scope)
+    return same_block and one.leaf is not other.leaf and _hands_on(one.leaf, other.add)
+
+
+def _hands_on(node: Node, stream: Node) -> bool:
+    """Whether `node` is put together from streams, `stream` among them: nothing is computed from it but sums and weights."""
+    seen, todo = set(), [node]
+    while todo:
+        n = todo.pop()
+        if n is stream:
+            return True
+        weighed = n.op in ("bmm", "matmul", "mm") and not any(p.constant for p in n.parents)
+        if n.number not in seen and n.number > stream.number and (weighed or n.op in SUMS_AND_WEIGHTS):
+            seen.add(n.number)
+            todo.extend(n.parents)
+    return False
 
 
 def _within(one: Increment, other: Increment, block: str) -> bool:

@@ -45,8 +45,8 @@ def test_a_forward_that_raised_leaves_nothing_behind():
 
 
 def test_a_mask_that_fits_no_site_is_an_error_that_names_the_site():
-    model, rows = nn.Sequential(nn.Linear(4, 9), nn.ReLU()), torch.ones(5, 4)
-    model.forward = lambda x, attention_mask: model[1](model[0](x))
+    model, rows = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2)), torch.ones(5, 4)
+    model.forward = lambda x, attention_mask: model[2](model[1](model[0](x)))
     with RadialPenalty(model.train(), 0.1), pytest.raises(ValueError, match=r"'0' gives one vector for each of \(5,\)"):
         model(rows, torch.ones(5, 3))
 
@@ -121,9 +121,11 @@ def test_saving_and_copying_while_attached_are_clean(tmp_path):
 def test_calibration_sets_the_mean_radius_and_touches_nothing_else():
     model, batch = tiny_gpt2(dropout=0.5).train(), stack(token_rows(8, True))
     before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model.transformer.h[0].eval()  # as who freezes it does
+    modes = [module.training for module in model.modules()]
     penalty = RadialPenalty(model, 0.1, radius="initial")
     targets = penalty.calibrate(**batch)
-    assert model.training and hooks(model) == 0
+    assert [module.training for module in model.modules()] == modes and hooks(model) == 0
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
     expected = reference(model, batch, 0.0)["radius"]
