@@ -136,8 +136,9 @@ class Finder:
         """Raise if a repeated block has no site, or adds something to the stream that no module returns."""
         adding = [block for i in found if (block := block_of(i.add.scope))]  # blocks that add to the stream themselves
         for increment in found:
-            block = block_of(increment.add.scope)
-            if block and not increment.leaf.returned_by and not inside(block, excluded):
+            # Outside of all blocks it is a stem or a head, unless there is no block.
+            block = block_of(increment.add.scope) or (None if adding else increment.add.scope[-1])
+            if block is not None and not increment.leaf.returned_by and not inside(block, excluded):
                 raise ValueError(
                     f"block {block!r} ({type(self.modules[block]).__name__}) adds to its stream what no module returns (the "
                     f"result of {increment.leaf.op!r}, in {increment.add.scope[-1]!r}), so its penalty would be partial: "

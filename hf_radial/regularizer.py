@@ -391,6 +391,9 @@ def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = No
     # A mask of more dimensions says who attends to whom, not which vectors are padding.
     if isinstance(mask, Tensor) and mask.ndim == 2:
         return mask
+    ids = batch.get("input_ids")
+    if isinstance(mask, Tensor) and isinstance(ids, Tensor) and mask.shape == ids.shape and mask.ndim > 2:
+        return mask.flatten(0, -2)  # multiple choice: the model makes rows of all choices
     if name == "decoder_attention_mask":
         labels = labels if batch.get("labels") is None else batch["labels"]
         if isinstance(labels, Tensor) and labels.ndim == 2:
@@ -438,7 +441,7 @@ def _mask_for(r: Tensor, mask: Tensor | None, site: Site) -> Tensor | None:
             f"sites: {site.name!r} gives one vector for each of {tuple(r.shape)}, but its {site.mask} has shape "
             f"{tuple(mask.shape)}, so its padding cannot be told; leave this site out with sites=['!{site.name}']"
         )
-    return mask.bool()
+    return mask.bool().to(r.device)  # of a model that is on several devices
 
 
 def _total(parts: list[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

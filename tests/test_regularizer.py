@@ -12,6 +12,7 @@ import torch
 from reference import reference, stack, tiny_gpt2, token_rows
 from safetensors.torch import load_file
 from torch import nn
+from transformers import BertConfig, BertForMultipleChoice
 
 from hf_radial import RadialPenalty
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
@@ -49,6 +50,18 @@ def test_a_mask_that_fits_no_site_is_an_error_that_names_the_site():
     model.forward = lambda x, attention_mask: model[2](model[1](model[0](x)))
     with RadialPenalty(model.train(), 0.1), pytest.raises(ValueError, match=r"'0' gives one vector for each of \(5,\)"):
         model(rows, torch.ones(5, 3))
+
+
+def test_the_padding_of_multiple_choice():
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=20)
+    model, ids = BertForMultipleChoice(config).train(), torch.randint(1, 20, (2, 3, 5))
+    mask = torch.ones_like(ids)
+    mask[0, 1, 2:] = 0
+    batch = {"input_ids": ids, "attention_mask": mask}
+    with RadialPenalty(model, 0.1, inputs=batch) as penalty:
+        model(**batch)
+        assert penalty.take().count.tolist() == [int(mask.sum())] * 2
 
 
 def test_copies_and_pickles_of_an_attached_model_are_plain():

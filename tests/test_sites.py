@@ -259,7 +259,11 @@ def test_blocks_whose_names_have_no_number():
                 x = layer(x)
             return x
 
-    assert names(find_sites(Named(), {"x": torch.randn(2, 3, 8)})) == ["one.mix", "one.feed.2", "other.mix", "other.feed.2"]
+    model, x = Named(), {"x": torch.randn(2, 3, 8)}
+    assert names(find_sites(model, x)) == ["one.mix", "one.feed.2", "other.mix", "other.feed.2"]
+    model.other.forward = lambda x: x + model.other.feed(x).relu()
+    with pytest.raises(ValueError, match=r"block 'other' \(Layer\) adds to its stream what no module returns"):
+        find_sites(model, x)
 
 
 def test_what_python_sums():
