@@ -58,12 +58,14 @@ class Finder:
     def find(self, where: str, excluded: set[str]) -> list[Site]:
         all_increments = increments(self.trace)
         chosen = [(i, *place) for i in all_increments for place in self.places(i, all_increments)]
-        in_blocks = [c for c in chosen if block_of([c[2]])]
-        if not chosen:
+        if not all_increments:
+            self.check_complete([], [], excluded)  # an MLP has no block that adds something to what it took
             hidden = [] if has_attention(self.trace) else pre_activations(self.trace)
             return [self.describe(name, index, node, None, at_input) for node, (name, index), at_input in hidden]
+        if any(block_of(i.add.scope) for i in all_increments):  # then what is added outside the blocks is a stem or a head
+            chosen = [c for c in chosen if block_of(c[0].add.scope) or block_of([c[2]])]
         sites: dict[tuple[str, Index, bool], Site] = {}
-        for increment, leaf, name, index, at_input in in_blocks or chosen:
+        for increment, leaf, name, index, at_input in chosen:
             if where == "pre_norm" and self.is_norm(name):
                 index, at_input = None, True
                 leaf = next(c.entered for c in self.trace.calls if c.module == name and c.entered is not None)
@@ -134,8 +136,9 @@ class Finder:
         """Raise if a repeated block has no site, or adds something to the stream that no module returns."""
         adding = [block for i in found if (block := block_of(i.add.scope))]  # blocks that add to the stream themselves
         for increment in found:
-            block = block_of(increment.add.scope)
-            if block and not increment.leaf.returned_by and not inside(block, excluded):
+            # Outside of all blocks it is a stem or a head, unless there is no block.
+            block = block_of(increment.add.scope) or (None if adding else increment.add.scope[-1])
+            if block is not None and not increment.leaf.returned_by and not inside(block, excluded):
                 raise ValueError(
                     f"block {block!r} ({type(self.modules[block]).__name__}) adds to its stream what no module returns (the "
                     f"result of {increment.leaf.op!r}, in {increment.add.scope[-1]!r}), so its penalty would be partial: "
@@ -148,8 +151,8 @@ class Finder:
             part_of_one = inside(block.rpartition(".")[0], adding)
             if not has_site and not part_of_one and not inside(block, excluded):
                 raise ValueError(
-                    f"no site found in block {block!r} ({type(self.modules[block]).__name__}), while others have some: a "
-                    f"penalty on those alone would be silently partial; {HOW_TO_NAME}"
+                    f"no site found in block {block!r} ({type(self.modules[block]).__name__}), which seems to add to a stream: "
+                    f"a penalty elsewhere alone would be silently partial; {HOW_TO_NAME}"
                 )
 
     def is_residual(self, call: Call) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hf_radial.functional import SIDES, check_radius, penalty_of_radius, radius
 from hf_radial.site import Site, site_vectors
 from hf_radial.sites import Sites, find_sites
+from hf_radial.trace import evaluating
 
 RADIUS_NAMES = ("sqrt_d", "initial")
 PADDING_MASKS = ("attention_mask", "decoder_attention_mask")
@@ -231,19 +232,16 @@ class RadialPenalty:
         Runs one forward of the model in evaluation mode; training mode, random state and buffers are left as they are.
         """
         self.reset()
-        training = [module for module in self.model.modules() if module.training]
-        self.model.eval()
         self._calibrating = True
         temporary = not self._handles
         if temporary:
             self.attach()
         try:
-            self.model(**batch)
+            with evaluating(self.model):
+                self.model(**batch)
             sums = self.take()
         finally:
             self._calibrating = False
-            for module in training:
-                module.training = True
             if temporary:
                 self.detach()
         means = (sums.radius / sums.count.clamp(min=1)).tolist()
@@ -400,6 +398,9 @@ def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = No
     # A mask of more dimensions says who attends to whom, not which vectors are padding.
     if isinstance(mask, Tensor) and mask.ndim == 2:
         return mask
+    ids = batch.get("input_ids")
+    if isinstance(mask, Tensor) and isinstance(ids, Tensor) and mask.shape == ids.shape and mask.ndim > 2:
+        return mask.flatten(0, -2)  # multiple choice: the model makes rows of all choices
     if name == "decoder_attention_mask":
         labels = labels if batch.get("labels") is None else batch["labels"]
         if isinstance(labels, Tensor) and labels.ndim == 2:
@@ -447,7 +448,7 @@ def _mask_for(r: Tensor, mask: Tensor | None, site: Site) -> Tensor | None:
             f"sites: {site.name!r} gives one vector for each of {tuple(r.shape)}, but its {site.mask} has shape "
             f"{tuple(mask.shape)}, so its padding cannot be told; leave this site out with sites=['!{site.name}']"
         )
-    return mask.bool()
+    return mask.bool().to(r.device)  # of a model that is on several devices
 
 
 def _total(parts: list[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ It does not ask how the sites were found (`trace.py`, `residual.py`), but looks 
   of the block where its input is the stream so far (post-norm blocks), and compare with the block's output;
 - *intervention*, where that does not come out (the block scales its increments, mixes several streams, ...): add a random
   `delta` to the site's vectors and look for the first tensor `v` downstream that changes by `c * delta`, with `c` a number or
-  one number per channel or per position, and that is not the vectors themselves: then `v = stream + c * h`.
+  one number per channel (of each row) or per position, and that is not the vectors themselves: then `v = stream + c * h`.
 
 In a model that has no residual stream at all, a site is right if it goes into an activation as it is.
 """
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 from hf_radial.residual import increments
 from hf_radial.site import Site, site_vectors
 from hf_radial.sites import Sites
-from hf_radial.trace import trace
+from hf_radial.trace import evaluating, trace
 
 TOLERANCE = 1e-3
 MOST_CANDIDATES = 64
@@ -72,14 +73,9 @@ def verify(model: nn.Module, sites: Sites, inputs: Mapping[str, Any]) -> list[Bl
     Raises:
         Whatever the model's forward raises on these inputs.
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
+    with evaluating(model):
         calls = _block_calls(model, sites, inputs)
         return list(_checks(model, sites, inputs, calls))
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _checks(model: nn.Module, sites: Sites, inputs: Mapping[str, Any], calls: dict[str, list[_Call]]) -> Iterator[BlockCheck]:
@@ -204,6 +200,7 @@ def _intervene(model: nn.Module, site: Site, inputs: Mapping[str, Any], base: li
         return BlockCheck(block, (site.name,), "failed", None, "it was not called")
     h, delta = (v.double().movedim(site.dim, -1) for v in vectors)
     best, activated, first = float("inf"), False, site.dim == 1
+    tolerance = max(TOLERANCE, 4 * torch.finfo(vectors[0].dtype).eps)  # in bfloat16, sums are rounded to eight bits
     for (name, before), (_, after) in zip(base, changed, strict=False):
         if before.shape != after.shape or torch.equal(before, after):
             continue
@@ -213,7 +210,7 @@ def _intervene(model: nn.Module, site: Site, inputs: Mapping[str, Any], base: li
             continue
         errors = [_scaled(v, w, h, delta) for v, w in zip(_laid_out(before, h, first), _laid_out(after, h, first), strict=True)]
         best = min(best, max(errors, default=best))
-        if errors and best < TOLERANCE:
+        if errors and best < tolerance:
             return BlockCheck(block, (site.name,), "intervention", best)
     if activated:
         return BlockCheck(block, (site.name,), "pre-activation", None)
@@ -289,9 +286,12 @@ def _laid_out(v: Tensor, h: Tensor, channels_first: bool) -> list[Tensor]:
 
 
 def _scaled(before: Tensor, after: Tensor, h: Tensor, delta: Tensor) -> float:
-    """How far the change is from `c * delta`, `c` a number or one per channel or position; infinite where it is `h` alone."""
+    """How far the change is from `c * delta`, `c` a number or one per channel (of each row) or position; infinite where it is
+    `h` alone."""
     errors = [float("inf")]
-    for axes in (tuple(range(h.ndim)), tuple(range(h.ndim - 1)), (h.ndim - 1,)):
+    for axes in (tuple(range(h.ndim)), tuple(range(h.ndim - 1)), tuple(range(1, h.ndim - 1)), (h.ndim - 1,)):
+        if prod(h.shape[axis] for axis in axes) < 2:
+            continue  # some number fits every change of one number
         c = ((after - before) * delta).sum(axes, keepdim=True) / delta.square().sum(axes, keepdim=True)
         if (before - c * h).abs().max() > 1e-4 * before.abs().max():
             errors.append(_error(c * delta, after - before))

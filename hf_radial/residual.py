@@ -20,7 +20,7 @@ from math import prod
 from hf_radial.trace import Index, Node, Trace
 
 MIXING = re.compile(
-    r"mm|conv|attention|fft|pool|einsum|linear|matmul|scan|grouped|lstm|gru|upsample|index_add|scatter_add|cumsum|pixel_shuffle|_bag"
+    r"mm|conv|attention|fft|pool|einsum|linear|matmul|scan|grouped|lstm|gru|rnn|upsample|index_add|scatter_add|cumsum|pixel_shuffle|_bag"
 )
 ADDS = {"add", "add_"}
 SCALINGS = {"mul", "mul_", "div", "div_"}
@@ -31,6 +31,7 @@ SAME_VECTORS = {
     *("roll", "slice", "constant_pad_nd", "select", "unbind", "split", "split_with_sizes", "chunk", "index", "gather", "cat"),
     "masked_fill",
 }
+SUMS_AND_WEIGHTS = SAME_VECTORS | SCALINGS | ADDS | {"sub", "sub_", "rsub", "stack", "repeat", "sum", "mean", "alias_update"}
 ACTIVATIONS = re.compile(
     r"^(relu6?|gelu|silu|tanh|sigmoid|leaky_relu|elu|mish|softplus|hardtanh|hardswish|clamp_min|pow|square)_?$"
 )
@@ -96,15 +97,15 @@ def pre_activations(trace: Trace) -> list[tuple[Node, tuple[str, Index], bool]]:
     for node in reversed(trace.nodes):
         if node.number in feeding or MIXING.search(node.op):
             feeding.update(p.number for p in node.parents)
-    found: dict[int, tuple[Node, tuple[str, Index], bool]] = {}
+    found: dict[tuple[str, Index, bool], Node] = {}  # a module that is called again, or feeds two activations, is one site
     for node in trace.nodes:
         if ACTIVATIONS.match(node.op) and node.number in feeding and not node.constant:
             leaf = _strip(node.parents[0], to_module=True)
             if leaf.returned_by:
-                found.setdefault(leaf.number, (leaf, leaf.returned_by[0], False))
+                found.setdefault((*leaf.returned_by[0], False), leaf)
             elif node.returned_by:
-                found.setdefault(leaf.number, (node.parents[0], (node.returned_by[0][0], None), True))
-    return list(found.values())
+                found.setdefault((node.returned_by[0][0], None, True), node.parents[0])
+    return [(node, (name, index), at_input) for (name, index, at_input), node in found.items()]
 
 
 def has_attention(trace: Trace) -> bool:
@@ -281,7 +282,7 @@ def _strip(node: Node, to_module: bool, past: bool = False) -> Node:
     """
     start = node
     while node.parents and not (to_module and node.returned_by and not (past and node is start)):
-        by_number = len(node.parents) == 1 and node.op in SCALINGS
+        by_number = len(node.parents) == 1 and node.op in SCALINGS | ADDS  # Python's `sum` begins with 0
         if by_number or (node.op in SAME_VECTORS and node.op != "copy_"):
             node = node.parents[0]
         elif node.op == "copy_":  # into, from
@@ -295,7 +296,22 @@ def _strip(node: Node, to_module: bool, past: bool = False) -> Node:
 
 def _brings(one: Increment, other: Increment) -> bool:
     """`one` hands on what `other` added to the stream in the same block: several streams are mixed."""
-    return block_of(one.add.scope) == block_of(other.add.scope) and one.leaf is not other.leaf and depends(one.leaf, other.add)
+    same_block = block_of(one.add.scope) == block_of(other.add.scope)
+    return same_block and one.leaf is not other.leaf and _hands_on(one.leaf, other.add)
+
+
+def _hands_on(node: Node, stream: Node) -> bool:
+    """Whether `node` is put together from streams, `stream` among them: nothing is computed from it but sums and weights."""
+    seen, todo = set(), [node]
+    while todo:
+        n = todo.pop()
+        if n is stream:
+            return True
+        weighed = n.op in ("bmm", "matmul", "mm") and not any(p.constant for p in n.parents)
+        if n.number not in seen and n.number > stream.number and (weighed or n.op in SUMS_AND_WEIGHTS):
+            seen.add(n.number)
+            todo.extend(n.parents)
+    return False
 
 
 def _within(one: Increment, other: Increment, block: str) -> bool:

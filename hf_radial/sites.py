@@ -230,15 +230,17 @@ def _described(name: str, module: nn.Module, finder: Finder | None = None, index
 
 
 def _hidden_layers(model: nn.Module) -> list[str]:
-    """Linear layers that an activation follows in an `nn.Sequential`: the hidden layers of an MLP of unknown inputs."""
-    sites = []
-    for parent, module in model.named_modules():
-        if isinstance(module, nn.Sequential):
+    """The hidden layers of an MLP of unknown inputs: a model whose parameters are all in one `nn.Sequential` of linear layers,
+    each but the last before an activation."""
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.Sequential) and set(module.parameters()) == set(model.parameters()):
             children = list(module.named_children())
-            for (name, layer), (_, following) in pairwise(children):
-                if isinstance(layer, nn.Linear) and isinstance(following, ACTIVATIONS):
-                    sites.append(f"{parent}.{name}" if parent else name)
-    return sites
+            linear = [name for name, layer in children if isinstance(layer, nn.Linear)]
+            followed = {name for (name, _), (_, after) in pairwise(children) if isinstance(after, ACTIVATIONS)}
+            known = all(isinstance(layer, (nn.Linear, nn.Flatten, nn.Dropout, *ACTIVATIONS)) for _, layer in children)
+            if known and followed.issuperset(linear[:-1]):
+                return [f"{prefix}.{name}" if prefix else name for name in linear[:-1]]
+    return []
 
 
 def _examples(names: Iterable[str], most: int = 6) -> str:

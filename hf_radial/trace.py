@@ -7,8 +7,8 @@ tensor outlives the forward: the record keeps shapes and names. Tensors are told
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,15 +75,27 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> Trace:
     Raises:
         Whatever the model's forward raises on these inputs.
     """
+    with evaluating(model), torch.random.fork_rng(devices=[]), _Recorder(model, inputs) as recorder:
+        model(**inputs)
+    return Trace(recorder.nodes, recorder.calls)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, then each as it was before.
+
+    `nn.TransformerEncoder` computes as in training: its fast path packs padded batches into nested tensors.
+    """
     training = [module for module in model.modules() if module.training]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.random.fork_rng(devices=[]), _Recorder(model, inputs) as recorder:
-            model(**inputs)
+        yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for module in training:
             module.training = True
-    return Trace(recorder.nodes, recorder.calls)
 
 
 class _Recorder(TorchDispatchMode):

@@ -12,6 +12,7 @@ import torch
 from reference import reference, stack, tiny_gpt2, token_rows
 from safetensors.torch import load_file
 from torch import nn
+from transformers import BertConfig, BertForMultipleChoice
 
 from hf_radial import RadialPenalty
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
@@ -45,10 +46,22 @@ def test_a_forward_that_raised_leaves_nothing_behind():
 
 
 def test_a_mask_that_fits_no_site_is_an_error_that_names_the_site():
-    model, rows = nn.Sequential(nn.Linear(4, 9), nn.ReLU()), torch.ones(5, 4)
-    model.forward = lambda x, attention_mask: model[1](model[0](x))
+    model, rows = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2)), torch.ones(5, 4)
+    model.forward = lambda x, attention_mask: model[2](model[1](model[0](x)))
     with RadialPenalty(model.train(), 0.1), pytest.raises(ValueError, match=r"'0' gives one vector for each of \(5,\)"):
         model(rows, torch.ones(5, 3))
+
+
+def test_the_padding_of_multiple_choice():
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=20)
+    model, ids = BertForMultipleChoice(config).train(), torch.randint(1, 20, (2, 3, 5))
+    mask = torch.ones_like(ids)
+    mask[0, 1, 2:] = 0
+    batch = {"input_ids": ids, "attention_mask": mask}
+    with RadialPenalty(model, 0.1, inputs=batch) as penalty:
+        model(**batch)
+        assert penalty.take().count.tolist() == [int(mask.sum())] * 2
 
 
 def test_copies_and_pickles_of_an_attached_model_are_plain():
@@ -121,9 +134,11 @@ def test_saving_and_copying_while_attached_are_clean(tmp_path):
 def test_calibration_sets_the_mean_radius_and_touches_nothing_else():
     model, batch = tiny_gpt2(dropout=0.5).train(), stack(token_rows(8, True))
     before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model.transformer.h[0].eval()  # as who freezes it does
+    modes = [module.training for module in model.modules()]
     penalty = RadialPenalty(model, 0.1, radius="initial")
     targets = penalty.calibrate(**batch)
-    assert model.training and hooks(model) == 0
+    assert [module.training for module in model.modules()] == modes and hooks(model) == 0
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
     expected = reference(model, batch, 0.0)["radius"]

@@ -205,6 +205,137 @@ def test_a_site_without_a_graph_is_an_error():
         reformer.train()(**training_batch("causal-lm", reformer))
 
 
+class Two(Block):
+    """A sublayer that a module returns, then another, whose term `of` makes from the stream and the module."""
+
+    def __init__(self, of) -> None:
+        super().__init__()
+        self.first, self.of = nn.Linear(8, 8), of
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.first(x)
+        return x + self.of(x, self)
+
+
+def test_a_later_sublayer_is_not_lost_behind_an_earlier_one():
+    x = {"x": torch.randn(2, 3, 8)}
+    for of in (
+        lambda x, s: s.b(s.a(x)).relu(),
+        lambda x, s: s.b(s.a(x)) @ torch.ones(8, 8),
+        lambda x, s: s.b(s.a(x)).sigmoid() * s.b(s.a(x)),
+    ):
+        with pytest.raises(ValueError, match=r"block 'blocks.0' \(Two\) adds to its stream what no module returns"):
+            find_sites(Stack(Two(of), Two(of)), x)
+
+
+def test_residual_blocks_are_not_taken_for_an_mlp():
+    x = {"x": torch.randn(2, 3, 8)}
+    with pytest.raises(ValueError, match=r"block 'blocks.0' \(Block\) adds to its stream what no module returns"):
+        find_sites(Stack(Block(inline=True), Block(inline=True)), x)
+    other = Stack(Block(), Block())
+    for block in other.blocks:
+        block.forward = lambda x, block=block: torch.lerp(x, block.b(block.a(x).relu()), 0.5)
+    with pytest.raises(ValueError, match=r"no site found in block 'blocks.0' \(Block\)"):
+        find_sites(other, x)
+    with pytest.raises(ValueError, match=r"Pass inputs="):  # the hidden layers of its blocks are no sites
+        find_sites(Stack(*[nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)) for _ in range(2)]))
+    output = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2), nn.Sigmoid())
+    assert names(find_sites(output)) == names(find_sites(output, {"input": torch.randn(3, 4)})) == ["0"]
+
+
+def test_a_hidden_layer_that_is_called_again_is_one_site():
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(self.a(x).relu()).relu())
+
+    assert names(find_sites(Again(), {"x": torch.randn(3, 8)})) == ["a"]
+
+
+def test_blocks_whose_names_have_no_number():
+    """The numbers in `feed.2` are those of a sublayer's parts."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.feed = nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.mix(x)
+            return x + self.feed(x)
+
+    class Named(Stack):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = Layer(), Layer()
+            self.in_order = [self.one, self.other, self.one]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.in_order:
+                x = layer(x)
+            return x
+
+    model, x = Named(), {"x": torch.randn(2, 3, 8)}
+    assert names(find_sites(model, x)) == ["one.mix", "one.feed.2", "other.mix", "other.feed.2"]
+    model.other.forward = lambda x: x + model.other.feed(x).relu()
+    with pytest.raises(ValueError, match=r"block 'other' \(Layer\) adds to its stream what no module returns"):
+        find_sites(model, x)
+
+
+def test_what_python_sums():
+    layer = Block()
+    layer.forward = lambda x: x + sum([layer.b(layer.a(x)), layer.b(layer.a(-x))])
+    assert names(find_sites(Stack(layer), {"x": torch.randn(2, 3, 8)})) == ["blocks.0.b"]
+
+
+def test_recurrent_sublayers():
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.LSTM(8, 8), nn.GRU(8, 8)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = x + layer(x)[0]
+            return x
+
+    sites = find_sites(Recurrent(), {"x": torch.randn(2, 3, 8)})
+    assert [(site.name, site.index) for site in sites] == [("layers.0", 0), ("layers.1", 0)]
+
+
+def test_padding_in_torchs_own_encoder():
+    """In evaluation mode it would pack a padded batch into a nested tensor, and the self-check too."""
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    inputs = {"src": torch.randn(2, 3, 8), "src_key_padding_mask": torch.tensor([[0, 0, 0], [0, 0, 1]]).bool()}
+    sites = find_sites(model, inputs)
+    assert [(site.name, site.index) for site in sites[:2]] == [("layers.0.self_attn", 0), ("layers.0.linear2", None)]
+    assert [check.how for check in sites.verify(inputs)] == ["replay"] * 2
+    assert RadialPenalty(model, 0.1, radius="initial", inputs=inputs).calibrate(**inputs)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_the_self_check_needs_more_than_one_vector_to_tell_a_channels_weight():
+    model = Stack(Block(), Block())
+    model.blocks[1].b = nn.Sequential(nn.Linear(16, 8), nn.LayerNorm(8))
+    inputs = {"x": torch.randn(1, 1, 8)}
+    wrong = find_sites(model, inputs, sites=["*.b.0"]).verify(inputs)
+    assert [check.how for check in wrong] == ["failed"]
+
+
+def test_the_self_check_knows_gates_for_each_row_and_low_precision():
+    class Gated(Block):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.b(self.a(x)) * x.mean(1, keepdim=True)
+
+    x = {"x": torch.randn(2, 5, 8)}
+    assert all(check.ok for check in find_sites(Stack(Gated(), Gated()), x).verify(x))
+    low = tiny_model("causal-lm", "llama").to(torch.bfloat16)
+    assert all(check.ok for check in find_sites(low).verify())
+
+
 def test_attention_without_a_residual_is_not_taken_for_an_mlp():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     layer._sa_block = lambda x, *a, **k: layer.self_attn(x, x, x)[0]
