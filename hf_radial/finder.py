@@ -15,11 +15,13 @@ from hf_radial.residual import (
     adds_in,
     before,
     block_of,
+    channel_axes,
     channel_axis,
     has_attention,
     increments,
     parameters_between,
     pre_activations,
+    stray_update,
 )
 from hf_radial.site import Site
 from hf_radial.trace import Call, Index, Node, trace
@@ -43,6 +45,9 @@ class Finder:
     def __init__(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
+        first = inputs.get("input_ids", inputs.get("inputs_embeds"))
+        if isinstance(first, Tensor) and first.ndim > 1 and first.shape[0] == first.shape[1] > 1:  # which axis is which?
+            inputs = {k: v[:-1] if isinstance(v, Tensor) and v.shape[:1] == first.shape[:1] else v for k, v in inputs.items()}
         if "use_cache" in signature(model.forward).parameters:
             inputs.setdefault("use_cache", False)  # as in training
         self.model, self.trace = model, trace(model, inputs)
@@ -61,17 +66,31 @@ class Finder:
         if not all_increments:
             self.check_complete([], [], excluded)  # an MLP has no block that adds something to what it took
             hidden = [] if has_attention(self.trace) else pre_activations(self.trace)
+            for node, (name, _), _ in hidden:
+                if not name:
+                    raise ValueError(
+                        f"no module returns what goes into one of the activations of {type(self.model).__name__} (the result "
+                        f"of {node.op!r}), so its penalty would be partial: {HOW_TO_NAME}"
+                    )
             return [self.describe(name, index, node, None, at_input) for node, (name, index), at_input in hidden]
         if any(block_of(i.add.scope) for i in all_increments):  # then what is added outside the blocks is a stem or a head
             chosen = [c for c in chosen if block_of(c[0].add.scope) or block_of([c[2]])]
         sites: dict[tuple[str, Index, bool], Site] = {}
+        axes = channel_axes(all_increments)
         for increment, leaf, name, index, at_input in chosen:
             if where == "pre_norm" and self.is_norm(name):
                 index, at_input = None, True
                 leaf = next(c.entered for c in self.trace.calls if c.module == name and c.entered is not None)
             key = (name, index, at_input)
             if key not in sites:
-                sites[key] = self.describe(name, index, leaf, increment.stream, at_input)
+                axis = axes[increment] if leaf is increment.leaf else channel_axis(leaf)
+                sites[key] = self.describe(name, index, leaf, increment.stream, at_input, axis)
+        names = [site.name for site in sites.values()]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"{name!r} returns several increments, which would share one name in targets and logs: {HOW_TO_NAME}"
+                )
         self.check_complete([s.name for s in sites.values()], all_increments, excluded)
         return list(sites.values())
 
@@ -102,8 +121,10 @@ class Finder:
             return False
         return any(name in n.scope and re.search("norm|sqrt", n.op) for n in self.trace.nodes)
 
-    def describe(self, name: str, index: Index, node: Node, stream: Node | None, at_input: bool = False) -> Site:
-        axis = channel_axis(node)
+    def describe(
+        self, name: str, index: Index, node: Node, stream: Node | None, at_input: bool = False, axis: int | None = None
+    ) -> Site:
+        axis = channel_axis(node) if axis is None else axis
         module, width, leading = (
             self.modules[name],
             node.shape[axis],
@@ -144,6 +165,15 @@ class Finder:
                     f"result of {increment.leaf.op!r}, in {increment.add.scope[-1]!r}), so its penalty would be partial: "
                     f"{HOW_TO_NAME}"
                 )
+        for call in self.trace.calls:
+            if block_of([call.module]) == call.module and not inside(call.module, excluded) and self.is_residual(call):
+                assert call.entered is not None
+                out = next(n for n in call.returned if n.shape == call.entered.shape)
+                if stray := stray_update(out, call.entered, found):
+                    raise ValueError(
+                        f"block {call.module!r} ({type(self.modules[call.module]).__name__}) changes its stream by "
+                        f"{stray.op!r} in {stray.scope[-1]!r}, which is no sum, so its penalty would be partial: {HOW_TO_NAME}"
+                    )
         for block in dict.fromkeys(
             c.module for c in self.trace.calls if re.search(r"(^|\.)\d+$", c.module) and self.is_residual(c)
         ):

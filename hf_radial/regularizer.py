@@ -133,7 +133,7 @@ class RadialPenalty:
         self._calibrating = False
         self.paused = False  # while true, forward passes are not collected
         self.strict = True  # while false, what a site cannot measure is left out
-        self._parameters = list(inspect.signature(model.forward).parameters)
+        self._parameters = list(inspect.signature(_innermost(model).forward).parameters)
         self.skips_layers = _skips_layers(model)  # a layer that LayerDrop leaves out of a pass adds no vectors
         self.reset()
 
@@ -265,6 +265,9 @@ class RadialPenalty:
         self._radii = [[] for _ in self.sites]
         if self._collecting:
             given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
+            for value in list(given.values()):
+                if isinstance(value, Mapping):  # a forward that takes the batch as it is
+                    given = {**value, **given}
             self._masks = {name: padding_mask(given, name, self.labels) for name in PADDING_MASKS}
 
     def _leave_forward(self, model: nn.Module, args: Any, output: Any) -> None:
@@ -464,3 +467,13 @@ def _skips_layers(model: nn.Module) -> bool:
     config: Any = getattr(model, "config", None)
     options = config.to_dict() if hasattr(config, "to_dict") else {}
     return any("layerdrop" in name and isinstance(value, float) and value > 0 for name, value in options.items())
+
+
+def _innermost(model: nn.Module) -> nn.Module:
+    """The module whose forward names the arguments, within wrappers that pass on whatever they are given."""
+    while any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(model.forward).parameters.values()):
+        inner = getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model

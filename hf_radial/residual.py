@@ -32,8 +32,10 @@ SAME_VECTORS = {
     "masked_fill",
 }
 SUMS_AND_WEIGHTS = SAME_VECTORS | SCALINGS | ADDS | {"sub", "sub_", "rsub", "stack", "repeat", "sum", "mean", "alias_update"}
+UPDATES = re.compile(r"^(sub|rsub|lerp|addcmul|addcdiv|where)_?$")
 ACTIVATIONS = re.compile(
-    r"^(relu6?|gelu|silu|tanh|sigmoid|leaky_relu|elu|mish|softplus|hardtanh|hardswish|clamp_min|pow|square)_?$"
+    r"^(relu6?|gelu|silu|tanh|sigmoid|leaky_relu|_?prelu\w*|r?relu_with_noise|c?elu|selu|mish|softplus|softshrink|hardshrink|"
+    r"threshold|hardtanh|hardswish|clamp|clamp_min|abs|sin|cos|exp|erf|pow|square)_?$"
 )
 
 
@@ -91,7 +93,8 @@ def pre_activations(trace: Trace) -> list[tuple[Node, tuple[str, Index], bool]]:
     """Hidden layers of an MLP: what goes into each elementwise activation from which more is computed.
 
     Returns:
-        `(node, (module, place in its output), False)` where a module returns it, or `(node, (activation module, None), True)`.
+        `(node, (module, place in its output), False)` where a module returns it, `(node, (activation module, None), True)`
+        where none does, and `(node, ("", None), False)` where the activation is no module either.
     """
     feeding: set[int] = set()  # what a later mixing operation is computed from
     for node in reversed(trace.nodes):
@@ -99,12 +102,15 @@ def pre_activations(trace: Trace) -> list[tuple[Node, tuple[str, Index], bool]]:
             feeding.update(p.number for p in node.parents)
     found: dict[tuple[str, Index, bool], Node] = {}  # a module that is called again, or feeds two activations, is one site
     for node in trace.nodes:
-        if ACTIVATIONS.match(node.op) and node.number in feeding and not node.constant:
+        squared = node.op == "mul" and len(node.parents) == 2 and node.parents[0] is node.parents[1]
+        if (squared or ACTIVATIONS.match(node.op)) and node.number in feeding and not node.constant:
             leaf = _strip(node.parents[0], to_module=True)
             if leaf.returned_by:
                 found.setdefault((*leaf.returned_by[0], False), leaf)
             elif node.returned_by:
                 found.setdefault((node.returned_by[0][0], None, True), node.parents[0])
+            elif MIXING.search(leaf.op):
+                found.setdefault(("", None, False), leaf)
     return [(node, (name, index), at_input) for (name, index, at_input), node in found.items()]
 
 
@@ -128,6 +134,34 @@ def adds_in(trace: Trace, block: str, shape: tuple[int, ...]) -> bool:
         if of_two and n.shape == shape and block in n.scope and re.match(r"add|sub|rsub|baddbmm|lerp", n.op):
             return True
     return False
+
+
+def stray_update(out: Node, entered: Node, found: Iterable[Increment]) -> Node | None:
+    """What changes the stream within a block and is no increment that was found: a `lerp`, a difference.
+
+    Followed are adds of increments, norms and what keeps the vectors; at anything else that mixes no streams it gives up.
+    """
+    terms = {i.add.number: {j.term.number for j in found if j.add is i.add} for i in found}
+    node = out
+    while node.number > entered.number:
+        node = _strip(node, to_module=False)
+        alike = [p for p in node.parents if p.shape == node.shape and not p.constant]
+        if node.op in ("sum", "mean") and node.parents[0].op == "stack":  # a sum by another name
+            return node if all(depends(p, entered) or p is entered for p in node.parents[0].parents) else None
+        if node.number <= entered.number or not alike:
+            return None
+        if node.number in terms:
+            onward = [p for p in alike if p.number not in terms[node.number]]
+        elif len(alike) > 1 and UPDATES.match(node.op):
+            return node if all(depends(p, entered) or p is entered for p in alike) else None
+        elif len(alike) == 1 and not MIXING.search(node.op):
+            onward = alike
+        else:
+            return None
+        if len(onward) != 1:
+            return None
+        node = onward[0]
+    return None
 
 
 def depends(node: Node, on: Node, mixing: bool = False) -> bool:
@@ -157,6 +191,44 @@ def parameters_between(leaf: Node, stream: Node) -> int:
             seen.add(n.number)
             todo.extend(n.parents)
     return sum(parameters.values())
+
+
+def channel_axes(found: Iterable[Increment]) -> dict[Increment, int]:
+    """The axis of each increment's channels, in the module's output.
+
+    Of what computed it, `channel_axis` tells. But a sublayer that mixes positions (an MLP-Mixer's) computes along another axis,
+    and turns the result round: the increments of the same block that are added as they come say what the stream's channels are.
+    """
+    found = list(found)
+    axes = {i: channel_axis(i.leaf) for i in found}
+    moves = {i: _moves(i) for i in found}
+    for one in found:
+        if turned := moves[one]:
+            straight = {
+                axes[o] % len(o.add.shape)
+                for o in found
+                if moves[o] == [] and o.add.shape == one.add.shape and block_of(o.add.scope) == block_of(one.add.scope)
+            }
+            if len(straight) == 1:
+                axis = straight.pop()
+                for permutation in turned:
+                    axis = permutation[axis % len(permutation)]
+                    axis = -1 if axis == len(permutation) - 1 else axis
+                axes[one] = -1 if axis == len(one.leaf.shape) - 1 else axis
+    return axes
+
+
+def _moves(increment: Increment) -> list[tuple[int, ...]] | None:
+    """The permutations between a term and the module's output that it comes from, last first; `None` if it is a sum."""
+    node, moves = increment.term, []
+    while node is not increment.leaf:
+        following = _step(node)
+        if following is None or following.number < increment.leaf.number:
+            return None
+        if node.axes is not None:
+            moves.append(node.axes)
+        node = following
+    return moves
 
 
 def channel_axis(node: Node) -> int:
@@ -281,17 +353,26 @@ def _strip(node: Node, to_module: bool, past: bool = False) -> Node:
     It stops at a module's output if `to_module`, but with `past` not at the first.
     """
     start = node
-    while node.parents and not (to_module and node.returned_by and not (past and node is start)):
-        by_number = len(node.parents) == 1 and node.op in SCALINGS | ADDS  # Python's `sum` begins with 0
-        if by_number or (node.op in SAME_VECTORS and node.op != "copy_"):
-            node = node.parents[0]
-        elif node.op == "copy_":  # into, from
-            node = node.parents[-1]
-        elif node.op in SCALINGS | ADDS and len(node.parents) == 2 and node.parents[0].constant != node.parents[1].constant:
-            node = node.parents[node.parents[0].constant]
-        else:
+    while not (to_module and node.returned_by and not (past and node is start)):
+        following = _step(node)
+        if following is None:
             break
+        node = following
     return node
+
+
+def _step(node: Node) -> Node | None:
+    """What a tensor was made from, if by something that keeps the vectors."""
+    if not node.parents:
+        return None
+    by_number = len(node.parents) == 1 and node.op in SCALINGS | ADDS  # Python's `sum` begins with 0
+    if by_number or (node.op in SAME_VECTORS and node.op != "copy_"):
+        return node.parents[0]
+    if node.op == "copy_":  # into, from
+        return node.parents[-1]
+    if node.op in SCALINGS | ADDS and len(node.parents) == 2 and node.parents[0].constant != node.parents[1].constant:
+        return node.parents[node.parents[0].constant]
+    return None
 
 
 def _brings(one: Increment, other: Increment) -> bool:

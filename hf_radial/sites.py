@@ -237,7 +237,9 @@ def _hidden_layers(model: nn.Module) -> list[str]:
             children = list(module.named_children())
             linear = [name for name, layer in children if isinstance(layer, nn.Linear)]
             followed = {name for (name, _), (_, after) in pairwise(children) if isinstance(after, ACTIVATIONS)}
-            known = all(isinstance(layer, (nn.Linear, nn.Flatten, nn.Dropout, *ACTIVATIONS)) for _, layer in children)
+            known = all(
+                isinstance(layer, (nn.Linear, nn.Embedding, nn.Flatten, nn.Dropout, *ACTIVATIONS)) for _, layer in children
+            )
             if known and followed.issuperset(linear[:-1]):
                 return [f"{prefix}.{name}" if prefix else name for name in linear[:-1]]
     return []

@@ -180,7 +180,7 @@ def test_a_block_without_a_site_is_an_error_not_a_partial_penalty():
         find_sites(Stack(Block(), Block(inline=True)), x)
     hidden = Block()
     hidden.forward = lambda x: torch.lerp(x, hidden.b(hidden.a(x)), 0.5)  # an add of another name
-    with pytest.raises(ValueError, match=r"no site found in block 'blocks.1'.*sites=\["):
+    with pytest.raises(ValueError, match=r"block 'blocks.1' \(Block\) changes its stream by 'lerp'.*sites=\["):
         find_sites(Stack(Block(), hidden), x)
     assert names(find_sites(Stack(Block(), hidden), x, sites=["!blocks.1"])) == ["blocks.0.b"]
     assert names(find_sites(Stack(Block(), hidden), x, sites=["blocks.*.b"])) == ["blocks.0.b", "blocks.1.b"]
@@ -235,7 +235,7 @@ def test_residual_blocks_are_not_taken_for_an_mlp():
     other = Stack(Block(), Block())
     for block in other.blocks:
         block.forward = lambda x, block=block: torch.lerp(x, block.b(block.a(x).relu()), 0.5)
-    with pytest.raises(ValueError, match=r"no site found in block 'blocks.0' \(Block\)"):
+    with pytest.raises(ValueError, match=r"block 'blocks.0' \(Block\) changes its stream by 'lerp'"):
         find_sites(other, x)
     with pytest.raises(ValueError, match=r"Pass inputs="):  # the hidden layers of its blocks are no sites
         find_sites(Stack(*[nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)) for _ in range(2)]))
@@ -387,3 +387,92 @@ def test_the_command_line_shows_the_sites(source, tmp_path):
     assert result.stdout.count("failed") == 2 and result.returncode == 1
     result = subprocess.run([*command[:-2], "no/such"], capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 2 and "hf-radial: error: 'no/such'" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda x, f: torch.lerp(x, f, 0.5), "lerp"),
+        (lambda x, f: x - f, "sub"),
+        (lambda x, f: torch.stack([x, f]).sum(0), "sum"),
+        (lambda x, f: torch.addcmul(x, f, f.sigmoid()), "addcmul"),
+    ],
+)
+def test_a_sublayer_that_is_not_added_makes_the_penalty_partial(change, what):
+    class Mixed(Block):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+
+        def forward(self, x):
+            x = x + self.first(x)
+            return change(x, self.b(self.a(x).relu()))
+
+    with pytest.raises(ValueError, match=rf"block 'blocks.0' \(Mixed\) changes its stream by '{what}'"):
+        find_sites(Stack(Mixed(), Mixed()), {"x": torch.randn(2, 3, 8)})
+
+
+def test_the_channels_are_the_streams_where_a_sublayer_mixes_positions():
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.positions, self.channels = nn.Linear(5, 5), nn.Linear(8, 8)
+
+        def forward(self, x):
+            x = x + self.positions(x.transpose(1, 2)).transpose(1, 2)
+            return x + self.channels(x)
+
+    sites = find_sites(Stack(Mixer(), Mixer()), {"x": torch.randn(2, 5, 8)})
+    assert [(site.sublayer, site.dim, site.width) for site in sites[:2]] == [("positions", 1, 8), ("channels", -1, 8)]
+
+
+def test_an_activation_of_any_kind_has_its_hidden_layer():
+    class MLP(nn.Module):
+        def __init__(self, *activations, functional_first=False):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(len(activations) + 1))
+            self.activations, self.functional_first = activations, functional_first
+
+        def forward(self, x):
+            for i, activation in enumerate(self.activations):
+                layer = self.layers[i]
+                hidden = nn.functional.linear(x, layer.weight) if self.functional_first and i == 0 else layer(x)
+                x = activation(hidden)
+            return self.layers[-1](x)
+
+    x = {"x": torch.randn(3, 4)}
+    functions = [torch.relu, nn.PReLU(), nn.CELU(), torch.sin, lambda z: z * z, lambda z: z * z.sigmoid(), torch.abs]
+    sites = find_sites(MLP(*functions), x)
+    assert names(sites) == [f"layers.{i}" for i in range(len(functions))]
+    assert {check.how for check in sites.verify(x)} == {"pre-activation"}
+    with pytest.raises(ValueError, match="no module returns what goes into one of the activations"):
+        find_sites(MLP(torch.relu, torch.relu, functional_first=True), x)
+
+
+def test_batch_and_sequence_of_one_length_are_told_apart():
+    class SequenceFirst(Stack):
+        def forward(self, input_ids):
+            return super().forward(nn.functional.one_hot(input_ids, 8).float().transpose(0, 1)).transpose(0, 1)
+
+    assert all(
+        site.sequence_first for site in find_sites(SequenceFirst(Block(), Block()), {"input_ids": torch.ones(4, 4).long()})
+    )
+
+
+@pytest.mark.parametrize("call", ["positional", "batch"])
+def test_the_mask_is_found_however_the_batch_is_passed(call):
+    class TakesTheBatch(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch):
+            return self.model(**batch)
+
+    model = tiny_model("causal-lm", "llama").train()
+    batch = training_batch("causal-lm", model)
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    wrapper = TakesTheBatch(model) if call == "batch" else nn.DataParallel(model)
+    with RadialPenalty(wrapper, 1.0, inputs={"batch": inputs} if call == "batch" else inputs) as penalty:
+        wrapper(inputs) if call == "batch" else wrapper(*inputs.values())
+        assert set(penalty.take().count.tolist()) == {int(batch["attention_mask"].sum())}
