@@ -198,23 +198,30 @@ def channel_axes(found: Iterable[Increment]) -> dict[Increment, int]:
 
     Of what computed it, `channel_axis` tells. But a sublayer that mixes positions (an MLP-Mixer's) computes along another axis,
     and turns the result round: the increments of the same block that are added as they come say what the stream's channels are.
+
+    Raises:
+        ValueError: these do not agree.
     """
-    found = list(found)
+    found = [i for i in found if i.leaf.returned_by]
     axes = {i: channel_axis(i.leaf) for i in found}
     moves = {i: _moves(i) for i in found}
+    streams: dict[tuple[str | None, tuple[int, ...]], set[int]] = {}  # block and shape -> axes of what is added as it comes
+    for i in found:
+        if moves[i] == [] and len(i.leaf.shape) == len(i.add.shape):
+            streams.setdefault((block_of(i.add.scope), i.add.shape), set()).add(axes[i] % len(i.add.shape))
     for one in found:
-        if turned := moves[one]:
-            straight = {
-                axes[o] % len(o.add.shape)
-                for o in found
-                if moves[o] == [] and o.add.shape == one.add.shape and block_of(o.add.scope) == block_of(one.add.scope)
-            }
-            if len(straight) == 1:
-                axis = straight.pop()
-                for permutation in turned:
-                    axis = permutation[axis % len(permutation)]
-                    axis = -1 if axis == len(permutation) - 1 else axis
-                axes[one] = -1 if axis == len(one.leaf.shape) - 1 else axis
+        straight = streams.get((block_of(one.add.scope), one.add.shape), set())
+        if len(straight) > 1:
+            raise ValueError(
+                f"what block {block_of(one.add.scope)!r} adds to its stream seems to have its channels on several axes "
+                f"({', '.join(map(str, sorted(straight)))}); name its modules with sites=['PATTERN@AXIS', ...]"
+            )
+        if (turned := moves[one]) and straight:
+            (axis,) = straight
+            for permutation in turned:
+                axis = permutation[axis % len(permutation)]
+                axis = -1 if axis == len(permutation) - 1 else axis
+            axes[one] = -1 if axis == len(one.leaf.shape) - 1 else axis
     return axes
 
 
@@ -232,12 +239,12 @@ def _moves(increment: Increment) -> list[tuple[int, ...]] | None:
 
 
 def channel_axis(node: Node) -> int:
-    """The axis of a tensor's channels: 1 behind a convolution or a batch norm, the last behind anything else."""
+    """The axis of a tensor's channels: 1 behind a convolution, a pooling or a batch norm, the last behind anything else."""
     moves: list[tuple[int, ...]] = []
     n, axis = node, -1
     while n.parents:
-        if re.search(r"conv|batch_norm|group_norm", n.op):
-            axis = 1
+        if re.search(r"conv|batch_norm|group_norm|pool|upsample|pixel_shuffle", n.op):
+            axis = 1 if len(n.shape) > 2 else -1  # tokens in a row, channels last
             break
         if MIXING.search(n.op) or "norm" in n.op or any(p.shape == (*n.shape[:-1], 1) != n.shape for p in n.parents):
             break  # the last: a number for each vector comes from a norm

@@ -31,7 +31,7 @@ from zoo import architectures, tiny_inputs, tiny_model, training_batch
 from hf_radial import RadialPenalty
 from hf_radial.run_record import describe_environment
 from hf_radial.site import Site, site_vectors
-from hf_radial.sites import find_sites
+from hf_radial.sites import Sites, find_sites
 
 RESULTS = Path(__file__).resolve().parent.parent / "recipes" / "results"
 SECONDS, ADDRESS_SPACE = 200, 8 << 30
@@ -40,9 +40,9 @@ Made by `make architectures` from `architectures/*.json`: tiny random models of 
 of transformers. *Verified*: the self-check (`Sites.verify`) shows that each site's vectors are what the block adds to
 its residual stream, by replay of the block (`out = in + sum of increments`) or by intervention (a change of the vectors
 reaches the stream as that change, times a number for each channel or position), or, in a network without a residual
-stream, that they are what goes into an activation. *Penalty*: on a padded training batch, its value against one
-computed by hand from the vectors that are not padding (to 1e-5 and, in float32, 1e-4). *Refused*: an error names the block, or
-says why the padding cannot be told.
+stream, that they are what goes into an activation; and their width is what the module says of itself, where it says.
+*Penalty*: on a padded training batch, its value against one computed by hand from the vectors that are not padding (to
+1e-5 and, in float32, 1e-4). *Refused*: an error names the block, or says why the padding cannot be told.
 """
 UNKNOWN = {"builds": False, "runs": False, "trains": False}
 
@@ -55,14 +55,26 @@ def examine(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
         return {"status": "refused", "reason": _line(error)}
     checks = sites.verify(inputs)
     return {
-        "status": "verified" if all(check.ok for check in checks) else "failed",
+        "status": "verified" if all(check.ok for check in checks) and not wrong_widths(model, sites) else "failed",
         "blocks": dict(Counter(site.layer for site in sites)),
         "sites": len(sites),
         "how": sorted({check.how for check in checks}),
         "largest_error": max((check.error for check in checks if check.error is not None), default=None),
-        "failures": [f"{check.block}: {check.reason}" for check in checks if not check.ok],
+        "failures": [f"{check.block}: {check.reason}" for check in checks if not check.ok] + wrong_widths(model, sites),
         "unusual": sorted({what for site in sites for what in unusual(site)}),
     }
+
+
+def wrong_widths(model: PreTrainedModel, sites: Sites) -> list[str]:
+    """Sites whose width is not that which their module has by its own account: their channels are on another axis."""
+    wrong = []
+    for site in sites:
+        module = model.get_submodule(site.name)
+        widths = [getattr(module, name, None) for name in ("out_features", "nf", "num_features", "out_channels")]
+        known = [width for width in widths if isinstance(width, int)]
+        if known and site.index is None and not site.at_input and site.width not in known:
+            wrong.append(f"{site.name}: width {site.width}, not {known[0]}")
+    return wrong
 
 
 def unusual(site: Site) -> list[str]:
