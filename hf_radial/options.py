@@ -149,6 +149,8 @@ def end_processes() -> None:
 
     A script that just ends can be aborted by a Gloo thread that outlives the interpreter (pytorch#179291). The threads end with
     the group, and the group with the last trainer that holds it.
+    A trainer that goes after `destroy_process_group` would end the group while it holds the GIL, and wait for ever for a thread
+    that wants the GIL itself.
     """
     gc.collect()
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
 from hf_radial import RadialCallback, RadialTrainer
+from hf_radial.options import end_processes
 
 ROWS = 16
 LAMBDA = 0.3
@@ -73,8 +74,8 @@ def main(folder: Path) -> None:
                     name = case_name(door, accumulation, padded)
                     save_file({k: v.contiguous() for k, v in gradients.items()}, folder / f"{name}.safetensors")
                     (folder / f"{name}.json").write_text(json.dumps(log))
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    end_processes()

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from hf_radial import RadialCallback, RadialTrainer
+from hf_radial.options import end_processes
 
 LAMBDA = 0.3
 MAKE = {"llama": tiny_llama, "gpt2": tiny_gpt2, "small": functools.partial(tiny_llama, layers=1)}
@@ -89,8 +90,8 @@ def main(folder: Path) -> None:
                 {n.replace("_orig_mod.", "").replace("module.", ""): g for n, g in gradients.items()}, folder / f"{name}.pt"
             )
             (folder / f"{name}.json").write_text(json.dumps(trainer.state.log_history[0]))
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    end_processes()

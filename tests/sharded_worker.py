@@ -20,6 +20,7 @@ from reference import keeping, stack, tiny_gpt2, tiny_llama, token_rows
 from transformers import Trainer, TrainingArguments
 
 from hf_radial import RadialCallback, RadialTrainer
+from hf_radial.options import end_processes
 
 LAMBDA = 0.3
 BLOCKS = {"llama": "LlamaDecoderLayer", "gpt2": "GPT2Block"}
@@ -137,4 +138,4 @@ def deepspeed(folder: Path) -> None:
 
 if __name__ == "__main__":
     {"fsdp": fsdp, "deepspeed": deepspeed}[sys.argv[1]](Path(sys.argv[2]))
-    torch.distributed.destroy_process_group()
+    end_processes()
