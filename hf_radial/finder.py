@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_radial.graph import channel_axis, parameters_between
 from hf_radial.residual import (
     Increment,
     adds_in,
     before,
     block_of,
     channel_axes,
-    channel_axis,
     has_attention,
     increments,
-    parameters_between,
     pre_activations,
     stray_update,
 )
