@@ -104,7 +104,7 @@ def pre_activations(trace: Trace) -> list[tuple[Node, tuple[str, Index], bool]]:
 
 def has_attention(trace: Trace) -> bool:
     """Whether anything attends, so that the model is no MLP."""
-    return any(re.search("attention|^_(safe_)?softmax", node.op) for node in trace.nodes)
+    return any(re.search("attention|attn|^_(safe_)?softmax", node.op) for node in trace.nodes)
 
 
 def before(leaf: Node) -> list[Node]:
