@@ -248,7 +248,8 @@ class RadialMixin(_Base):
                     self._set_initial_targets(self.radial_penalty, resume_from_checkpoint)
                 self.radial_penalty.attach()
                 self._radial_window = _Window(self.radial_penalty, self.args.device)
-                if self._is_compiled(self.radial_penalty.model):
+                self._radial_window.compiled = self._is_compiled(self.radial_penalty.model)
+                if self._radial_window.compiled:
                     torch.compiler.reset()  # what was compiled for the model without hooks would be used again, hooks or not
                 logger.info("%r\n%s", self.radial_penalty, self.radial_penalty.table())
         if self.args.should_save:
@@ -345,7 +346,7 @@ class RadialMixin(_Base):
         accelerator.backward = backward
         penalty.paused, penalty.labels = False, labels
         try:
-            with _compiled_checkpoints_may_collect():
+            with _compiled_checkpoints_may_collect() if window.compiled else nullcontext():
                 task_loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             del accelerator.backward  # the class's own method again
@@ -388,6 +389,7 @@ class _Window:
         masks = [site.mask for site in radial_penalty.sites]
         self.masks = list(dict.fromkeys(masks))
         self.mask_of_site = torch.tensor([self.masks.index(mask) for mask in masks], device=device)
+        self.compiled = False
         self.clear()
 
     def clear(self) -> None:
@@ -400,7 +402,8 @@ class _Window:
 
     def new_step(self, steps: int = 1) -> None:
         self.steps += steps
-        self.ratio: Tensor | None = None
+        # Vectors that a site saw for each that was counted in the batch: the least and the most over a step's micro-batches.
+        self.least, self.most = (torch.full_like(self.count, ratio) for ratio in (torch.inf, 0.0))
 
     def add(self, penalty: Tensor, radius: Tensor, count: Tensor, counted: Tensor) -> None:
         """One micro-batch; `counted` is how many vectors it was thought to have, up to a factor that is the same for all."""
@@ -408,10 +411,11 @@ class _Window:
         self.radius += radius.to(self.device)
         self.count += count.to(self.device)
         self.counted += counted
-        ratio = count.to(self.device) / counted.clamp(min=1)
-        if self.ratio is None:
-            self.ratio = ratio
-        self.unevenness = torch.maximum(self.unevenness, (ratio - self.ratio).abs() / self.ratio.clamp(min=1e-12))
+        there, ratio = counted > 0, count.to(self.device) / counted.clamp(min=1)
+        self.least = torch.where(there, torch.minimum(self.least, ratio), self.least)
+        self.most = torch.where(there, torch.maximum(self.most, ratio), self.most)
+        apart = torch.where(self.most > 0, 1 - self.least / self.most.clamp(min=1e-12), torch.zeros_like(ratio))
+        self.unevenness = torch.maximum(self.unevenness, apart)
 
     def drain(self, trainer: RadialMixin) -> dict[str, float]:
         """Means over the window and over ranks; the window is empty afterwards. Every rank must call it.
