@@ -37,8 +37,7 @@ test-slow: $(STAMP)  ## Run the tests marked slow, offline
 	@$(TEST_ENV) $(BIN)/python -m pytest -m slow $(ARGS)
 
 architectures: $(STAMP)  ## Look for the sites of every architecture; writes recipes/results/architectures*
-	rm -f recipes/results/architectures/$$($(BIN)/python -c 'import transformers; print(transformers.__version__)').json
-	@$(TEST_ENV) $(BIN)/python tests/architectures_worker.py
+	@$(TEST_ENV) $(BIN)/python tests/architectures_worker.py --anew
 
 lint: $(STAMP)  ## Check style and formatting (ruff)
 	$(BIN)/ruff check .
