@@ -124,11 +124,8 @@ class Finder:
         self, name: str, index: Index, node: Node, stream: Node | None, at_input: bool = False, axis: int | None = None
     ) -> Site:
         axis = channel_axis(node) if axis is None else axis
-        module, width, leading = (
-            self.modules[name],
-            node.shape[axis],
-            tuple(s for i, s in enumerate(node.shape) if i != axis % len(node.shape)),
-        )
+        module, width = self.modules[name], node.shape[axis]
+        leading = tuple(s for i, s in enumerate(node.shape) if i != axis % len(node.shape))
         own = sum(p.numel() for p in module.parameters())
         decoder = self.encoder_decoder and bool(node.inputs & DECODER_INPUTS)
         mask: str | None = "decoder_attention_mask" if decoder else "attention_mask"
@@ -164,21 +161,20 @@ class Finder:
                     f"result of {increment.leaf.op!r}, in {increment.add.scope[-1]!r}), so its penalty would be partial: "
                     f"{HOW_TO_NAME}"
                 )
-        for call in self.trace.calls:
-            if block_of([call.module]) == call.module and not inside(call.module, excluded) and self.is_residual(call):
-                assert call.entered is not None
-                out = next(n for n in call.returned if n.shape == call.entered.shape)
-                if stray := stray_update(out, call.entered, found):
-                    raise ValueError(
-                        f"block {call.module!r} ({type(self.modules[call.module]).__name__}) changes its stream by "
-                        f"{stray.op!r} in {stray.scope[-1]!r}, which is no sum, so its penalty would be partial: {HOW_TO_NAME}"
-                    )
-        for block in dict.fromkeys(
-            c.module for c in self.trace.calls if re.search(r"(^|\.)\d+$", c.module) and self.is_residual(c)
-        ):
+        blocks = [c for c in self.trace.calls if block_of([c.module]) == c.module and not inside(c.module, excluded)]
+        blocks = [c for c in blocks if self.is_residual(c)]
+        for call in blocks:
+            assert call.entered is not None
+            out = next(n for n in call.returned if n.shape == call.entered.shape)
+            if stray := stray_update(out, call.entered, found):
+                raise ValueError(
+                    f"block {call.module!r} ({type(self.modules[call.module]).__name__}) changes its stream by "
+                    f"{stray.op!r} in {stray.scope[-1]!r}, which is no sum, so its penalty would be partial: {HOW_TO_NAME}"
+                )
+        for block in dict.fromkeys(c.module for c in blocks):
             has_site = any(inside(name, [block]) for name in names)
             part_of_one = inside(block.rpartition(".")[0], adding)
-            if not has_site and not part_of_one and not inside(block, excluded):
+            if not has_site and not part_of_one:
                 raise ValueError(
                     f"no site found in block {block!r} ({type(self.modules[block]).__name__}), which seems to add to a stream: "
                     f"a penalty elsewhere alone would be silently partial; {HOW_TO_NAME}"

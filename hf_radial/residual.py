@@ -127,7 +127,8 @@ def adds_in(trace: Trace, block: str, shape: tuple[int, ...]) -> bool:
 def stray_update(out: Node, entered: Node, found: Iterable[Increment]) -> Node | None:
     """What changes the stream within a block and is no increment that was found: a `lerp`, a difference.
 
-    Followed are adds of increments, norms and what keeps the vectors; at anything else that mixes no streams it gives up.
+    It goes back from the block's output through adds of increments, norms and what keeps the vectors, and gives up at anything
+    else that it does not know.
     """
     terms = {i.add.number: {j.term.number for j in found if j.add is i.add} for i in found}
     node = out
@@ -236,9 +237,8 @@ def _streams(operand: Node, most: int = 12) -> list[Node]:
         if is_sum(base):
             todo.extend(base.parents)
         elif base.op in ("bmm", "matmul", "mm") and len(base.parents) == 2 and not any(p.constant for p in base.parents):
-            small, large = sorted(
-                base.parents, key=lambda p: prod(p.shape)
-            )  # streams mixed by a small matrix (hyper-connections)
+            # Streams mixed by a small matrix (hyper-connections).
+            small, large = sorted(base.parents, key=lambda p: prod(p.shape))
             if prod(small.shape) < prod(large.shape) == prod(base.shape):
                 todo.append(large)
     return found

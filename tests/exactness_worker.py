@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from reference import tiny_gpt2, token_rows
 from safetensors.torch import save_file
-from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
+from transformers import Trainer, default_data_collator
 
 from hf_radial import RadialCallback, RadialTrainer
 from hf_radial.options import end_processes
+from runs import KeepGradients, one_step_arguments
 
 ROWS = 16
 LAMBDA = 0.3
@@ -25,25 +25,12 @@ DOORS = ("trainer", "callback")
 ACCUMULATION = (1, 2, 4)
 
 
-class KeepGradients(TrainerCallback):
-    def on_pre_optimizer_step(self, *args: Any, model: torch.nn.Module, **kwargs: Any) -> None:
-        self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
 def one_step(door: str, accumulation: int, padded: bool, folder: Path, processes: int = 1, **options: Any) -> tuple[dict, dict]:
     """Gradients just before the optimizer, and the log, of one step over the same 16 rows however they are split."""
-    args = TrainingArguments(
-        output_dir=str(folder),
+    args = one_step_arguments(
+        folder,
         per_device_train_batch_size=ROWS // accumulation // processes,
         gradient_accumulation_steps=accumulation,
-        max_steps=1,
-        max_grad_norm=0.0,
-        learning_rate=0.0,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
     )
     keep = KeepGradients()
     common = {

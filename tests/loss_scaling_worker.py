@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from reference import keeping, stack, tiny_gpt2, tiny_llama, token_rows
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from hf_radial import RadialCallback, RadialTrainer
 from hf_radial.options import end_processes
+from runs import one_step_arguments
 
 LAMBDA = 0.3
 MAKE = {"llama": tiny_llama, "gpt2": tiny_gpt2, "small": functools.partial(tiny_llama, layers=1)}
@@ -55,18 +56,11 @@ def train(
 ) -> Any:
     """A trainer that has trained on uneven micro-batches, accumulated by three."""
     given = {name: options.pop(name) for name in ("compute_loss_func",) if name in options}
-    args = TrainingArguments(
-        output_dir=str(folder),
+    args = one_step_arguments(
+        folder,
         per_device_train_batch_size=3,
         gradient_accumulation_steps=options.pop("gradient_accumulation_steps", 3),
         max_steps=steps,
-        max_grad_norm=0.0,
-        learning_rate=0.0,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
         **options,
     )
     given |= {"model": MAKE[kind](), "args": args, "train_dataset": token_rows(rows, padded=True), "data_collator": trimmed}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reference import tiny_gpt2, token_rows
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_radial import RadialArguments, RadialCallback, RadialTrainer
 
@@ -24,6 +24,27 @@ def arguments(folder, cls=RadialArguments, **options):
         "disable_tqdm": True,
     }
     return cls(**{**defaults, **options})
+
+
+def one_step_arguments(folder, cls=TrainingArguments, **options):
+    """One optimizer step that moves nothing, with its gradient as it is and everything logged."""
+    return arguments(folder, cls, **{"max_steps": 1, "max_grad_norm": 0.0, "learning_rate": 0.0, "logging_steps": 1, **options})
+
+
+class KeepGradients(TrainerCallback):
+    """The gradients of the last step, just before the optimizer."""
+
+    def on_pre_optimizer_step(self, *args, model, **kwargs):
+        self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+class Bare(Trainer):
+    """A trainer whose training step does not use `accelerator.backward`."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        loss.backward()
+        return loss.detach()
 
 
 def training_logs(trainer):

@@ -20,13 +20,13 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     default_data_collator,
 )
 from zoo import tiny_model, training_batch
 
 from hf_radial import RadialCallback, RadialMixin, RadialPenalty, RadialTrainer
+from runs import KeepGradients, one_step_arguments
 
 LAMBDA, ROWS = 0.3, 7
 ENCODER, DECODER = "attention_mask", "decoder_attention_mask"
@@ -95,11 +95,6 @@ class Frozen(nn.BatchNorm2d):
         return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False)
 
 
-class KeepGradients(TrainerCallback):
-    def on_pre_optimizer_step(self, *args: Any, model: nn.Module, **kwargs: Any) -> None:
-        self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
 def one_step(
     trainer_class: Any,
     model: nn.Module,
@@ -112,18 +107,11 @@ def one_step(
     """Gradients and log of one optimizer step over three micro-batches: of three rows, three, and one."""
     collator = options.pop("data_collator", default_data_collator)
     trainer_options = {name: options.pop(name) for name in list(options) if name.startswith("radial_")}
-    args = arguments(
-        output_dir=str(folder),
+    args = one_step_arguments(
+        folder,
+        arguments,
         per_device_train_batch_size=3,
         gradient_accumulation_steps=3,
-        max_steps=1,
-        max_grad_norm=0.0,
-        learning_rate=0.0,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
         **options,
     )
     keep = KeepGradients()

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from hf_radial import RadialCallback, RadialPenalty, RadialTrainer
+from runs import one_step_arguments
 
 peft = pytest.importorskip("peft")
 
@@ -35,18 +36,10 @@ def collate(rows):
 
 
 def one_step(model, door, folder, accumulation=3, rows=8, **options):
-    args = TrainingArguments(
-        output_dir=str(folder),
+    args = one_step_arguments(
+        folder,
         per_device_train_batch_size=3,  # 3, 3 and 2 rows
         gradient_accumulation_steps=accumulation,
-        max_steps=1,
-        max_grad_norm=0.0,
-        learning_rate=0.0,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
         **options,
     )
     common = {"model": model, "args": args, "train_dataset": token_rows(rows, padded=True), "data_collator": collate}

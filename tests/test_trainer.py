@@ -14,7 +14,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, Trai
 
 from hf_radial import RadialCallback, RadialMixin, RadialTrainer
 from hf_radial.run_record import describe_environment
-from runs import SITES, arguments, training_logs
+from runs import SITES, Bare, arguments, training_logs
 
 
 def test_logs_are_means_over_the_window(tmp_path):
@@ -216,12 +216,6 @@ def test_a_callback_taken_away_after_a_failed_run_is_gone(tmp_path):
 
 
 def test_a_training_step_of_its_own_that_would_drop_the_penalty_is_refused(tmp_path):
-    class Bare(Trainer):
-        def training_step(self, model, inputs, num_items_in_batch=None):
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
-            loss.backward()
-            return loss.detach()
-
     class Mixed(RadialMixin, Bare):
         pass
 

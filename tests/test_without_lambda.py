@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from hf_radial import RadialMixin
 from hf_radial.hub.model_card import write_model_card
-from runs import DOORS, SITES, arguments, make_trainer, training_logs
+from runs import DOORS, SITES, Bare, arguments, make_trainer, training_logs
 
 
 class Unknown(nn.Module):
@@ -151,12 +151,6 @@ def test_sites_that_are_skipped_or_fit_no_mask(door, mask, tmp_path):
 
 
 def test_a_training_step_of_its_own(tmp_path):
-    class Bare(Trainer):
-        def training_step(self, model, inputs, num_items_in_batch=None):
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
-            loss.backward()
-            return loss.detach()
-
     class Mixed(RadialMixin, Bare):
         pass
 
