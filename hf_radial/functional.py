@@ -11,6 +11,7 @@ has gradient zero rather than NaN.
 from __future__ import annotations
 
 from math import isfinite, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,8 +89,13 @@ def radial_penalty(
     return penalty_of_radius(r, d, sqrt(d) if radius is None else radius, mask, side=side, reduction=reduction)
 
 
-def penalty_of_radius(r: Tensor, d: int, target: float, mask: Tensor | None, *, side: str, reduction: str) -> Tensor:
-    """`radial_penalty` of vectors whose radii `r` are known, unchecked; for callers that need the radii themselves too."""
+def penalty_of_radius(
+    r: Tensor, d: int | Tensor, target: float | Tensor, mask: Tensor | None, *, side: str, reduction: str
+) -> Tensor:
+    """`radial_penalty` of vectors whose radii `r` are known, unchecked; for callers that need the radii themselves too.
+
+    `d` and `target` may be tensors that broadcast with `r`.
+    """
     excess = r - target
     if side == "above":
         excess = excess.clamp(min=0)
@@ -104,6 +110,61 @@ def penalty_of_radius(r: Tensor, d: int, target: float, mask: Tensor | None, *, 
         return total
     count = penalty.numel() if mask is None else mask.bool().sum()
     return total / (max(count, 1) if isinstance(count, int) else count.clamp(min=1))
+
+
+def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """`h` itself and its `radius`, for a place where `h` goes on: use the `h` that is returned, and nothing is computed twice.
+
+    The gradients of both reach the given `h` in one pass, `g_h + (g_r / r) h`, which reads the gradient and the vectors once
+    and writes once. `radius` by itself would make autograd write `(g_r / r) h` in several steps and then add it.
+
+    Args:
+        h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
+        dim: the channel axis.
+
+    Returns:
+        `(h, r)`: `h` as it is, not copied, and its radius as of `radius`. Neither may be modified in place.
+
+    Raises:
+        TypeError: `h` is not floating point.
+
+    >>> h = torch.tensor([[3.0, 4.0]], requires_grad=True)
+    >>> same, r = with_radius(h)
+    >>> (same.sum() + 10 * r.sum()).backward()
+    >>> h.grad  # 1 of the sum, and 10 times the direction
+    tensor([[7., 9.]])
+    """
+    # A compiler fuses by itself, and torch.func wants functions of another make, which are slower here.
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return h, radius(h, dim)
+    _check_vectors(h)
+    return _WithRadius.apply(h, dim)
+
+
+class _WithRadius(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        r = torch.linalg.vector_norm(h, dim=dim, dtype=_compute_dtype(h))
+        ctx.dim = dim
+        ctx.save_for_backward(h, r)
+        ctx.set_materialize_grads(False)
+        return h, r
+
+    @staticmethod
+    def backward(ctx: Any, g_h: Tensor | None, g_r: Tensor | None) -> tuple[Tensor | None, None]:
+        if g_r is None:
+            return g_h, None
+        h, r = ctx.saved_tensors
+        # Where r is zero so is h, and anything finite times it.
+        pull = (g_r / r.clamp(min=1e-30)).unsqueeze(ctx.dim)
+        if g_h is None:
+            return (pull * h).to(h.dtype), None
+        if h.dtype == pull.dtype:
+            return torch.addcmul(g_h, pull, h), None
+        if torch.is_grad_enabled():  # somebody differentiates this
+            return (g_h + pull * h).to(h.dtype), None
+        # In float32 and rounded once, without a tensor of that size on a GPU.
+        return torch.addcmul(g_h, pull, h, out=torch.empty_like(h)), None
 
 
 def decompose(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:

@@ -19,25 +19,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_radial.functional import SIDES, check_radius, penalty_of_radius, radius
-from hf_radial.site import Site, site_vectors
+from hf_radial.functional import SIDES, check_radius, penalty_of_radius, radius, with_radius
+from hf_radial.site import Site, site_vectors, with_vectors
 from hf_radial.sites import Sites, find_sites
 from hf_radial.trace import evaluating
 
 RADIUS_NAMES = ("sqrt_d", "initial")
 PADDING_MASKS = ("attention_mask", "decoder_attention_mask")
 IGNORED_LABEL = -100
+MOST_CONSTANTS = 64
 
 
 class _Hook:
     """A hook that stays behind when its model is copied or pickled: the copy has no penalty, and no tensor of ours."""
 
-    def __init__(self, call: Callable[..., None] | None = None) -> None:
+    def __init__(self, call: Callable[..., Any] | None = None) -> None:
         self.call = call
 
-    def __call__(self, *args: Any) -> None:
-        if self.call is not None:
-            self.call(*args)
+    def __call__(self, *args: Any) -> Any:
+        return None if self.call is None else self.call(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
         return _Hook()
@@ -70,7 +70,8 @@ class SiteSums:
 
     def mean_penalty(self) -> Tensor:
         """Mean penalty of each site, shape `(sites,)`; zero where nothing was counted."""
-        return self.penalty / self.count.clamp(min=1)
+        # Of one dtype: a division of mixed ones would convert the count forward, and again backward.
+        return self.penalty / self.count.clamp(min=1).to(self.penalty.dtype)
 
 
 class RadialPenalty:
@@ -128,7 +129,8 @@ class RadialPenalty:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self.labels: Tensor | None = None  # of the batch, where the model is called without: they tell a decoder's padding
         self._masks: dict[str, Tensor | None] = {}
-        self._radii: list[list[Tensor]] = []
+        self._radii: list[tuple[int, Tensor]] = []  # of this forward pass: site number and radii
+        self._constants: dict[tuple[Any, ...], Any] = {}
         self._collecting = False
         self._calibrating = False
         self.paused = False  # while true, forward passes are not collected
@@ -206,24 +208,28 @@ class RadialPenalty:
         Raises:
             RuntimeError: some site saw no vector: there was no forward pass of the hooked model in training mode.
         """
-        silent = [site.name for i, site in enumerate(self.sites) if not self._collected[i]]
+        passes, seen = self._collected, set().union(*self._seen)
+        silent = [site.name for i, site in enumerate(self.sites) if i not in seen] if len(seen) < len(self.sites) else []
         if self.strict and (len(silent) == len(self.sites) or (silent and not self.skips_layers)):
             raise RuntimeError(
                 f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
                 f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled; "
                 "where it was compiled and called before attach(), call torch.compiler.reset() after attach()"
             )
-        seen = (parts[0][0] for parts in self._collected.values() if parts)
-        device = next(seen, next(self.model.parameters())).device
-        columns = zip(*((_total(parts, device)) for parts in self._collected.values()), strict=True)
-        penalty, radius_sum, count = (torch.stack(column) for column in columns)
         self.reset()
-        return SiteSums(penalty, radius_sum, count)
+        if not passes:
+            zeros = torch.zeros(len(self.sites), device=next(self.model.parameters()).device)
+            return SiteSums(zeros, zeros, zeros.long())
+        if len(passes) == 1:
+            return passes[0]
+        return SiteSums(
+            *(torch.stack([getattr(sums, name) for sums in passes]).sum(0) for name in ("penalty", "radius", "count"))
+        )
 
     def reset(self) -> None:
         """Forget what was collected, and with it the graph that it holds."""
-        # site number -> (penalty sum, radius sum, count) of each forward pass
-        self._collected: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {i: [] for i in range(len(self.sites))}
+        self._collected: list[SiteSums] = []  # of each forward pass
+        self._seen: list[set[int]] = []  # the sites that it went through
 
     @torch.no_grad()
     def calibrate(self, **batch: Any) -> dict[str, float]:
@@ -262,7 +268,7 @@ class RadialPenalty:
 
     def _enter_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._collecting = self._calibrating or (not self.paused and model.training and torch.is_grad_enabled())
-        self._radii = [[] for _ in self.sites]
+        self._radii = []
         if self._collecting:
             given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
             for value in list(given.values()):
@@ -273,17 +279,11 @@ class RadialPenalty:
     def _leave_forward(self, model: nn.Module, args: Any, output: Any) -> None:
         # The output is None if the forward raised: then what it left is dropped.
         if self._collecting and output is not None:
-            for i, radii in enumerate(self._radii):
-                try:
-                    self._collected[i].extend([self._sums(i, r) for r in radii])
-                except ValueError as error:
-                    if self.strict or self._calibrating:
-                        raise
-                    warnings.warn(f"not measured: {error}", stacklevel=2)
+            self._add_up()
         self._collecting = False
         self._radii, self._masks = [], {}
 
-    def _at_site(self, index: int, module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> None:
+    def _at_site(self, index: int, module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> Any:
         if self._collecting:
             if self._differentiable and not self._calibrating and not torch.is_grad_enabled():
                 raise RuntimeError(
@@ -291,42 +291,106 @@ class RadialPenalty:
                     "checkpointing, reversible layers, a part under torch.no_grad()), so the penalty would have no gradient "
                     f"there; leave it out with sites=['!{self.sites[index].name}'], or let it run with gradients"
                 )
-            if (r := self._measure(index, args, kwargs, output)) is not None:
-                self._radii[index].append(r)
-        elif self._differentiable and not self.paused and module.training and torch.is_grad_enabled():
-            self._measure(index, args, kwargs, output)  # a checkpointed block's replay: the same operations, not counted again
+            r, instead = self._measure(index, args, kwargs, output)
+            if r is not None:
+                self._radii.append((index, r))
+            return instead
+        if self._differentiable and not self.paused and module.training and torch.is_grad_enabled():
+            # A checkpointed block's replay: the same operations, not counted again.
+            return self._measure(index, args, kwargs, output)[1]
+        return None
 
-    def _measure(self, index: int, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+    def _measure(self, index: int, args: Any, kwargs: Any, output: Any) -> tuple[Tensor | None, Any]:
+        """The site's radii, and what the hook returns for the vectors to go on with; `None` for what is not to be had."""
         site = self.sites[index]
         h = site_vectors(site, args, kwargs, output)
         if h is None:
-            return None
+            return None, None
         if site.width is None:
             self.sites.set_width(index, h.shape[site.dim])
         if not self._differentiable or self._calibrating:
-            h = h.detach()  # measured only: the graph must stay what it is without us, bit for bit
-        elif site.in_place:
-            h = h.clone()  # the backward pass needs it as it is now
-        return radius(h, site.dim)
+            return radius(h.detach(), site.dim), None  # measured only: the graph must stay what it is without us, bit for bit
+        if site.in_place:
+            return radius(h.clone(), site.dim), None  # the backward pass needs it as it is now
+        instead = with_vectors(site, args, kwargs, output, h)
+        if instead is None:
+            return radius(h, site.dim), None
+        h, r = with_radius(h, site.dim)
+        return r, with_vectors(site, args, kwargs, output, h)
 
-    def _sums(self, index: int, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Penalty sum, radius sum and count of one forward pass at one site."""
-        site = self.sites[index]
+    def _add_up(self) -> None:
+        """Sums of one forward pass. Sites that see as many vectors, with one mask, are taken together: few operations."""
+        groups: dict[tuple[Any, ...], list[tuple[int, Tensor]]] = {}
+        for i, r in self._radii:
+            site = self.sites[i]
+            groups.setdefault((r.shape, r.dtype, r.device, site.mask, site.sequence_first), []).append((i, r))
+        order: tuple[int, ...] = ()
+        sums: list[tuple[Tensor, Tensor, Tensor]] = []
+        for group in groups.values():
+            try:
+                sums.append(self._sums([i for i, _ in group], [r for _, r in group]))
+                order += tuple(i for i, _ in group)
+            except ValueError as error:
+                if self.strict or self._calibrating:
+                    raise
+                warnings.warn(f"not measured: {error}", stacklevel=2)
+        if not sums:
+            return
+        if len(sums) == 1 and order == tuple(range(len(self.sites))):
+            self._collected.append(SiteSums(*sums[0]))
+        else:  # a site may be there several times, or not at all
+            device = sums[0][0].device
+            where = self._constant(("order", order, device), lambda: torch.tensor(order, device=device))
+            penalty, radii, count = (torch.cat([part.to(device) for part in column]) for column in zip(*sums, strict=True))
+            self._collected.append(
+                SiteSums(
+                    *(
+                        torch.zeros(len(self.sites), dtype=c.dtype, device=device).index_add(0, where, c)
+                        for c in (penalty, radii, count)
+                    )
+                )
+            )
+        self._seen.append(set(order))
+
+    def _sums(self, numbers: list[int], radii: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Penalty sum, radius sum and count of these calls of sites, whose radii are of one shape: each of shape `(calls,)`."""
+        sites = [self.sites[i] for i in numbers]
+        mask = mask_for(radii[0], self._masks.get(sites[0].mask or ""), sites[0])
+        r = torch.stack(radii)
+        d = self._column([float(self._width(site)) for site in sites], r)
+        target = self._column([0.0 if self._calibrating else self._target(site) for site in sites], r)
+        value = penalty_of_radius(r, d, target, mask, side=self.side, reduction="none").flatten(1).sum(1)
+        lengths, calls = r.detach().flatten(1), len(radii)
+        if mask is None:
+            n = lengths.shape[1]
+            count = self._constant(("count", calls, n, r.device), lambda: torch.full((calls,), n, device=r.device))
+            return value, lengths.sum(1), count
+        counted = mask.flatten()
+        return value, torch.where(counted, lengths, torch.zeros_like(lengths)).sum(1), counted.sum().expand(calls)
+
+    def _column(self, values: list[float], r: Tensor) -> Tensor:
+        """One number for each row of `r`, as a tensor that broadcasts with it; a Python number would be converted every time."""
+        shape = (-1,) + (1,) * (r.ndim - 1)
+        make = partial(torch.tensor, values, dtype=r.dtype, device=r.device)
+        return self._constant((*values, r.ndim, r.dtype, r.device), lambda: make().reshape(shape))
+
+    def _constant(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
+        """Made once: a copy from the host would have to wait for the device in every step."""
+        if key not in self._constants:
+            if len(self._constants) > MOST_CONSTANTS:  # batches of ever other shapes
+                self._constants.clear()
+            self._constants[key] = make()
+        return self._constants[key]
+
+    def _width(self, site: Site) -> int:
         if site.width is None:
             raise RuntimeError(f"site {site.name!r} was never measured")
-        if self._calibrating:
-            target = 0.0
-        elif self.radius == "initial" and site.name not in self.targets:
+        return site.width
+
+    def _target(self, site: Site) -> float:
+        if self.radius == "initial" and site.name not in self.targets:
             raise RuntimeError("radius='initial' needs calibrate(**batch) before the first training forward")
-        else:
-            target = self.targets.setdefault(site.name, sqrt(site.width))
-        mask = mask_for(r, self._masks.get(site.mask or ""), site)
-        value = penalty_of_radius(r, site.width, target, mask, side=self.side, reduction="sum")
-        lengths = r.detach()
-        if mask is None:
-            # `full` and not `tensor`: the latter copies from the host and waits for the device.
-            return value, lengths.sum(), torch.full((), lengths.numel(), device=lengths.device)
-        return value, torch.where(mask, lengths, torch.zeros_like(lengths)).sum(), mask.sum()
+        return self.targets.setdefault(site.name, sqrt(self._width(site)))
 
     # For people -------------------------------------------------------------------------------------------------------
 
@@ -457,14 +521,6 @@ def mask_for(r: Tensor, mask: Tensor | None, site: Site) -> Tensor | None:
             f"{tuple(mask.shape)}, so its padding cannot be told; leave this site out with sites=['!{site.name}']"
         )
     return mask.bool().to(r.device)  # of a model that is on several devices
-
-
-def _total(parts: list[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    if not parts:
-        zero = torch.zeros((), device=device)
-        return zero, zero, zero.long()
-    penalty, radius_sum, count = (torch.stack([p.to(device) for p in column]).sum(0) for column in zip(*parts, strict=True))
-    return penalty, radius_sum, count
 
 
 def _skips_layers(model: nn.Module) -> bool:

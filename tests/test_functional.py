@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_radial.functional import decompose, radial_penalty, radius, split_gradient
+from hf_radial.functional import decompose, radial_penalty, radius, split_gradient, with_radius
 
 
 def random_vectors(shape, dtype=torch.float32, seed=0):
@@ -103,6 +103,42 @@ def test_split_gradient_adds_up_and_is_orthogonal():
     torch.testing.assert_close(g_rad, torch.einsum("...ij,...j->...i", projector, g))
 
 
+@pytest.mark.parametrize("used", ["both", "vectors", "radius"])
+@pytest.mark.parametrize("dim", [-1, 1])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2**-8)])
+def test_the_one_pass_backward_is_that_of_autograd(dtype, tolerance, dim, used):
+    """And rounds once: in bfloat16 it is as near to float64 as a bfloat16 number can be."""
+
+    def gradient(h, function):
+        h = h.clone().requires_grad_()
+        same, r = function(h * 1)  # within a graph
+        a, b = (random_vectors(t.shape, torch.float64, seed=seed) for seed, t in ((1, h), (2, r)))
+        parts = {"vectors": (same.double() * a.to(dtype)).sum(), "radius": (r.double() * b.float()).sum()}
+        (sum(parts.values()) if used == "both" else parts[used]).backward()
+        return h.grad
+
+    h = random_vectors((3, 5, 4), dtype)
+    h[1] = 0.0  # vectors without a direction
+    expected = gradient(h.double(), lambda h: (h, radius(h, dim)))
+    found = gradient(h, lambda h: with_radius(h, dim))
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), expected, rtol=tolerance, atol=tolerance * 1e-2 + 1e-7 * (dtype != torch.float64)
+    )
+
+
+def test_the_one_pass_backward_can_be_differentiated_and_transformed():
+    h = random_vectors((3, 4), torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda h: with_radius(h), (h,)) and torch.autograd.gradcheck(with_radius, (h,))
+    per_row = torch.func.vmap(torch.func.grad(lambda row: (with_radius(row)[1] - 2).square()))(h.detach())
+    torch.testing.assert_close(per_row, 2 * (radius(h) - 2).unsqueeze(-1) * decompose(h)[1])
+
+
+def test_the_vectors_go_on_uncopied():
+    h = random_vectors((3, 4)).requires_grad_() * 1
+    assert with_radius(h)[0].data_ptr() == h.data_ptr()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "named"),
     [
@@ -113,6 +149,7 @@ def test_split_gradient_adds_up_and_is_orthogonal():
         (lambda h: radial_penalty(h, reduction="median"), ValueError, "reduction='median'"),
         (lambda h: radial_penalty(h.long()), TypeError, "floating point"),
         (lambda h: radius(h.long()), TypeError, "floating point"),
+        (lambda h: with_radius(h.long()), TypeError, "floating point"),
         (lambda h: split_gradient(h[:1], h), ValueError, "shape"),
     ],
 )

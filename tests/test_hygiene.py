@@ -30,13 +30,16 @@ def measured(monkeypatch):
     """Weak references to every radius that was computed."""
     found = []
 
-    def spy(*args):
-        r = radius(*args)
-        found.append(weakref.ref(r))
-        return r
+    def spy_on(function):
+        def spy(*args):
+            result = function(*args)
+            found.append(weakref.ref(result[1] if isinstance(result, tuple) else result))
+            return result
 
-    radius = regularizer.radius
-    monkeypatch.setattr(regularizer, "radius", spy)
+        return spy
+
+    for name in ("radius", "with_radius"):
+        monkeypatch.setattr(regularizer, name, spy_on(getattr(regularizer, name)))
     return found
 
 
@@ -139,7 +142,7 @@ def test_a_failure_in_the_middle_of_an_accumulation(door, place, error, measured
         trainer.train()
     assert hooks(model) == 0 and (door == "trainer" or type(trainer) is Trainer)
     assert "backward" not in vars(trainer.accelerator)
-    assert not any(trainer.radial_penalty._collected.values()) and trainer.radial_penalty._radii == []
+    assert not trainer.radial_penalty._collected and trainer.radial_penalty._radii == []
     gc.collect()
     assert not any(reference() is not None for reference in measured)
     trainer.log({"loss": 1.0})  # nothing stale joins it
@@ -175,7 +178,7 @@ def test_a_failure_in_another_callback(door, event, tmp_path):
         trainer.train()
     if door == "callback" and event in BEFORE_THE_FIRST_EPOCH:
         trainer.model.train()(**stack(token_rows(2, False)))
-        assert not any(trainer.radial_penalty._collected.values())
+        assert not trainer.radial_penalty._collected
     else:
         assert hooks(trainer.model) == 0
     trainer.remove_callback(broken)
@@ -212,7 +215,7 @@ def test_a_loop_of_ones_own_that_fails(error, measured):
         model(**batch)  # a first micro-batch, collected
         model.transformer.h[1].mlp.forward = fail
         model(**batch)
-    assert hooks(model) == 0 and not any(penalty._collected.values()) and penalty._radii == [] and penalty._masks == {}
+    assert hooks(model) == 0 and not penalty._collected and penalty._radii == [] and penalty._masks == {}
     gc.collect()
     assert not any(reference() is not None for reference in measured)
 

@@ -70,7 +70,7 @@ def test_copies_and_pickles_of_an_attached_model_are_plain():
         model(**batch)  # and in the middle of a step
         for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             copied(**batch)
-            assert all(len(parts) == 1 for parts in penalty._collected.values())
+            assert len(penalty._collected) == 1
 
 
 def test_evaluation_generation_and_no_grad_collect_nothing():
@@ -115,7 +115,7 @@ def test_the_graph_is_freed_once_the_penalty_is_dropped():
     model, batch = tiny_gpt2().train(), stack(token_rows(4, False))
     with RadialPenalty(model, 0.1) as penalty:
         model(**batch)
-        collected = [weakref.ref(sums[0]) for parts in penalty._collected.values() for sums in parts]
+        collected = [weakref.ref(sums.penalty) for sums in penalty._collected]
         penalty().backward()
         gc.collect()
         assert all(ref() is None for ref in collected)
