@@ -369,7 +369,7 @@ class RadialPenalty:
         return value, torch.where(counted, lengths, torch.zeros_like(lengths)).sum(1), counted.sum().expand(calls)
 
     def _column(self, values: list[float], r: Tensor) -> Tensor:
-        """One number for each row of `r`, as a tensor that broadcasts with it; a Python number would be converted every time."""
+        """One number for each row of `r`, as a tensor that broadcasts with it: a Python number is converted every time."""
         shape = (-1,) + (1,) * (r.ndim - 1)
         make = partial(torch.tensor, values, dtype=r.dtype, device=r.device)
         return self._constant((*values, r.ndim, r.dtype, r.device), lambda: make().reshape(shape))

@@ -27,6 +27,7 @@ from transformers.utils import logging
 
 from hf_radial.hub.pushing import PushingMixin
 from hf_radial.hub.retry import with_retries
+from hf_radial.lean_epoch import LeanEpochMixin
 from hf_radial.regularizer import RadialPenalty, count_vectors
 from hf_radial.run_record import write_run_record
 from hf_radial.sites import ForwardFailedError
@@ -40,7 +41,7 @@ CALIBRATION_ROWS = 64
 TRACED_ROWS = 2
 
 
-class RadialMixin(PushingMixin):
+class RadialMixin(LeanEpochMixin, PushingMixin):
     """The penalty for any class derived from `Trainer`: `class RadialSFTTrainer(RadialMixin, SFTTrainer): ...`.
 
     Args:
@@ -331,14 +332,17 @@ class RadialMixin(PushingMixin):
             # Not even zero is added: without the penalty the graph is the plain trainer's, bit for bit.
             plain_backward(loss + term if penalty.radial_lambda > 0 else loss, **backward_kwargs)
 
-        plain_backward = accelerator.backward
+        plain_backward, replaced = accelerator.backward, "backward" in vars(accelerator)
         accelerator.backward = backward
         penalty.paused, penalty.labels = False, labels
         try:
             with _compiled_checkpoints_may_collect() if window.compiled else nullcontext():
                 task_loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
-            del accelerator.backward  # the class's own method again
+            if replaced:
+                accelerator.backward = plain_backward  # somebody else's
+            else:
+                del accelerator.backward  # the class's own method again
             penalty.paused, penalty.labels = True, None
             penalty.reset()
         if weighted is None and penalty.strict:
@@ -348,6 +352,32 @@ class RadialMixin(PushingMixin):
             )
         window.task_loss += task_loss
         return task_loss + weighted if weighted is not None and penalty.radial_lambda > 0 else task_loss
+
+    def lean_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
+        """As `training_step`, where one batch is the whole step: then its vectors are all there are, and need no count."""
+        window = self._radial_window
+        if window is None:
+            return super().lean_step(model, inputs, num_items_in_batch)
+        penalty = window.radial_penalty
+        penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
+        window.steps += 1
+        window.radial_lambda += penalty.radial_lambda
+        penalty.paused, penalty.labels = False, inputs.get("labels")
+        try:
+            with _compiled_checkpoints_may_collect() if window.compiled else nullcontext():
+                loss = self._lean_loss(model, inputs, num_items_in_batch)
+                sums = penalty.take()
+                means = sums.mean_penalty()
+                task_loss = loss.detach()
+                if penalty.radial_lambda > 0:
+                    loss = loss + (penalty.radial_lambda * means.sum()).to(loss.device)
+                loss.backward()
+        finally:
+            penalty.paused, penalty.labels = True, None
+            penalty.reset()
+        window.task_loss += task_loss
+        window.add(means.detach(), sums.radius, sums.count)
+        return loss.detach()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the base class; a log of the training `loss` gains the task loss, the penalty and the radii."""
@@ -394,11 +424,17 @@ class _Window:
         # Vectors that a site saw for each that was counted in the batch: the least and the most over a step's micro-batches.
         self.least, self.most = (torch.full_like(self.count, ratio) for ratio in (torch.inf, 0.0))
 
-    def add(self, penalty: Tensor, radius: Tensor, count: Tensor, counted: Tensor) -> None:
-        """One micro-batch; `counted` is how many vectors it was thought to have, up to a factor that is the same for all."""
+    def add(self, penalty: Tensor, radius: Tensor, count: Tensor, counted: Tensor | None = None) -> None:
+        """One micro-batch; `counted` is how many vectors it was thought to have, up to a factor that is the same for all.
+
+        `None`: it is a whole step, and its mean that of its own vectors.
+        """
         self.penalty += penalty.to(self.device)
         self.radius += radius.to(self.device)
         self.count += count.to(self.device)
+        if counted is None:
+            self.counted += count.to(self.device)
+            return
         self.counted += counted
         there, ratio = counted > 0, count.to(self.device) / counted.clamp(min=1)
         self.least = torch.where(there, torch.minimum(self.least, ratio), self.least)
