@@ -76,7 +76,8 @@ class LeanEpochMixin(_Base):
         return loss.detach()
 
     def _lean_loss(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
-        model.train()
+        if not all(module.training for module in model.modules()):
+            model.train()
         with self.compute_loss_context_manager():
             loss: Any = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
         return loss

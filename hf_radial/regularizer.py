@@ -28,6 +28,7 @@ RADIUS_NAMES = ("sqrt_d", "initial")
 PADDING_MASKS = ("attention_mask", "decoder_attention_mask")
 IGNORED_LABEL = -100
 MOST_CONSTANTS = 64
+SUMS = ("penalty", "radius", "count")
 
 
 class _Hook:
@@ -62,14 +63,18 @@ class SiteSums:
         penalty: sum over the counted vectors of `L_norm`, differentiable, float32 or better, shape `(sites,)`.
         radius: sum over them of `r`, detached, shape `(sites,)`.
         count: how many they were, int64, shape `(sites,)`.
+        divisor: `count`, at least 1 and of `penalty`'s dtype, where it is known already.
     """
 
     penalty: Tensor
     radius: Tensor
     count: Tensor
+    divisor: Tensor | None = None
 
     def mean_penalty(self) -> Tensor:
         """Mean penalty of each site, shape `(sites,)`; zero where nothing was counted."""
+        if self.divisor is not None:
+            return self.penalty / self.divisor
         # Of one dtype: a division of mixed ones would convert the count forward, and again backward.
         return self.penalty / self.count.clamp(min=1).to(self.penalty.dtype)
 
@@ -222,9 +227,7 @@ class RadialPenalty:
             return SiteSums(zeros, zeros, zeros.long())
         if len(passes) == 1:
             return passes[0]
-        return SiteSums(
-            *(torch.stack([getattr(sums, name) for sums in passes]).sum(0) for name in ("penalty", "radius", "count"))
-        )
+        return SiteSums(*(torch.stack([getattr(sums, name) for sums in passes]).sum(0) for name in SUMS))
 
     def reset(self) -> None:
         """Forget what was collected, and with it the graph that it holds."""
@@ -325,7 +328,7 @@ class RadialPenalty:
             site = self.sites[i]
             groups.setdefault((r.shape, r.dtype, r.device, site.mask, site.sequence_first), []).append((i, r))
         order: tuple[int, ...] = ()
-        sums: list[tuple[Tensor, Tensor, Tensor]] = []
+        sums: list[SiteSums] = []
         for group in groups.values():
             try:
                 sums.append(self._sums([i for i, _ in group], [r for _, r in group]))
@@ -337,22 +340,15 @@ class RadialPenalty:
         if not sums:
             return
         if len(sums) == 1 and order == tuple(range(len(self.sites))):
-            self._collected.append(SiteSums(*sums[0]))
+            self._collected.append(sums[0])
         else:  # a site may be there several times, or not at all
-            device = sums[0][0].device
+            device = sums[0].penalty.device
             where = self._constant(("order", order, device), lambda: torch.tensor(order, device=device))
-            penalty, radii, count = (torch.cat([part.to(device) for part in column]) for column in zip(*sums, strict=True))
-            self._collected.append(
-                SiteSums(
-                    *(
-                        torch.zeros(len(self.sites), dtype=c.dtype, device=device).index_add(0, where, c)
-                        for c in (penalty, radii, count)
-                    )
-                )
-            )
+            columns = (torch.cat([getattr(part, name).to(device) for part in sums]) for name in SUMS)
+            self._collected.append(SiteSums(*(c.new_zeros(len(self.sites)).index_add(0, where, c) for c in columns)))
         self._seen.append(set(order))
 
-    def _sums(self, numbers: list[int], radii: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _sums(self, numbers: list[int], radii: list[Tensor]) -> SiteSums:
         """Penalty sum, radius sum and count of these calls of sites, whose radii are of one shape: each of shape `(calls,)`."""
         sites = [self.sites[i] for i in numbers]
         mask = mask_for(radii[0], self._masks.get(sites[0].mask or ""), sites[0])
@@ -363,10 +359,12 @@ class RadialPenalty:
         lengths, calls = r.detach().flatten(1), len(radii)
         if mask is None:
             n = lengths.shape[1]
-            count = self._constant(("count", calls, n, r.device), lambda: torch.full((calls,), n, device=r.device))
-            return value, lengths.sum(1), count
+            key = (calls, n, r.dtype, r.device)
+            count = self._constant(("count", *key), lambda: torch.full((calls,), n, device=r.device))
+            divisor = self._constant(("divisor", *key), lambda: count.clamp(min=1).to(r.dtype))
+            return SiteSums(value, lengths.sum(1), count, divisor)
         counted = mask.flatten()
-        return value, torch.where(counted, lengths, torch.zeros_like(lengths)).sum(1), counted.sum().expand(calls)
+        return SiteSums(value, torch.where(counted, lengths, torch.zeros_like(lengths)).sum(1), counted.sum().expand(calls))
 
     def _column(self, values: list[float], r: Tensor) -> Tensor:
         """One number for each row of `r`, as a tensor that broadcasts with it: a Python number is converted every time."""

@@ -39,6 +39,7 @@ logger = logging.get_logger(__name__)
 TARGETS_FILE = "radial_targets.json"
 CALIBRATION_ROWS = 64
 TRACED_ROWS = 2
+ADDED_AT_ONCE = 64
 
 
 class RadialMixin(LeanEpochMixin, PushingMixin):
@@ -289,8 +290,10 @@ class RadialMixin(LeanEpochMixin, PushingMixin):
         batch_samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
         window = self._radial_window
         if batch_samples and window is not None:
-            count = sum(self._count_vectors(batch, window) for batch in batch_samples)
-            self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
+            window.whole = len(batch_samples) == 1 and self.accelerator.num_processes == 1
+            if not window.whole:
+                count = sum(self._count_vectors(batch, window) for batch in batch_samples)
+                self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
             window.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
             window.new_step()
             window.radial_lambda += window.radial_penalty.radial_lambda
@@ -315,16 +318,20 @@ class RadialMixin(LeanEpochMixin, PushingMixin):
             return super().training_step(model, inputs, *args, **kwargs)
         penalty, accelerator = window.radial_penalty, self.accelerator
         penalty.reset()
-        # This micro-batch's part of the effective batch: the parts of all micro-batches and ranks add up to one.
-        counted = self._count_vectors(inputs, window)[window.mask_of_site]
-        share = counted / self._vectors_in_step.clamp(min=1)[window.mask_of_site]
+        counted: Tensor | None = None
+        share: Tensor | None = None
+        if not window.whole:  # then its part of the effective batch: those of all micro-batches and ranks add up to one
+            counted = self._count_vectors(inputs, window)[window.mask_of_site]
+            share = counted / self._vectors_in_step.clamp(min=1)[window.mask_of_site]
         labels = inputs.get("labels")  # label smoothing takes them away from the model
         weighted: Tensor | None = None
 
         def backward(loss: Tensor, **backward_kwargs: Any) -> None:
             nonlocal weighted
             sums = penalty.take()
-            means = share.to(sums.penalty.device) * sums.mean_penalty()
+            means = sums.mean_penalty()
+            if share is not None:
+                means = share.to(means.device) * means
             window.add(means.detach(), sums.radius, sums.count, counted)
             # Gradients are averaged over ranks: undo that, the parts are to be summed.
             term = (penalty.radial_lambda * accelerator.num_processes * means.sum()).to(loss.device)
@@ -360,6 +367,7 @@ class RadialMixin(LeanEpochMixin, PushingMixin):
             return super().lean_step(model, inputs, num_items_in_batch)
         penalty = window.radial_penalty
         penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
+        window.whole = True
         window.steps += 1
         window.radial_lambda += penalty.radial_lambda
         penalty.paused, penalty.labels = False, inputs.get("labels")
@@ -409,6 +417,7 @@ class _Window:
         self.masks = list(dict.fromkeys(masks))
         self.mask_of_site = torch.tensor([self.masks.index(mask) for mask in masks], device=device)
         self.compiled = False
+        self.whole = False  # whether a step is one batch of one process
         self.clear()
 
     def clear(self) -> None:
@@ -417,6 +426,7 @@ class _Window:
         self.task_loss = torch.zeros((), device=self.device)
         zeros = torch.zeros(5, len(self.radial_penalty.sites), device=self.device)
         self.penalty, self.radius, self.count, self.counted, self.unevenness = zeros
+        self.later: list[tuple[Tensor, Tensor, Tensor]] = []
         self.new_step(0)
 
     def new_step(self, steps: int = 1) -> None:
@@ -429,12 +439,14 @@ class _Window:
 
         `None`: it is a whole step, and its mean that of its own vectors.
         """
+        if counted is None:
+            self.later.append((penalty, radius, count))
+            if len(self.later) >= ADDED_AT_ONCE:
+                self.settle()
+            return
         self.penalty += penalty.to(self.device)
         self.radius += radius.to(self.device)
         self.count += count.to(self.device)
-        if counted is None:
-            self.counted += count.to(self.device)
-            return
         self.counted += counted
         there, ratio = counted > 0, count.to(self.device) / counted.clamp(min=1)
         self.least = torch.where(there, torch.minimum(self.least, ratio), self.least)
@@ -442,12 +454,23 @@ class _Window:
         apart = torch.where(self.most > 0, 1 - self.least / self.most.clamp(min=1e-12), torch.zeros_like(ratio))
         self.unevenness = torch.maximum(self.unevenness, apart)
 
+    def settle(self) -> None:
+        """Add up the steps that were put by: a few operations for many."""
+        if self.later:
+            penalty, radius, count = (torch.stack(column).sum(0).to(self.device) for column in zip(*self.later, strict=True))
+            self.penalty += penalty
+            self.radius += radius
+            self.count += count
+            self.counted += count
+            self.later = []
+
     def drain(self, trainer: RadialMixin) -> dict[str, float]:
         """Means over the window and over ranks; the window is empty afterwards. Every rank must call it.
 
         Raises:
             RuntimeError: the micro-batches were not weighted as the vectors that the model saw of them.
         """
+        self.settle()
         there = (self.counted > 0).float()
         ratio = self.count / self.counted.clamp(min=1)
         sums = [self.penalty, self.radius, self.count, there, ratio, ratio.square(), self.unevenness]

@@ -125,12 +125,21 @@ def test_several_gpus_in_one_process(tmp_path, monkeypatch, caplog):
 
 @pytest.mark.parametrize("door", DOORS)
 def test_batches_whose_vectors_cannot_be_counted(door, tmp_path):
+    several = {"gradient_accumulation_steps": 2}
     with pytest.raises(ValueError, match="cannot count its vectors"):
-        make_trainer(door, tmp_path, model=Odd(), rows=numbers("x")).train()
-    trainer = make_trainer(door, tmp_path, {"radial_lambda": 0.0}, model=Odd(), rows=numbers("x"))
+        make_trainer(door, tmp_path, model=Odd(), rows=numbers("x"), **several).train()
+    trainer = make_trainer(door, tmp_path, {"radial_lambda": 0.0}, model=Odd(), rows=numbers("x"), **several)
     trainer.train()
-    same_training(trainer, plain(tmp_path, Odd(), numbers("x")))
+    same_training(trainer, plain(tmp_path, Odd(), numbers("x"), **several))
     assert all(logs["radius/layers.0"] > 0 for logs in training_logs(trainer))
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_batch_that_is_a_whole_step_needs_no_count(door, tmp_path):
+    trainer = make_trainer(door, tmp_path, model=Odd(), rows=numbers("x"))
+    trainer.train()
+    for logs in training_logs(trainer):
+        assert logs["radial_penalty"] > 0 and logs["loss"] == pytest.approx(logs["task_loss"] + 0.2 * logs["radial_penalty"])
 
 
 @pytest.mark.parametrize("mask", [False, True])
