@@ -191,7 +191,7 @@ def memory_rows(size: tuple[int, int], settings: Settings) -> Iterator[Row]:
                 samples=peaks,
                 sample_unit="bytes",
                 configuration=details,
-                exact=True,
+                spread="exact",
             )
     arms = {arm: lambda arm=arm: resident(arm, size) for arm in ("off", "on")}
     samples = interleave(arms, 1 if settings.quick else 5, warm_up=0)
@@ -258,7 +258,7 @@ def gpu_rows(settings: Settings) -> Iterator[Row]:
                 samples=peaks,
                 sample_unit="bytes",
                 configuration=configuration,
-                exact=True,
+                spread="exact",
             )
 
 

@@ -26,7 +26,7 @@ class Row:
         configuration: what was measured exactly.
         missing: if it was not measured, why, and the command that does.
         bound: values at this one are only known to be larger (a run that was ended).
-        exact: counted, not timed: there is no spread.
+        spread: instead of quartiles, for a value that is no sample ("exact", or a standard error).
         note: what else must be known to read it.
     """
 
@@ -40,7 +40,7 @@ class Row:
     configuration: dict[str, Any] = field(default_factory=dict)
     missing: str = ""
     bound: float | None = None
-    exact: bool = False
+    spread: str = ""
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Row:
             return self.what, target, self.missing, "–", "–"
         lower, middle, upper = quartiles(self.values)
         more = "> " if self.bound is not None and middle >= self.bound else ""
-        spread = "exact" if self.exact else f"{number(lower)} to {number(upper)} ({len(self.values)})"
+        spread = self.spread or f"{number(lower)} to {number(upper)} ({len(self.values)})"
         verdict = {None: "–", True: "yes", False: "**no**"}[self.met]
         return self.what, target, f"{more}{number(middle)}{self.unit}", spread, verdict
 
@@ -89,7 +89,7 @@ def number(value: float) -> str:
 def terminal(rows: Sequence[Row]) -> str:
     """The table in columns.
 
-    >>> print(terminal([Row("a row", at_most=1.5, values=[1.25], exact=True)]))
+    >>> print(terminal([Row("a row", at_most=1.5, values=[1.25], spread="exact")]))
     what   target       measured  spread  met?
     a row  at most 1.5  1.25      exact   yes
     """
