@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
+
 from benchmarks.pairs import collected
 
 # Operations that read a number of the device on the host, and wait for it. `.item()`, `bool(tensor)` and `float(tensor)` are
@@ -80,7 +81,7 @@ class Operations(TorchDispatchMode):
 
 
 def count(call: Callable[[], object], parameters: Iterable[Tensor] = ()) -> Counts:
-    """Call it three times, and count something else each time. Call it before, too: what a first step makes is no cost of a step.
+    """Call it three times, and count something else each time. Call it before, too: a first step makes what later ones have.
 
     Args:
         call: one step; each call must do the same.

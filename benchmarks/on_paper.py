@@ -93,8 +93,18 @@ def markdown(cluster: Cluster) -> str:
         (f"messages, with a log every {c.logging_steps} steps", f"{found['messages']:.1f}, {found['message_bytes']:.0f} bytes"),
         ("what FSDP sends without us", f"{found['fsdp_bytes'] / GIB:.1f} GiB"),
     ]
-    title = f"{c.parameters / 1e9:.1f}B parameters, {c.layers} layers of width {c.width}, {c.gpus} GPUs, {c.tokens:,} tokens each"
-    return "\n".join([f"{title}; a GPU and step. The formulas are in benchmarks/on_paper.py.", "", "| what | |", "|---|---|", *(f"| {a} | {b} |" for a, b in lines)])
+    title = (
+        f"{c.parameters / 1e9:.1f}B parameters, {c.layers} layers of width {c.width}, {c.gpus} GPUs, {c.tokens:,} tokens each"
+    )
+    return "\n".join(
+        [
+            f"{title}; a GPU and step. The formulas are in benchmarks/on_paper.py.",
+            "",
+            "| what | |",
+            "|---|---|",
+            *(f"| {a} | {b} |" for a, b in lines),
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # run by itself, for the memory of a process
+sys.path.insert(0, str(Path(__file__).parent.parent))  # run by itself, for the memory of a process
 from transformers import GPT2LMHeadModel, set_seed
 
 from benchmarks.counts import count, peak_tensor_bytes, resident_bytes
@@ -89,7 +89,8 @@ class Loop:
     ) -> None:
         task, args = preset()
         set_seed(0)
-        self.model: GPT2LMHeadModel = build_model(task, character_tokenizer("0123456789+=\n")).to(device).train()
+        self.model: GPT2LMHeadModel = build_model(task, character_tokenizer("0123456789+=\n")).train()
+        self.model.to(torch.device(device))
         self.autocast = device != "cpu"
         if checkpointing:
             self.model.config.use_cache = False
@@ -104,8 +105,12 @@ class Loop:
         if compiled:
             self.model.compile()  # in place: the penalty hooks the module that is called
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), args.learning_rate, (args.adam_beta1, args.adam_beta2), weight_decay=args.weight_decay, fused=True
-        )  # fmt: skip
+            self.model.parameters(),
+            args.learning_rate,
+            (args.adam_beta1, args.adam_beta2),
+            weight_decay=args.weight_decay,
+            fused=True,
+        )
         # Not 0, which is padding.
         ids = torch.randint(1, self.model.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(1))
         self.batch = {"input_ids": ids.to(device), "labels": ids.to(device)}
@@ -157,7 +162,7 @@ def label(size: tuple[int, int], checkpointing: bool = False) -> str:
 def time_rows(size: tuple[int, int], settings: Settings, checkpointing: bool) -> Iterator[Row]:
     """Penalty on over off, which has a target, and what fusing saves."""
     loops = {arm: Loop(arm, *size, checkpointing=checkpointing) for arm in ("off", "on", "naive")}
-    samples = interleave({arm: lambda loop=loop: seconds_per_call(loop, 1) for arm, loop in loops.items()}, settings.pairs)
+    samples = interleave({arm: partial(seconds_per_call, loop, 1) for arm, loop in loops.items()}, settings.pairs)
     configuration = {**describe(size, checkpointing), "steps_per_sample": 1}
     common: dict[str, Any] = {"samples": samples, "configuration": configuration}
     what = label(size, checkpointing)
@@ -168,7 +173,7 @@ def time_rows(size: tuple[int, int], settings: Settings, checkpointing: bool) ->
 
 def memory_rows(size: tuple[int, int], settings: Settings) -> Iterator[Row]:
     """Peak memory of tensors, exactly, and of a process; with checkpointing and without."""
-    for checkpointing in (False, True):
+    for checkpointing in (False,) if settings.quick else (False, True):
         what, peaks = label(size, checkpointing), dict[str, list[float]]()
         details: dict[str, Any] = describe(size, checkpointing)
         for arm in ("off", "on", "naive"):
@@ -193,7 +198,7 @@ def memory_rows(size: tuple[int, int], settings: Settings) -> Iterator[Row]:
                 configuration=details,
                 spread="exact",
             )
-    arms = {arm: lambda arm=arm: resident(arm, size) for arm in ("off", "on")}
+    arms = {arm: partial(resident, arm, size) for arm in ("off", "on")}
     samples = interleave(arms, 1 if settings.quick else 5, warm_up=0)
     yield Row(
         f"penalty on / off, peak memory of the process: {label(size)}",
@@ -201,7 +206,11 @@ def memory_rows(size: tuple[int, int], settings: Settings) -> Iterator[Row]:
         values=ratios(samples["on"], samples["off"]),
         samples=samples,
         sample_unit="bytes",
-        configuration={**describe(size, False), "steps": PROCESS_STEPS, "measured": "VmHWM of a fresh process, imports included"},
+        configuration={
+            **describe(size, False),
+            "steps": PROCESS_STEPS,
+            "measured": "VmHWM of a fresh process, imports included",
+        },
     )
 
 
@@ -242,11 +251,18 @@ def gpu_rows(settings: Settings) -> Iterator[Row]:
                 for kind in ("time", "peak memory"):
                     yield Row(f"penalty on / off, {kind}: {what}", at_most=most, missing=f"not yet run: {GPU_COMMAND}")
                 continue
-            configuration = {**describe(size, False), "dtype": "bfloat16 autocast", "compiled": compiled, "steps_per_sample": 20}
+            configuration = {
+                **describe(size, False),
+                "dtype": "bfloat16 autocast",
+                "compiled": compiled,
+                "steps_per_sample": 20,
+            }
+            torch.compiler.reset()  # compiled for at most so many models, of which there are many here
             peaks = {arm: [gpu_peak(arm, size, compiled)] for arm in ("off", "on")}
+            torch.compiler.reset()
             loops = {arm: Loop(arm, *size, device="cuda", compiled=compiled) for arm in ("off", "on", "naive")}
             # Two warm-ups: the first compiles.
-            arms = {arm: lambda loop=loop: seconds_per_call(loop, 20, "cuda") for arm, loop in loops.items()}
+            arms = {arm: partial(seconds_per_call, loop, 20, "cuda") for arm, loop in loops.items()}
             samples = interleave(arms, settings.pairs, warm_up=2)
             common: dict[str, Any] = {"samples": samples, "configuration": configuration}
             yield Row(f"penalty on / off, time: {what}", at_most=most, values=ratios(samples["on"], samples["off"]), **common)

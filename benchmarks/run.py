@@ -18,13 +18,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from transformers.utils import logging
 
@@ -33,10 +31,10 @@ from benchmarks.settings import Settings
 from benchmarks.table import Row, markdown, row_from_json, terminal
 from hf_radial.run_record import describe_environment
 
-RESULTS = ROOT / "recipes" / "results"
+RESULTS = Path(__file__).resolve().parent.parent / "recipes" / "results"
 FILE = "benchmarks.json"
 Rows = Callable[[Settings], Iterator[Row]]
-# In the order of the table. The first heading's rows are the targets, the second's are there to compare.
+# In the order of the table: a heading, and what yields the rows.
 GROUPS: dict[str, tuple[str, Rows]] = {
     "penalty": ("The penalty on a language model", penalty_cost.rows),
     "penalty-gpu": ("The penalty on a language model, GPU", penalty_cost.gpu_rows),
@@ -57,17 +55,16 @@ def main(argv: list[str]) -> None:
     file = options.results / FILE
     data = json.loads(file.read_text()) if file.is_file() else {"groups": {}}
     if not options.table:
-        settings = Settings(options.pairs, options.quick, options.seeds, options.grokfast, options.orthograd)
         torch.set_num_threads(options.threads)
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         for name in options.only:
-            data["groups"][name] = measure(name, settings)
+            data["groups"][name] = measure(name, options.settings)
             # After every group: what was measured is not lost with what comes next.
             options.results.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps({"groups": in_order(data["groups"])}, indent=1) + "\n")
     (options.results / "benchmarks.md").write_text(document(data))
-    print("\n" + terminal([row for name in in_order(data["groups"]) for row in rows_of(data, name)]))
+    print("\n" + terminal(targets(data)))
     print(f"\n{options.results / 'benchmarks.md'}\n{file}")
 
 
@@ -75,9 +72,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="NAME", help=", ".join(GROUPS))
     parser.add_argument("--quick", action="store_true", help="a smoke test in a minute or two; its numbers mean nothing")
-    parser.add_argument("--pairs", type=int, default=Settings.pairs, help="interleaved pairs of each row (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=Settings.seeds, help="of runs to the onset, --only peers (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; the cold start takes all cores (default: %(default)s)")
+    parser.add_argument(
+        "--pairs", type=int, default=Settings.pairs, help="interleaved pairs of each row (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=Settings.seeds, help="of runs to the onset, --only peers (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of torch; the cold start takes all cores (default: %(default)s)"
+    )
     parser.add_argument("--grokfast", type=Path, help="a checkout of the authors' code")
     parser.add_argument("--orthograd", type=Path, help="a checkout of the authors' code")
     parser.add_argument("--results", type=Path, default=None, help="folder to write to (default: recipes/results)")
@@ -90,8 +93,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if options.threads < 1:
         parser.error(f"--threads {options.threads} must be at least 1")
     try:
-        Settings(options.pairs, options.quick, options.seeds)
-    except ValueError as error:
+        options.settings = Settings(options.pairs, options.quick, options.seeds, options.grokfast, options.orthograd)
+        for name in peers.FILES:
+            if getattr(options, name) is not None:
+                peers.authors_file(getattr(options, name), name)
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     return options
 
@@ -108,12 +114,11 @@ def measure(name: str, settings: Settings) -> dict[str, Any]:
     return {
         "title": title,
         "rows": [row.to_json() for row in rows],
-        "settings": {key: None if value is None else str(value) if isinstance(value, Path) else value
-                     for key, value in asdict(settings).items() if key not in ("grokfast", "orthograd")},
+        "settings": {"pairs": settings.pairs, "quick": settings.quick, "seeds": settings.seeds},
         "environment": {**describe_environment(), "cores": os.cpu_count()},
         "load_before": load,
         "seconds": time.perf_counter() - start,
-    }  # fmt: skip
+    }
 
 
 def in_order(groups: dict[str, Any]) -> dict[str, Any]:
@@ -124,14 +129,24 @@ def rows_of(data: dict[str, Any], name: str) -> list[Row]:
     return [row_from_json(row) for row in data["groups"][name]["rows"]]
 
 
+def targets(data: dict[str, Any]) -> list[Row]:
+    """The rows that have a target, of all groups."""
+    rows = [row for name in in_order(data["groups"]) for row in rows_of(data, name)]
+    return [row for row in rows if row.at_most is not None or row.at_least is not None]
+
+
 def document(data: dict[str, Any]) -> str:
     """benchmarks.md, from the data."""
     lines = [
         "# What it costs",
         "",
-        "Made by `python benchmarks/run.py` from benchmarks.json, which has every sample. A ratio is the median over interleaved",
-        "pairs in one run; *spread* is from the lower to the upper quartile, with the number of pairs. A row without a target is",
-        "there to compare.",
+        "Made by `python benchmarks/run.py` from benchmarks.json, which has every sample. A ratio is the median over",
+        "interleaved pairs in one run; *spread* is from the lower to the upper quartile, with the number of pairs. The targets",
+        "come first, then all rows by group, also those that are there to compare.",
+        "",
+        "## Targets",
+        "",
+        markdown(targets(data)),
         "",
     ]
     for name in in_order(data["groups"]):

@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,8 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # run by itself, as a process among several
+sys.path.insert(0, str(Path(__file__).parent.parent))  # run by itself, as a process among several
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer
 
 from benchmarks import trainer_speed
@@ -89,7 +89,7 @@ def penalty_seconds(sites: int, width: int, length: int, settings: Settings) -> 
     for step in steps.values():
         step()
     calls = 1 if settings.quick else max(1, round(SAMPLE_SECONDS / seconds_per_call(steps["off"], 2)))
-    arms = {name: lambda step=step: seconds_per_call(step, calls) for name, step in steps.items()}
+    arms = {name: partial(seconds_per_call, step, calls) for name, step in steps.items()}
     return interleave(arms, settings.pairs if settings.quick else max(settings.pairs, 11))
 
 

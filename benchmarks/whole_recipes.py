@@ -37,7 +37,9 @@ SEEDS = 8
 
 def cold_start_rows(settings: Settings) -> Iterator[Row]:
     """Wall time of the whole recipe, from the start of Python to its end; and of its imports alone."""
-    what = f"(a+b) mod 97 to {SOLVED_AT:.0%} of the held-out rows from a cold process, recipes/modular.py --preset {FAST_PRESET}"
+    what = (
+        f"(a+b) mod 97 to {SOLVED_AT:.0%} of the held-out rows from a cold process, recipes/modular.py --preset {FAST_PRESET}"
+    )
     preset = ROOT / "recipes" / "configs" / f"{FAST_PRESET}.yaml"
     command = [sys.executable, str(ROOT / "recipes" / "modular.py"), "--preset", FAST_PRESET, "--output_dir"]
     count = 1 if settings.quick else 5
@@ -136,7 +138,9 @@ def geometry_rows(settings: Settings) -> Iterator[Row]:
         values=[1 + seconds / (every * step) for seconds in found["measurements"]],
         samples={"a measurement": found["measurements"], "a step": [step]},
         sample_unit="s",
-        configuration={name: found[name] for name in ("parameters", "sites", "rows_a_step", "rows_run_at_once", "every", "steps")},
+        configuration={
+            name: found[name] for name in ("parameters", "sites", "rows_a_step", "rows_run_at_once", "every", "steps")
+        },
         note="a measurement over the steps of an interval, of which few are run",
     )
 

@@ -1,7 +1,7 @@
 """What the penalty adds to a training step, in numbers that no machine changes: none of them may grow unnoticed.
 
-Each is the difference between a step with and one without, told by what every site adds and what every step adds once: models of
-two sizes are counted, and a line is drawn through them. A number below its bound is no failure; tighten the bound then.
+Each is the difference between a step with and one without, told by what every site adds and what every step adds once: models
+of two sizes are counted, and a line is drawn through them. A number below its bound is no failure; tighten the bound then.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from transformers import Trainer, set_seed
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.counts import Counts, Operations, count
-
 from hf_radial import RadialArguments, RadialPenalty, RadialTrainer
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
