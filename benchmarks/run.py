@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
             options.results.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps({"groups": in_order(data["groups"])}, indent=1) + "\n")
     (options.results / "benchmarks.md").write_text(document(data))
-    print("\n" + terminal(targets(data)))
+    print("\n" + terminal(targets(data) or [row for name in data["groups"] for row in rows_of(data, name)]))
     print(f"\n{options.results / 'benchmarks.md'}\n{file}")
 
 
