@@ -21,7 +21,7 @@ TEST_ENV = env -u HF_TOKEN -u HUGGING_FACE_HUB_TOKEN -u HF_TOKEN_PATH -u HF_HUB_
 PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help addition modular geometry-study test test-oldest test-slow architectures lint types clean
+.PHONY: help addition modular geometry-study benchmark test test-oldest test-slow architectures lint types clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,10 @@ modular: $(STAMP)  ## Train on modular arithmetic (recipes/modular.py); ARGS="..
 
 geometry-study: $(STAMP)  ## Six runs, with and without the penalty, and what became of their geometry
 	$(BIN)/python recipes/geometry_study.py --jobs $(JOBS) $(ARGS)
+
+# The recipes that it starts find the network as closed as the tests do, and its own threads are its business (--threads).
+benchmark: $(STAMP)  ## The targets of speed and memory, about half an hour; ARGS="--only penalty" to choose
+	$(TEST_ENV) $(BIN)/python benchmarks/run.py $(ARGS)
 
 test: $(STAMP)  ## Run the tests, offline (ARGS="-k name" to choose)
 	@$(PYTEST) $(ARGS)
@@ -58,7 +62,7 @@ types: $(STAMP)  ## Check types (mypy)
 
 clean:  ## Remove build outputs and caches, but neither the environment nor runs/
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
-	find hf_radial model_cards recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks hf_radial model_cards recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): setup.cfg setup.py pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; try make PYTHON=/path/to/python3" >&2; exit 1; }

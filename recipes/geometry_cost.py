@@ -88,6 +88,7 @@ def measure(rows: int | None, steps: int) -> dict[str, Any]:
         "steps": steps,
         "seconds_a_step": step,
         "seconds_a_measurement": seconds,
+        "measurements": [logs["geometry/seconds"] for logs in spent],
         "seconds_by_group": {
             name.removeprefix("geometry/seconds_"): median(logs[name] for logs in spent)
             for name in spent[0]
