@@ -100,8 +100,8 @@ def penalty_of_radius(
     if side == "above":
         excess = excess.clamp(min=0)
     if mask is not None:
-        # `where`, not a product, and before the square: 0 * inf of an overflow in the padding would be NaN, both ways.
-        excess = torch.where(mask.bool(), excess, torch.zeros_like(excess))
+        # Filled, not a product, and before the square: 0 * inf of an overflow in the padding would be NaN, both ways.
+        excess = excess.masked_fill(~mask.bool(), 0.0)
     penalty = excess.square() / d
     if reduction == "none":
         return penalty

@@ -136,6 +136,7 @@ class RadialPenalty:
         self._masks: dict[str, Tensor | None] = {}
         self._radii: list[tuple[int, Tensor]] = []  # of this forward pass: site number and radii
         self._constants: dict[tuple[Any, ...], Any] = {}
+        self._mask_names = [name for name in PADDING_MASKS if any(site.mask == name for site in self.sites)]
         self._collecting = False
         self._calibrating = False
         self.paused = False  # while true, forward passes are not collected
@@ -277,7 +278,7 @@ class RadialPenalty:
             for value in list(given.values()):
                 if isinstance(value, Mapping):  # a forward that takes the batch as it is
                     given = {**value, **given}
-            self._masks = {name: padding_mask(given, name, self.labels) for name in PADDING_MASKS}
+            self._masks = {name: padding_mask(given, name, self.labels) for name in self._mask_names}
 
     def _leave_forward(self, model: nn.Module, args: Any, output: Any) -> None:
         # The output is None if the forward raised: then what it left is dropped.
@@ -364,7 +365,7 @@ class RadialPenalty:
             divisor = self._constant(("divisor", *key), lambda: count.clamp(min=1).to(r.dtype))
             return SiteSums(value, lengths.sum(1), count, divisor)
         counted = mask.flatten()
-        return SiteSums(value, torch.where(counted, lengths, torch.zeros_like(lengths)).sum(1), counted.sum().expand(calls))
+        return SiteSums(value, lengths.masked_fill(~counted, 0.0).sum(1), counted.sum().expand(calls))
 
     def _column(self, values: list[float], r: Tensor) -> Tensor:
         """One number for each row of `r`, as a tensor that broadcasts with it: a Python number is converted every time."""

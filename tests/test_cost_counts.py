@@ -24,21 +24,21 @@ from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 LAMBDA, WIDTH, ROWS, LENGTH = 0.05, 32, 6, 9
 VECTORS = ROWS * LENGTH
 
-# Operations. The floor at a site: the norm; r - R, its square and the sum; the radii's sum, to be logged; backward, the
-# gradient's scale, its product with h, and its addition to the gradient that comes from the model. At a step: sums over sites,
-# and the weight.
-OPERATIONS_A_SITE = {"rows": 22, "padded rows": 29}
-OPERATIONS_A_STEP = {"rows": 11, "padded rows": 11}
+# Operations. At a site: the norm; backward, the gradient's scale (two on a number a vector) and one pass that multiplies the
+# vectors by it and adds what comes from the model. The floor is two, if all sites' scales were computed together: for a few
+# sites the Python that it takes costs more than it saves. At a step: what is done on the radii of all sites at once.
+OPERATIONS_A_SITE = {"rows": 4, "padded rows": 4}
+OPERATIONS_A_STEP = {"rows": 16, "padded rows": 25}
 # Bytes kept for the backward pass beside the vectors themselves, which are the floor unless the model keeps them anyway. A
 # gradient needs 4 bytes a vector more, its radius, and 1 for a mask.
 BYTES_BESIDE_A_VECTOR = {"rows": 8, "padded rows": 9}
 BYTES_BESIDE_A_SITE = 8
 # From the allocator. The floor: the vectors' gradient, the radii, and a number or two.
-ALLOCATIONS_A_SITE = {"rows": 30, "padded rows": 38}
-# `RadialTrainer` beside `Trainer`: the same at a site, and at a step what is summed up on the device to be logged.
-TRAINER_OPERATIONS_A_SITE, TRAINER_OPERATIONS_A_STEP = 22, 46
-# Measuring alone, with radial_lambda=0. The floor at a site: the norm, and two sums.
-MEASURING_OPERATIONS_A_SITE, MEASURING_OPERATIONS_A_STEP = 13, 41
+ALLOCATIONS_A_SITE = {"rows": 4, "padded rows": 4}
+# `RadialTrainer` beside `Trainer`, whose norm of gradients that is not logged it leaves out: that is why so few a step.
+TRAINER_OPERATIONS_A_SITE, TRAINER_OPERATIONS_A_STEP = 4, 2
+# Measuring alone, with radial_lambda=0: at a site the norm.
+MEASURING_OPERATIONS_A_SITE, MEASURING_OPERATIONS_A_STEP = 1, -7
 
 
 def counted(layers: int, radial_lambda: float | None, padded: bool) -> Counts:
@@ -157,7 +157,7 @@ def test_operations_of_a_trainers_step(radial_lambda: float, most_a_site: int, m
     for layers in (2, 4):
         ours = steps_of(RadialTrainer, layers, tmp_path, radial_lambda=radial_lambda)
         plain = steps_of(Trainer, layers, tmp_path)
-        assert ours.waits() == plain.waits()
+        assert ours.waits() <= plain.waits()
         found.append(sum(ours.computing().values()) - sum(plain.computing().values()))
     a_site, a_step = a_site_and_a_step(*found, (2, 4))
     print(f"lambda {radial_lambda}: {a_site} operations a site, {a_step} a step")
