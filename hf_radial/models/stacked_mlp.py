@@ -68,9 +68,7 @@ class StackedMLP:
         torch.Size([3, 2, 7])
     """
 
-    def __init__(
-        self, models: Sequence[ModularMLPForSequenceClassification], device: torch.device | str | None = None
-    ) -> None:
+    def __init__(self, models: Sequence[ModularMLPForSequenceClassification], device: torch.device | str | None = None) -> None:
         if not models:
             raise ValueError("models is empty; give at least one")
         for model in models:
