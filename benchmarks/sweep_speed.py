@@ -232,8 +232,8 @@ def main(argv: list[str]) -> None:
         at_once, single, loop, by_vmap = times.values()
         print(
             f"d={found['width']}, embedding {found['embedding']}, batch {found['batch']}, {found['threads']} threads, "
-            f"{found['device']}: {1e3 * at_once:.2f} ms a step of {SEEDS} runs (limit: {found['gflop_of_a_batched_step']:.2f} GFLOP "
-            f"at {found['gflop_per_second_of_a_product']:.0f} GFLOP/s: {1e3 * found['limit']:.2f} ms)"
+            f"{found['device']}: {1e3 * at_once:.2f} ms a step of {SEEDS} runs\n  limit: {1e3 * found['limit']:.2f} ms, for "
+            f"{found['gflop_of_a_batched_step']:.2f} GFLOP at {found['gflop_per_second_of_a_product']:.0f} GFLOP/s"
         )
         for name, value in (("RadialTrainer", single), ("loop by hand", loop)):
             print(

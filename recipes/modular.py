@@ -233,7 +233,8 @@ def train(
         state = folder / "trainer_state.json"
         if state.is_file():  # training was through: the file is the last that it writes
             trainer.state = TrainerState.load_from_json(str(state))
-            trainer.model.load_state_dict(ModularMLPForSequenceClassification.from_pretrained(folder).state_dict())
+            model: Any = trainer.model
+            model.load_state_dict(ModularMLPForSequenceClassification.from_pretrained(folder).state_dict())
             return trainer
     if PartialState().is_main_process and trainer.radial_penalty is not None:
         print(f"what is measured, and penalised unless radial_lambda is 0:\n{trainer.radial_penalty.table()}\n", flush=True)

@@ -4,9 +4,9 @@
     python recipes/sweep.py --seeds 0 1 2 --learning_rates 1e-3 3e-3 --solved_evaluations 3 --output_dir runs/rates
     python recipes/sweep.py ... --output_dir runs/rates --resume_from_checkpoint true        # what is not done yet
 
-Options and presets are those of recipes/modular.py. All runs have one shape, and share their steps (`hf_radial.sweep`); each is
-the run that recipes/modular.py would have made of its options, up to rounding, and leaves the same files in a folder of its own:
-`hf-radial report` reads them. No checkpoints are written: what was not done when a sweep was interrupted is trained anew.
+Options and presets are those of recipes/modular.py. All runs have one shape and share their steps (`hf_radial.sweep`). Each is
+the run that recipes/modular.py would have made of its options, up to rounding, and leaves the same files in a folder of its
+own, which `hf-radial report` reads. No checkpoints are written: runs that an interrupted sweep did not end are trained anew.
 
 Read from top to bottom: the options, the runs, what is kept of each, the table and the figure, and `main`.
 """
@@ -37,7 +37,8 @@ from hf_radial.tasks.tensor_rows import TensorRows
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
 
-from recipes.modular import CONFIGS, PRESET, RESULTS_FILE, ModularArguments, load_data, make_trainer, test_saved_model
+from recipes import modular
+from recipes.modular import CONFIGS, PRESET, RESULTS_FILE, ModularArguments, load_data, make_trainer
 
 FAILED_FILE = "failed.json"  # in place of results.json, of a run whose loss was no number any more
 TABLE_FILE = "sweep.json"
@@ -70,7 +71,7 @@ class SweepArguments:
 
 def grid(sweep: SweepArguments, args: RadialArguments, folder: Path) -> dict[Path, RadialArguments]:
     """The folder of every run, and its arguments; those of equal learning rate and weight decay lie together."""
-    axes = {
+    axes: dict[str, list[Any]] = {
         "learning_rate": sweep.learning_rates or [args.learning_rate],
         "weight_decay": sweep.weight_decays or [args.weight_decay],
         "radial_lambda": sweep.radial_lambdas or [args.radial_lambda],
@@ -125,7 +126,7 @@ def keep(member: SweepMember, data: DatasetDict) -> None:
         return
     model.save_pretrained(folder)
     results = {
-        "test": test_saved_model(folder, data),
+        "test": modular.test_saved_model(folder, data),
         **summarise(member.state.log_history),
         "seed": member.args.seed,
         "environment": describe_environment(),
