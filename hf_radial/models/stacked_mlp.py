@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequence
 
 SHAPE = ("modulus", "num_operands", "embedding_size", "hidden_size", "num_hidden_layers")
 FIRST = "hidden.0.weight"  # its columns belong to one operand after the other
-BLOCK = 2**17  # activations of one layer that a processor keeps in its cache: members that do not fit wait for their turn
+BLOCK = 2**18  # activations of one layer that a processor keeps in its cache: members that do not fit wait for their turn
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,17 @@ class StackedMLP:
     def _prepare(self) -> None:
         self.gradients = {name: [torch.zeros_like(piece) for piece in self.parameters[name]] for name in self.parameters}
         self._offsets: dict[int, Tensor] = {}
+        self._spaces: dict[tuple[Any, ...], Tensor] = {}
+
+    def _space(self, name: str, *shape: int) -> Tensor:
+        """An uninitialised tensor; on a CPU the same one in every step, since new memory costs more than what is put there."""
+        key = (name, *shape)
+        if key not in self._spaces:
+            space = self.parameters[FIRST][0].new_empty(shape)
+            if self.device.type != "cpu":  # its allocator keeps memory
+                return space
+            self._spaces[key] = space
+        return self._spaces[key]
 
     def __len__(self) -> int:
         """Number of members."""
@@ -128,11 +140,11 @@ class StackedMLP:
             Shape `(members, rows, modulus)`.
         """
         input_ids = input_ids.to(self.device)
-        parts = []
+        logits = self.parameters[FIRST][0].new_empty(len(self), len(input_ids), self.config.modulus)
         for block in self._blocks(len(input_ids)):
             index = self._index(input_ids.expand(block.stop - block.start, *input_ids.shape))
-            parts.append(self._forward(block, index)[-1])
-        return torch.cat(parts)
+            logits[block] = self._forward(block, index)[-1]
+        return logits
 
     def _blocks(self, rows: int) -> Iterator[slice]:
         size = len(self)
@@ -153,7 +165,7 @@ class StackedMLP:
         """What each operand adds to the first layer's output, shape `(num_operands, members, modulus, d)`."""
         embedding, bias = self.parameters["embedding.weight"][0][block], self.parameters["hidden.0.bias"][0][block]
         columns = [piece[block] for piece in self.parameters[FIRST]]
-        tables = embedding.new_empty(len(columns), *embedding.shape[:2], self.config.hidden_size)
+        tables = self._space("tables", len(columns), *embedding.shape[:2], self.config.hidden_size)
         torch.baddbmm(bias.unsqueeze(1), embedding, columns[0].mT, out=tables[0])
         for table, weight in zip(tables[1:], columns[1:], strict=True):
             torch.bmm(embedding, weight.mT, out=table)
@@ -163,15 +175,19 @@ class StackedMLP:
         """Outputs of the hidden layers, the same after ReLU, and logits, each of shape `(members, batch, ...)`."""
         tables = self._tables(block)
         h = F.embedding_bag(index, tables.flatten(0, 2), mode="sum").view(tables.shape[1], -1, tables.shape[-1])
-        outputs, activations = [h], [F.relu(h)]
+        outputs, activations = [h], [self._relu(h, 0)]
         for i in range(1, self.config.num_hidden_layers):
             outputs.append(self._linear(block, f"hidden.{i}", activations[-1]))
-            activations.append(F.relu(outputs[-1]))
+            activations.append(self._relu(outputs[-1], i))
         return outputs, activations, self._linear(block, "classifier", activations[-1])
+
+    def _relu(self, h: Tensor, layer: int) -> Tensor:
+        return torch.clamp_min(h, 0, out=self._space(f"relu.{layer}", *h.shape))
 
     def _linear(self, block: slice, name: str, x: Tensor) -> Tensor:
         weight, bias = self.parameters[f"{name}.weight"][0][block], self.parameters[f"{name}.bias"][0][block]
-        return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+        out = self._space(name, *x.shape[:2], weight.shape[1])
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.mT, out=out)
 
     # Loss and gradient ------------------------------------------------------------------------------------------------
 
@@ -218,12 +234,14 @@ class StackedMLP:
             share = weights * (2 / (self.config.hidden_size * batch))
             pull = (share[:, None] * excess / radii).masked_fill_(radii == 0, 0.0).unsqueeze(-1)
 
-        log_p = F.log_softmax(logits.flatten(0, 1), -1)
+        logits = logits.flatten(0, 1)
+        log_p = torch.ops.aten._log_softmax.out(logits, -1, False, out=self._space("log_p", *logits.shape))
         answers = labels.reshape(-1, 1)
         task_loss = log_p.gather(1, answers).view(members, batch).mean(1).neg_()
         # As autograd, in one pass. exp() would take ten times as long where probabilities become denormal numbers.
-        g = torch.zeros_like(log_p).scatter_(1, answers, -1 / batch)
-        g = torch.ops.aten._log_softmax_backward_data(g, log_p, -1, g.dtype).view(members, batch, -1)
+        g = self._space("of log_p", *logits.shape).zero_().scatter_(1, answers, -1 / batch)
+        g = torch.ops.aten._log_softmax_backward_data.out(g, log_p, -1, g.dtype, out=self._space("of logits", *logits.shape))
+        g = g.view(members, batch, -1)
 
         g = self._linear_gradient(block, "classifier", g, activations[-1])
         for i in reversed(range(len(outputs))):
@@ -239,7 +257,7 @@ class StackedMLP:
         """Set the gradients of a layer with input `x` from that of its output, `g`; returns that of `x`."""
         torch.bmm(g.mT, x, out=self.gradients[f"{name}.weight"][0][block])
         torch.sum(g, 1, out=self.gradients[f"{name}.bias"][0][block])
-        return torch.bmm(g, self.parameters[f"{name}.weight"][0][block])
+        return torch.bmm(g, self.parameters[f"{name}.weight"][0][block], out=self._space(f"of {name}'s input", *x.shape))
 
     def _first_gradient(self, block: slice, g: Tensor, index: Tensor) -> None:
         """The same for the first layer and the embedding."""
