@@ -176,17 +176,21 @@ def exact_match(prediction: Any) -> dict[str, float]:
     return {"exact_match": float((prediction.predictions == prediction.label_ids).mean())}
 
 
-def train(
-    task: ModularArguments, args: RadialArguments, data: DatasetDict, folder: Path, resume: bool = False
+def make_trainer(
+    task: ModularArguments,
+    args: RadialArguments,
+    data: DatasetDict,
+    rows: dict[str, TensorRows],
+    folder: Path,
+    kind: type[RadialTrainer] = RadialTrainer,
 ) -> RadialTrainer:
-    """Train and save the model and the log in `folder`; go on with what is there if `resume`."""
-    rows = {name: TensorRows.of(data[name]) for name in ("train", "validation")}
+    """A trainer of a fresh model, which writes to `folder`; `rows` are those of `data` to train on and to validate with."""
     args, steps_per_epoch = in_steps(task, replace(args, output_dir=str(folder)), len(rows["train"]))
     set_seed(args.seed)
     model = build_model(task)
     stops = task.solved_evaluations or None
     grokking = GrokkingCallback(stop_evaluations=stops, stop_threshold=task.solved_at if stops else None)
-    trainer = RadialTrainer(
+    trainer = kind(
         model=model,
         args=args,
         train_dataset=rows["train"],
@@ -197,9 +201,6 @@ def train(
         callbacks=[grokking, *geometry_callbacks(task, steps_per_epoch, rows["train"])],
     )
     trainer.remove_callback(PrinterCallback)
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(MetricProgress({"held-out": HELD_OUT_METRIC, "train": TRAIN_METRIC}, title=folder.name))
     trainer.run_facts = {
         "title": f"{OPERATIONS[task.operation].formula} mod {task.p}, {run_label(trainer)}",
         "task": "modular arithmetic",
@@ -213,6 +214,18 @@ def train(
         "steps_per_epoch": steps_per_epoch,
         **vars(task),
     }
+    return trainer
+
+
+def train(
+    task: ModularArguments, args: RadialArguments, data: DatasetDict, folder: Path, resume: bool = False
+) -> RadialTrainer:
+    """Train and save the model and the log in `folder`; go on with what is there if `resume`."""
+    rows = {name: TensorRows.of(data[name]) for name in ("train", "validation")}
+    trainer = make_trainer(task, args, data, rows, folder)
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(MetricProgress({"held-out": HELD_OUT_METRIC, "train": TRAIN_METRIC}, title=folder.name))
     checkpoint = None
     if resume:
         check_same_options(folder, describe_run(trainer))
@@ -220,6 +233,7 @@ def train(
         state = folder / "trainer_state.json"
         if state.is_file():  # training was through: the file is the last that it writes
             trainer.state = TrainerState.load_from_json(str(state))
+            model: Any = trainer.model
             model.load_state_dict(ModularMLPForSequenceClassification.from_pretrained(folder).state_dict())
             return trainer
     if PartialState().is_main_process and trainer.radial_penalty is not None:

@@ -1,0 +1,248 @@
+"""A sweep's step beside the steps of its runs one after another: the modular MLP, `recipes/sweep.py` and `recipes/modular.py`.
+
+    python benchmarks/sweep_speed.py                    # minutes; --quick for a rehearsal, --device cuda, --width 512
+
+Measured are seconds a step of: all runs at once (`train_together`); one run by `RadialTrainer`; one run by a loop written by
+hand; all runs by `torch.func`, the same loop under `vmap`. Beside them the least time that the sweep's products of matrices
+would take at the speed of a large product (`limit`). Penalty on, no evaluations and logs, which come every few hundred steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from math import sqrt
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, stack_module_state, vmap
+from torch.nn import functional as F
+from transformers import TrainerCallback
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hf_radial import RadialArguments, RadialTrainer
+from hf_radial.models.modular_mlp import ModularMLPForSequenceClassification
+from hf_radial.options import parse_options
+from hf_radial.sweep import SweepMember, train_together
+from hf_radial.tasks.tensor_rows import TensorRows
+from recipes.modular import CONFIGS, PRESET, ModularArguments, build_model, load_data, make_trainer
+
+SEEDS = 8
+RADIAL_LAMBDA, WEIGHT_DECAY = 0.05, 1.0
+STEPS = {False: 190, True: 19}  # of a small batch: epochs of 19
+
+
+class Clock(TrainerCallback):
+    """When training began and ended."""
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self.seconds = time.perf_counter() - self.began
+
+
+def measure(
+    pairs: int = 5,
+    quick: bool = False,
+    device: str = "cpu",
+    width: int = 128,
+    embedding: int = 128,
+    batch: int = 256,
+    everything: bool = False,
+) -> dict[str, Any]:
+    """Seconds per step, `pairs` samples of each, taken in turn.
+
+    Args:
+        pairs: samples.
+        quick: a tenth of the steps.
+        device: `"cpu"` or `"cuda"`.
+        width, embedding: `d` of the hidden layers, and the embedding's.
+        batch: rows of a step; 4704 are all.
+        everything: whether to measure the loop and `torch.func` too.
+
+    Returns:
+        `batched_seconds_per_step`: of all `seeds` together; `single_seconds_per_step`: of one; with `everything` also
+        `loop_...` of one and `vmap_...` of all; and what was measured.
+    """
+    options = {
+        "embedding_size": embedding,
+        "hidden_size": width,
+        "per_device_train_batch_size": batch,
+        "use_cpu": device == "cpu",
+        "radial_lambda": RADIAL_LAMBDA,
+        "weight_decay": WEIGHT_DECAY,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "evaluate_every": 100_000,
+        "log_every": 100_000,
+        "save_every": 0,
+    }
+    task, args = parse_options(
+        (ModularArguments, RadialArguments),
+        [word for name, value in options.items() for word in (f"--{name}", str(value))],
+        CONFIGS,
+        PRESET,
+    )
+    data = load_data(task)
+    rows = {name: TensorRows.of(data[name]) for name in ("train", "validation")}
+    args.max_steps = steps = max(3, STEPS[quick] * 256 // max(batch, 256))
+    args.eval_delay = 10 * steps  # not at the end either
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def make(kind: type[RadialTrainer], seed: int) -> Any:
+            args.seed = seed
+            trainer = make_trainer(task, args, data, rows, Path(folder) / str(seed), kind)
+            trainer.add_callback(Clock)
+            return trainer
+
+        def seconds(trainer: Any) -> float:
+            (clock,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, Clock))
+            return clock.seconds / trainer.state.global_step
+
+        def batched() -> float:
+            members = [make(SweepMember, seed) for seed in range(SEEDS)]
+            for member in members:
+                member.eval_dataset = members[0].eval_dataset
+            train_together(members)
+            return seconds(members[-1])  # it begins and ends last
+
+        def single() -> float:
+            trainer = make(RadialTrainer, 0)
+            trainer.train()
+            return seconds(trainer)
+
+        arms: dict[str, Callable[[], float]] = {"batched": batched, "single": single}
+        if everything:
+            columns = [rows["train"].columns[name].to(device) for name in ("input_ids", "labels")]
+            arms["loop"] = lambda: by_hand([build_model(task).to(device)], *columns, batch, steps)
+            arms["vmap"] = lambda: by_hand([build_model(task).to(device) for _ in range(SEEDS)], *columns, batch, steps)
+        for i in range(pairs + 1):
+            for name, arm in arms.items():
+                value = arm()
+                if i > 0:  # the first warms up
+                    found.setdefault(f"{name}_seconds_per_step", []).append(value)
+    count = min(batch, len(rows["train"]))
+    flops = SEEDS * 6 * (2 * task.p * embedding * width + count * ((task.hidden_layers - 1) * width**2 + width * task.p))
+    speed = product_speed(device)
+    return {
+        **found,
+        "seeds": SEEDS,
+        "width": width,
+        "embedding": embedding,
+        "batch": count,
+        "steps": steps,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "gflop_of_a_batched_step": flops / 1e9,
+        "gflop_per_second_of_a_product": speed / 1e9,
+        "limit": flops / speed,
+    }
+
+
+def by_hand(models: list[ModularMLPForSequenceClassification], ids: Tensor, labels: Tensor, batch: int, steps: int) -> float:
+    """Seconds a step of a loop written by hand: of one model, or under `vmap` of all."""
+
+    def loss_of(forward: Any, hidden: Callable[[int, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+        x, terms = forward(x), []
+        for i in range(models[0].config.num_hidden_layers):
+            h = hidden(i, x)
+            terms.append((h.norm(dim=-1) - sqrt(h.shape[-1])).square().mean() / h.shape[-1])
+            x = F.relu(h)
+        return F.cross_entropy(hidden(-1, x), y) + RADIAL_LAMBDA * torch.stack(terms).sum()
+
+    if len(models) == 1:
+        (model,) = models
+        layers = [*model.hidden, model.classifier]
+        named = dict(model.named_parameters())
+    else:
+        named, _ = stack_module_state(models)  # type: ignore[arg-type]
+
+    def loss_of_parameters(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        def hidden(i: int, h: Tensor) -> Tensor:
+            layer = "classifier" if i < 0 else f"hidden.{i}"
+            return F.linear(h, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"])
+
+        return loss_of(lambda ids: F.embedding(ids, parameters["embedding.weight"]).flatten(1), hidden, x, y)
+
+    decayed = [p for name, p in named.items() if not name.endswith("bias")]
+    rest = [p for name, p in named.items() if name.endswith("bias")]
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, 1e-3, fused=True)
+    gradients_of = vmap(grad(loss_of_parameters))
+    started, done = time.perf_counter(), 0
+    while done < steps:
+        orders = torch.stack([torch.randperm(len(labels), device=ids.device) for _ in models])
+        for first in range(0, len(labels), batch):
+            index = orders[:, first : first + batch]
+            if len(models) == 1:
+                loss = loss_of(
+                    lambda x: model.embedding(x).flatten(1), lambda i, h: layers[i](h), ids[index[0]], labels[index[0]]
+                )
+                optimizer.zero_grad()
+                loss.backward()
+            else:
+                gradients = gradients_of({name: p.detach() for name, p in named.items()}, ids[index], labels[index])
+                for name, parameter in named.items():
+                    parameter.grad = gradients[name]
+            optimizer.step()
+            done += 1
+            if done == steps:
+                break
+    if ids.is_cuda:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / steps
+
+
+def product_speed(device: str, size: int = 512) -> float:
+    """Floating point operations per second of a product of float32 matrices."""
+    x = torch.randn(size, size, device=device)
+    best = float("inf")
+    for _ in range(20):
+        started = time.perf_counter()
+        y = x
+        for _ in range(4):
+            y = x @ y
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        best = min(best, (time.perf_counter() - started) / 4)
+    return 2 * size**3 / best
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--embedding", type=int, default=128)
+    parser.add_argument("--batches", type=int, nargs="+", default=[256, 4704])
+    options = parser.parse_args(argv)
+    for batch in options.batches:
+        found = measure(options.pairs, options.quick, options.device, options.width, options.embedding, batch, everything=True)
+        times = {name: median(values) for name, values in found.items() if name.endswith("_seconds_per_step")}
+        at_once, single, loop, by_vmap = times.values()
+        print(
+            f"d={found['width']}, embedding {found['embedding']}, batch {found['batch']}, {found['threads']} threads, "
+            f"{found['device']}: {1e3 * at_once:.2f} ms a step of {SEEDS} runs\n  limit: {1e3 * found['limit']:.2f} ms, for "
+            f"{found['gflop_of_a_batched_step']:.2f} GFLOP at {found['gflop_per_second_of_a_product']:.0f} GFLOP/s"
+        )
+        for name, value in (("RadialTrainer", single), ("loop by hand", loop)):
+            print(
+                f"  {name}: {1e3 * value:.2f} ms a step of one run; one after another / at once {SEEDS * value / at_once:.2f}"
+            )
+        print(
+            f"  torch.func.vmap: {1e3 * by_vmap:.2f} ms a step of {SEEDS} runs; / at once {by_vmap / at_once:.2f}", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,277 @@
+"""`StackedMLP`: several `ModularMLPForSequenceClassification` of one shape, whose losses and gradients are computed together.
+
+Here: the parameters of all members as tensors with the members on the first axis, the forward pass, and the gradient of the
+task loss and of the hypersphere penalty, written out. Members never mix: what becomes of one does not depend on the others.
+Not here: optimizer, order of rows, logs (`hf_radial.sweep`).
+
+Why by hand. A model this small spends its step in Python, in autograd's bookkeeping and in the optimizer, not in products of
+matrices. `torch.func.vmap` of `grad` takes away much of that; written out, with two facts that it cannot know, the step is
+faster still (benchmarks/sweep_speed.py measures both):
+
+- There are far fewer operands than rows, so the first layer is applied to the embedding table and not to the rows:
+  `W_0 [e(a); e(b)] = (E A^T)_a + (E B^T)_b` with `W_0 = [A B]`. A row is a sum of rows of two small tables.
+- Its gradient sums rows by operand. Sorted first, that is the same fast sum of rows; it is also the same in every run, which
+  an `index_add` on a GPU is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+
+SHAPE = ("modulus", "num_operands", "embedding_size", "hidden_size", "num_hidden_layers")
+FIRST = "hidden.0.weight"  # its columns belong to one operand after the other
+BLOCK = 2**18  # activations of one layer that a processor keeps in its cache: members that do not fit wait for their turn
+
+
+@dataclass(frozen=True)
+class StepValues:
+    """What one step saw, a column for each member: means over the batch, on the members' device.
+
+    Attributes:
+        task_loss: cross-entropy, shape `(members,)`.
+        penalty: `(||h|| - R)^2 / d` at every site, shape `(sites, members)`.
+        radius: `||h||` at every site, shape `(sites, members)`.
+    """
+
+    task_loss: Tensor
+    penalty: Tensor
+    radius: Tensor
+
+
+class StackedMLP:
+    """The parameters of several models of one shape, and their gradients.
+
+    Args:
+        models: at least one; copied, in their dtype.
+        device: where to compute.
+
+    Attributes:
+        parameters, gradients: name of a model's parameter -> tensors of shape `(members, ...)`: one, or for the first layer
+            one for the columns of each operand.
+
+    Raises:
+        TypeError: a model is not a `ModularMLPForSequenceClassification`.
+        ValueError: there is no model, or they differ in shape or dtype.
+
+    Example:
+        >>> config = ModularMLPConfig(modulus=7, embedding_size=4, hidden_size=8)
+        >>> models = [ModularMLPForSequenceClassification(config) for _ in range(3)]
+        >>> stack = StackedMLP(models)
+        >>> stack.logits(torch.tensor([[3, 5], [6, 6]])).shape
+        torch.Size([3, 2, 7])
+    """
+
+    def __init__(self, models: Sequence[ModularMLPForSequenceClassification], device: torch.device | str | None = None) -> None:
+        if not models:
+            raise ValueError("models is empty; give at least one")
+        for model in models:
+            if not isinstance(model, ModularMLPForSequenceClassification):
+                raise TypeError(
+                    f"models: {type(model).__name__} cannot be stacked, only ModularMLPForSequenceClassification can; train "
+                    "others one by one with RadialTrainer"
+                )
+        self.config: ModularMLPConfig = models[0].config
+        for name in SHAPE:
+            found = sorted({getattr(model.config, name) for model in models})
+            if len(found) > 1:
+                raise ValueError(f"models differ in {name}: {found}; only models of one shape can be stacked")
+        if len({model.dtype for model in models}) > 1:
+            raise ValueError("models differ in dtype; give them one")
+        states = [model.state_dict() for model in models]
+        self.parameters: dict[str, list[Tensor]] = {}
+        for name in states[0]:
+            stacked = torch.stack([state[name].detach() for state in states]).to(device)
+            pieces = stacked.chunk(self.config.num_operands, -1) if name == FIRST else (stacked,)
+            self.parameters[name] = [piece.contiguous() for piece in pieces]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self.gradients = {name: [torch.zeros_like(piece) for piece in self.parameters[name]] for name in self.parameters}
+        self._offsets: dict[int, Tensor] = {}
+        self._spaces: dict[tuple[Any, ...], Tensor] = {}
+
+    def _space(self, name: str, *shape: int) -> Tensor:
+        """An uninitialised tensor; on a CPU the same one in every step, since new memory costs more than what is put there."""
+        key = (name, *shape)
+        if key not in self._spaces:
+            space = self.parameters[FIRST][0].new_empty(shape)
+            if self.device.type != "cpu":  # its allocator keeps memory
+                return space
+            self._spaces[key] = space
+        return self._spaces[key]
+
+    def __len__(self) -> int:
+        """Number of members."""
+        return len(self.parameters[FIRST][0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.parameters[FIRST][0].device
+
+    def state_dict(self, member: int) -> dict[str, Tensor]:
+        """A copy of one member's parameters, as its model names them."""
+        return {name: torch.cat([piece[member] for piece in pieces], -1) for name, pieces in self.parameters.items()}
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Go on with these members alone, in this order."""
+        chosen = torch.as_tensor(members, device=self.device)
+        self.parameters = {name: [piece[chosen] for piece in pieces] for name, pieces in self.parameters.items()}
+        self._prepare()
+
+    # Forward ----------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def logits(self, input_ids: Tensor) -> Tensor:
+        """Logits of every member for the same rows.
+
+        Args:
+            input_ids: operands, integers of shape `(rows, num_operands)`.
+
+        Returns:
+            Shape `(members, rows, modulus)`.
+        """
+        input_ids = input_ids.to(self.device)
+        logits = self.parameters[FIRST][0].new_empty(len(self), len(input_ids), self.config.modulus)
+        for block in self._blocks(len(input_ids)):
+            index = self._index(input_ids.expand(block.stop - block.start, *input_ids.shape))
+            logits[block] = self._forward(block, index)[-1]
+        return logits
+
+    def _blocks(self, rows: int) -> Iterator[slice]:
+        size = len(self)
+        if self.device.type == "cpu":
+            size = max(1, min(size, BLOCK // (rows * self.config.hidden_size)))
+        for start in range(0, len(self), size):
+            yield slice(start, min(start + size, len(self)))
+
+    def _index(self, input_ids: Tensor) -> Tensor:
+        """Rows of the tables of `_tables`, shape `(members * batch, num_operands)`."""
+        members = len(input_ids)
+        if members not in self._offsets:
+            tables = torch.arange(self.config.num_operands * members, device=self.device) * self.config.modulus
+            self._offsets[members] = tables.view(-1, 1, members).mT.permute(1, 0, 2).reshape(members, 1, -1)
+        return (input_ids + self._offsets[members]).flatten(0, 1)
+
+    def _tables(self, block: slice) -> Tensor:
+        """What each operand adds to the first layer's output, shape `(num_operands, members, modulus, d)`."""
+        embedding, bias = self.parameters["embedding.weight"][0][block], self.parameters["hidden.0.bias"][0][block]
+        columns = [piece[block] for piece in self.parameters[FIRST]]
+        tables = self._space("tables", len(columns), *embedding.shape[:2], self.config.hidden_size)
+        torch.baddbmm(bias.unsqueeze(1), embedding, columns[0].mT, out=tables[0])
+        for table, weight in zip(tables[1:], columns[1:], strict=True):
+            torch.bmm(embedding, weight.mT, out=table)
+        return tables
+
+    def _forward(self, block: slice, index: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Outputs of the hidden layers, the same after ReLU, and logits, each of shape `(members, batch, ...)`."""
+        tables = self._tables(block)
+        h = F.embedding_bag(index, tables.flatten(0, 2), mode="sum").view(tables.shape[1], -1, tables.shape[-1])
+        outputs, activations = [h], [self._relu(h, 0)]
+        for i in range(1, self.config.num_hidden_layers):
+            outputs.append(self._linear(block, f"hidden.{i}", activations[-1]))
+            activations.append(self._relu(outputs[-1], i))
+        return outputs, activations, self._linear(block, "classifier", activations[-1])
+
+    def _relu(self, h: Tensor, layer: int) -> Tensor:
+        return torch.clamp_min(h, 0, out=self._space(f"relu.{layer}", *h.shape))
+
+    def _linear(self, block: slice, name: str, x: Tensor) -> Tensor:
+        weight, bias = self.parameters[f"{name}.weight"][0][block], self.parameters[f"{name}.bias"][0][block]
+        out = self._space(name, *x.shape[:2], weight.shape[1])
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.mT, out=out)
+
+    # Loss and gradient ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(
+        self, input_ids: Tensor, labels: Tensor, targets: Tensor, side: str = "both", weights: Tensor | None = None
+    ) -> StepValues:
+        """Set `gradients` to those of each member's mean cross-entropy plus its weight times the sum of its penalties.
+
+        Args:
+            input_ids: each member's operands, integers of shape `(members, batch, num_operands)`.
+            labels: each member's answers, integers of shape `(members, batch)`.
+            targets: the radius `R` of every site, shape `(sites, members)`.
+            side: `"both"`, or `"above"` to leave vectors inside the sphere alone.
+            weights: `radial_lambda` of each member, shape `(members,)`; `None` if all are 0.
+        """
+        values = [
+            self._step(
+                block, input_ids[block], labels[block], targets[:, block], side, None if weights is None else weights[block]
+            )
+            for block in self._blocks(labels.shape[1])
+        ]
+        if len(values) == 1:
+            return values[0]
+        return StepValues(
+            torch.cat([v.task_loss for v in values]),
+            torch.cat([v.penalty for v in values], 1),
+            torch.cat([v.radius for v in values], 1),
+        )
+
+    def _step(
+        self, block: slice, input_ids: Tensor, labels: Tensor, targets: Tensor, side: str, weights: Tensor | None
+    ) -> StepValues:
+        members, batch = labels.shape
+        index = self._index(input_ids)
+        outputs, activations, logits = self._forward(block, index)
+
+        radii = torch.stack([torch.linalg.vector_norm(h, dim=-1) for h in outputs])  # (sites, members, batch)
+        excess = radii - targets.unsqueeze(-1)
+        if side == "above":
+            excess = excess.clamp_(min=0)
+        pull: Tensor | None = None
+        if weights is not None:  # gradient of a vector's penalty: (2/d) (r - R) h / r, none at the origin
+            share = weights * (2 / (self.config.hidden_size * batch))
+            pull = (share[:, None] * excess / radii).masked_fill_(radii == 0, 0.0).unsqueeze(-1)
+
+        logits = logits.flatten(0, 1)
+        log_p = torch.ops.aten._log_softmax.out(logits, -1, False, out=self._space("log_p", *logits.shape))
+        answers = labels.reshape(-1, 1)
+        task_loss = log_p.gather(1, answers).view(members, batch).mean(1).neg_()
+        # As autograd, in one pass. exp() would take ten times as long where probabilities become denormal numbers.
+        g = self._space("of log_p", *logits.shape).zero_().scatter_(1, answers, -1 / batch)
+        g = torch.ops.aten._log_softmax_backward_data.out(g, log_p, -1, g.dtype, out=self._space("of logits", *logits.shape))
+        g = g.view(members, batch, -1)
+
+        g = self._linear_gradient(block, "classifier", g, activations[-1])
+        for i in reversed(range(len(outputs))):
+            torch.ops.aten.threshold_backward.grad_input(g, activations[i], 0, grad_input=g)
+            if pull is not None:
+                g.addcmul_(outputs[i], pull[i])
+            if i > 0:
+                g = self._linear_gradient(block, f"hidden.{i}", g, activations[i - 1])
+        self._first_gradient(block, g, index)
+        return StepValues(task_loss, excess.square_().mean(-1).div_(self.config.hidden_size), radii.mean(-1))
+
+    def _linear_gradient(self, block: slice, name: str, g: Tensor, x: Tensor) -> Tensor:
+        """Set the gradients of a layer with input `x` from that of its output, `g`; returns that of `x`."""
+        torch.bmm(g.mT, x, out=self.gradients[f"{name}.weight"][0][block])
+        torch.sum(g, 1, out=self.gradients[f"{name}.bias"][0][block])
+        return torch.bmm(g, self.parameters[f"{name}.weight"][0][block], out=self._space(f"of {name}'s input", *x.shape))
+
+    def _first_gradient(self, block: slice, g: Tensor, index: Tensor) -> None:
+        """The same for the first layer and the embedding."""
+        embedding, embedding_gradient = (named["embedding.weight"][0][block] for named in (self.parameters, self.gradients))
+        operands, (members, modulus) = index.shape[1], embedding.shape[:2]
+        places, order = torch.sort(index.flatten(), stable=True)
+        starts = torch.searchsorted(places, torch.arange(operands * members * modulus, device=self.device))
+        tables = F.embedding_bag(order // operands, g.flatten(0, 1), starts, mode="sum")
+        tables = tables.view(operands, members, modulus, -1)
+        torch.sum(tables[0], 1, out=self.gradients["hidden.0.bias"][0][block])
+        for j, table in enumerate(tables):
+            torch.bmm(table.mT, embedding, out=self.gradients[FIRST][j][block])
+            weight = self.parameters[FIRST][j][block]
+            if j == 0:
+                torch.bmm(table, weight, out=embedding_gradient)
+            else:
+                embedding_gradient.baddbmm_(table, weight)

@@ -1,0 +1,436 @@
+"""`train_together`: many runs of one small model, one step of all of them at a time.
+
+A sweep over seeds, `radial_lambda`, weight decay and learning rate is many runs of the same shape, and a model as small as the
+modular MLP spends most of its step outside of its products of matrices. Here the runs share their steps: their parameters are
+stacked (`hf_radial.models.stacked_mlp`), and one optimizer steps them all. Each run remains what it would be alone:
+
+- the same first weights, order of rows (as `Trainer` and `accelerate` shuffle by seed and epoch), short last batch, AdamW (as
+  `Trainer` sets it up, without decay of biases), schedule of the learning rate, clipping, penalty, its warm-up and schedule;
+- the same log, `run.json`, callbacks that look at logs and evaluations, and so the same end where a callback asks for it.
+
+Up to the rounding of float32, that is: sums are made in another order. Over thousands of steps rounding decides when a run that
+is on the edge falls, as it does between two numbers of threads. A run that ends, or whose loss is no number any more, leaves
+the others as they were.
+
+Not here: which runs there are and what is kept of them (recipes/sweep.py), checkpoints (a sweep starts unfinished runs anew),
+several processes, mixed precision, gradient accumulation: what is not supported is refused by name before the first step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from transformers import Trainer, TrainerControl, TrainerState, get_scheduler
+from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
+from transformers.trainer_utils import EvalPrediction, SchedulerType, speed_metrics
+
+from hf_radial.models.stacked_mlp import StackedMLP
+from hf_radial.run_record import RUN_FILE
+from hf_radial.tasks.tensor_rows import TensorRows
+from hf_radial.trainer import RadialTrainer
+
+# What members may differ in.
+SWEPT = {"seed", "data_seed", "learning_rate", "weight_decay", "radial_lambda"}
+NAMES = {"output_dir", "run_name", "logging_dir"}
+# Options that must have this value, as a step of all members has no place for them.
+REQUIRED: dict[str, Any] = {
+    "gradient_accumulation_steps": 1,
+    "fp16": False,
+    "bf16": False,
+    "torch_compile": False,
+    "label_smoothing_factor": 0.0,
+    "neftune_noise_alpha": None,
+    "load_best_model_at_end": False,
+    "auto_find_batch_size": False,
+    "push_to_hub": False,
+    "train_sampling_strategy": "random",
+    "dataloader_drop_last": False,
+    "deepspeed": None,
+    "resume_from_checkpoint": None,
+}
+# Their learning rate is a factor, the same for all members, of each member's own.
+SCHEDULERS = [SchedulerType(n) for n in ("constant", "constant_with_warmup", "linear", "cosine", "inverse_sqrt")]
+
+
+class SweepMember(RadialTrainer):
+    """One run of a sweep: a `RadialTrainer` that keeps its own log and files, while `train_together` makes its steps.
+
+    It takes the arguments of a `RadialTrainer`. Its callbacks hear of the begin, of logs and evaluations, and of the end, but
+    of no steps.
+
+    Attributes:
+        failure: why the run ended early, if its loss was no number any more; else `None`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.failure: str | None = None
+        for callback in (PrinterCallback, ProgressCallback):  # one bar for all members
+            self.remove_callback(callback)
+
+    def begin_run(self, max_steps: int, together: int) -> list[float]:
+        """Write the run's record and tell the callbacks; returns the target radius of every site."""
+        self.state.max_steps, self.state.num_train_epochs = max_steps, math.ceil(self.args.num_train_epochs)
+        self.state.train_batch_size = self.args.train_batch_size
+        self.state.compute_steps(self.args, max_steps)
+        self.begin_radial(None)
+        if self.radial_penalty is None:
+            raise ValueError(
+                f"{type(self.model).__name__} has no sites for the penalty, so that it cannot be measured in a sweep"
+            )
+        targets = [self.radial_penalty.targets[site.name] for site in self.radial_penalty.sites]
+        self.end_radial()
+        file = Path(str(self.args.output_dir)) / RUN_FILE
+        record = json.loads(file.read_text())
+        record["sweep"] = {"trained": "together with others, by hf_radial.sweep.train_together", "members": together}
+        file.write_text(json.dumps(record, indent=2) + "\n")
+        self.is_in_train, self.begun = True, time.time()
+        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        return targets
+
+    def at_step(self, step: int, epoch: float) -> None:
+        """What is logged next is of this step."""
+        self.state.global_step, self.state.epoch = step, epoch
+
+    def note_evaluation(self, metrics: dict[str, float]) -> None:
+        """Log one evaluation and tell the callbacks."""
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+
+    def end_run(self, state_dict: Mapping[str, Tensor], train_loss: float, rows: int) -> None:
+        """Take the weights that the run ended with, log the run as a whole and tell the callbacks."""
+        model: Any = self.model
+        model.load_state_dict(state_dict)
+        steps = self.state.global_step
+        # Wall-clock time, which this run shared with all others.
+        logs = speed_metrics("train", self.begun, num_samples=rows, num_steps=steps)
+        size = (rows, model.config.num_operands)
+        self.state.total_flos = float(self.floating_point_ops({"input_ids": torch.empty(size, device="meta")}))
+        self.log({**logs, "total_flos": self.state.total_flos, "train_loss": train_loss})
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        self.is_in_train = False
+
+
+def train_together(members: Sequence[SweepMember], on_end: Callable[[SweepMember], None] | None = None) -> None:
+    """Train all members to their end, a step of all of them at a time.
+
+        members = [SweepMember(model=..., args=..., train_dataset=rows, eval_dataset={...}, ...) for ... in ...]
+        train_together(members, on_end=save)
+
+    Args:
+        members: trainers of `ModularMLPForSequenceClassification` of one shape, with the same `TensorRows` to train on and the
+            same `TensorRows` by name to evaluate on. Their arguments may differ in seed, data_seed, learning_rate,
+            weight_decay, radial_lambda and in where they write.
+        on_end: called with each member when it ends: its model has its last weights, its state has its log.
+
+    Raises:
+        ValueError, TypeError: an option is not supported, or members differ in more than that; before anything is written.
+    """
+    check_members(members)
+    _Sweep(members, on_end or (lambda member: None)).train()
+
+
+def check_members(members: Sequence[SweepMember]) -> None:
+    """Raise unless these runs can be trained together; see `train_together`."""
+    if not members:
+        raise ValueError("members is empty; give at least one SweepMember")
+    first = members[0]
+    args: Any = first.args
+    for name, wanted in REQUIRED.items():
+        value = getattr(args, name, wanted)
+        if value != wanted and not (wanted is None and value in ("", [], {})):
+            raise ValueError(f"{name}={value!r} is not supported in a sweep; set it to {wanted!r}, or train run by run")
+    for name in ("activation_checkpointing", "gradient_checkpointing"):
+        if getattr(args, name, False):
+            raise ValueError(f"{name}={getattr(args, name)!r} is not supported in a sweep, and would not help: leave it out")
+    if args.world_size > 1:
+        raise ValueError(
+            f"a sweep runs in one process, but there are {args.world_size}: start it with `python`, not a launcher"
+        )
+    if not args.accelerator_config.use_seedable_sampler:
+        raise ValueError("accelerator_config: use_seedable_sampler=False is not supported in a sweep; leave it out")
+    if args.lr_scheduler_type not in SCHEDULERS or args.lr_scheduler_kwargs:
+        raise ValueError(
+            f"lr_scheduler_type={SchedulerType(args.lr_scheduler_type).value!r} with lr_scheduler_kwargs="
+            f"{args.lr_scheduler_kwargs!r} is not supported in a sweep; choose one of "
+            f"{', '.join(repr(kind.value) for kind in SCHEDULERS)} without more options"
+        )
+    if Trainer.get_optimizer_cls_and_kwargs(args)[0] is not torch.optim.AdamW:
+        raise ValueError(f"optim={args.optim.value!r} is not supported in a sweep; choose 'adamw_torch_fused' or 'adamw_torch'")
+    if first.radial_config.radial_sites is not None:
+        raise ValueError("radial_sites is not supported in a sweep: the penalty is on all hidden layers; leave it out")
+    splits: Any = first.eval_dataset
+    if not isinstance(first.train_dataset, TensorRows):
+        raise TypeError(f"train_dataset must be TensorRows in a sweep, but is {type(first.train_dataset).__name__}")
+    if not isinstance(splits, dict) or not all(isinstance(rows, TensorRows) for rows in splits.values()):
+        raise TypeError("eval_dataset must be a dictionary of TensorRows in a sweep, name of a split -> its rows")
+    for member in members[1:]:
+        if member.train_dataset is not first.train_dataset or member.eval_dataset != splits:
+            raise ValueError("members have different train_dataset or eval_dataset; give all of them the same objects")
+        if replace(member.radial_config, radial_lambda=0.0) != replace(first.radial_config, radial_lambda=0.0):
+            raise ValueError("members differ in the penalty's options; only radial_lambda may differ")
+        ours, theirs = first.args.to_dict(), member.args.to_dict()
+        for name in sorted(ours.keys() - SWEPT - NAMES):
+            if ours[name] != theirs[name]:
+                raise ValueError(f"members differ in {name}: {ours[name]!r} and {theirs[name]!r}; it must be the same for all")
+
+
+class _Sweep:
+    """The members that are still being trained, and their tensors."""
+
+    def __init__(self, members: Sequence[SweepMember], on_end: Callable[[SweepMember], None]) -> None:
+        self.members, self.on_end = list(members), on_end
+        first: Any = self.members[0]
+        self.args: Any = first.args
+        self.device, self.dtype = self.args.device, first.model.dtype
+        self.columns = {name: first.train_dataset.columns[name].to(self.device) for name in ("input_ids", "labels")}
+        self.held_out = {
+            name: {column: rows.columns[column].to(self.device) for column in ("input_ids", "labels")}
+            for name, rows in first.eval_dataset.items()
+        }
+        self.stack = StackedMLP([member.model for member in members], self.device)  # type: ignore[misc]
+        self.sites = [f"hidden.{i}" for i in range(self.stack.config.num_hidden_layers)]
+        self.decayed = set(first.get_decay_parameter_names(first.model))
+        self.moments = {
+            name: [(torch.zeros_like(piece), torch.zeros_like(piece)) for piece in pieces]
+            for name, pieces in self.stack.parameters.items()
+        }
+
+        self.rows, self.batch = len(first.train_dataset), self.args.train_batch_size
+        self.steps_per_epoch = math.ceil(self.rows / self.batch)
+        epochs = math.ceil(self.args.num_train_epochs * self.steps_per_epoch)
+        self.state = TrainerState(max_steps=self.args.max_steps if self.args.max_steps > 0 else epochs)
+        self.state.compute_steps(self.args, self.state.max_steps)
+
+        self.unit = replace(first.radial_config, radial_lambda=1.0)  # warm-up and schedule alone
+        self.lambdas = torch.tensor(
+            [member.radial_config.radial_lambda for member in members], dtype=self.dtype, device=self.device
+        )
+        self.penalised = bool(self.lambdas.any())
+        # The schedule of the learning rate, as the factor that it is of any.
+        self.any_rate = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        self.scheduler = get_scheduler(
+            self.args.lr_scheduler_type,
+            self.any_rate,
+            num_warmup_steps=self.args.get_warmup_steps(self.state.max_steps),
+            num_training_steps=self.state.max_steps,
+        )
+        self.rate = 1.0
+        self.constant_rate = self.args.lr_scheduler_type == SchedulerType.CONSTANT
+
+        self.seen = 0  # rows, over all steps
+        self.totals = [0.0] * len(self.members)  # sums of what was logged as loss
+        self.norms: Tensor | None = None
+        self._make_optimizer()
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin a new window between two logs."""
+        sites, members = len(self.sites), len(self.members)
+        self.window_steps = self.window_rows = 0
+        self.window_factor = 0.0
+        self.loss, self.task_loss = torch.zeros(2, members, dtype=self.dtype, device=self.device)
+        self.penalty, self.radius = torch.zeros(2, sites, members, dtype=self.dtype, device=self.device)
+
+    def _make_optimizer(self) -> None:
+        """AdamW as `Trainer` makes it; neighbours of equal learning rate and weight decay are one group.
+
+        Its tensors are views of what is stacked: parameters, gradients, and both moments.
+        """
+        step_at = self.device if Trainer.get_optimizer_cls_and_kwargs(self.args)[1].get("fused") else "cpu"
+        groups: list[dict[str, Any]] = []
+        state: dict[Tensor, dict[str, Tensor]] = {}
+        start = 0
+        for (rate, decay), run in groupby(self.members, lambda member: (member.args.learning_rate, member.args.weight_decay)):
+            block = slice(start, start := start + len(list(run)))
+            for decayed in (True, False):
+                params = []
+                for name, pieces in self.stack.parameters.items():
+                    if (name in self.decayed) != decayed:
+                        continue
+                    for piece, gradient, moments in zip(pieces, self.stack.gradients[name], self.moments[name], strict=True):
+                        params.append(piece[block])
+                        params[-1].grad = gradient[block]
+                        step = torch.tensor(float(self.state.global_step), device=step_at)
+                        state[params[-1]] = {"step": step, "exp_avg": moments[0][block], "exp_avg_sq": moments[1][block]}
+                groups.append({"params": params, "lr": rate, "own_lr": rate, "weight_decay": decay if decayed else 0.0})
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(self.args)
+        self.optimizer = kind(groups, **options)
+        self.optimizer.state.update(state)
+
+    # Training ---------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        self.host_targets = [member.begin_run(self.state.max_steps, len(self.members)) for member in self.members]
+        self.targets = torch.tensor(self.host_targets, dtype=self.dtype, device=self.device).T
+        self.bar = tqdm(total=self.state.max_steps, disable=self.args.disable_tqdm, unit="step", dynamic_ncols=True)
+        flow = DefaultFlowCallback()
+        with self.bar:
+            if self.args.eval_on_start:
+                self._evaluate()
+                self._end_some()
+            epoch = 0
+            while self.members and self.state.global_step < self.state.max_steps:
+                self._shuffle(epoch)
+                for step in range(self.steps_per_epoch):
+                    self._step(slice(step * self.batch, (step + 1) * self.batch))
+                    self.state.epoch = epoch + (step + 1) / self.steps_per_epoch
+                    self._watch(flow.on_step_end(self.args, self.state, TrainerControl()))
+                    if not self.members or self.state.global_step == self.state.max_steps:
+                        break
+                else:
+                    self._watch(flow.on_epoch_end(self.args, self.state, TrainerControl()))
+                epoch += 1
+            self._end_some(all_of_them=True)
+
+    def _shuffle(self, epoch: int) -> None:
+        """Each member's rows in its order of this epoch: that of accelerate's `SeedableRandomSampler`."""
+        orders = []
+        for member in self.members:
+            seed = member.args.seed if member.args.data_seed is None else member.args.data_seed
+            orders.append(torch.randperm(self.rows, generator=torch.Generator().manual_seed(seed + epoch)))
+        order = torch.stack(orders).to(self.device)
+        self.ids, self.labels = self.columns["input_ids"][order], self.columns["labels"][order]
+
+    def _step(self, rows: slice) -> None:
+        ids, labels = self.ids[:, rows], self.labels[:, rows]
+        factor = self.unit.lambda_at(self.state.global_step, self.state.max_steps)
+        weights = self.lambdas if factor == 1 else self.lambdas * factor
+        values = self.stack.step(ids, labels, self.targets, self.unit.radial_side, weights if self.penalised else None)
+        if self.args.max_grad_norm > 0:
+            self._clip()
+        if not self.constant_rate:
+            self.rate = self.scheduler.get_last_lr()[0]
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["own_lr"] * self.rate
+        self.optimizer.step()
+        if not self.constant_rate:
+            self.any_rate.step()  # of nothing, or the scheduler would warn that there was none
+            self.scheduler.step()
+        self.task_loss += values.task_loss
+        self.loss += values.task_loss + weights * values.penalty.sum(0)
+        self.penalty += values.penalty
+        self.radius += values.radius * labels.shape[1]
+        self.window_steps += 1
+        self.window_rows += labels.shape[1]
+        self.window_factor += factor
+        self.seen += labels.shape[1]
+        self.state.global_step += 1
+        self.bar.update()
+
+    def _clip(self) -> None:
+        """As `Trainer`: scale each member's gradient to `max_grad_norm` where it is longer."""
+        self.norms = self._gradient_norms()
+        factors = (self.args.max_grad_norm / (self.norms + 1e-6)).clamp(max=1.0)
+        for gradients in self.stack.gradients.values():
+            for gradient in gradients:
+                gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+
+    def _gradient_norms(self) -> Tensor:
+        squares = [g.flatten(1).square().sum(1) for gradients in self.stack.gradients.values() for g in gradients]
+        return torch.stack(squares).sum(0).sqrt()
+
+    # What is watched --------------------------------------------------------------------------------------------------
+
+    def _watch(self, control: TrainerControl) -> None:
+        """Log and evaluate where that is due, and end members that ask for it."""
+        if control.should_log and self.window_steps:
+            self._log()
+        if control.should_evaluate and self.members:
+            self._evaluate()
+        if control.should_log or control.should_evaluate:
+            self._end_some()
+
+    def _log(self) -> None:
+        """The log of a window, from one copy to the host."""
+        steps, sites = self.window_steps, len(self.sites)
+        norms = self._gradient_norms() if self.norms is None else self.norms
+        rows = [self.loss / steps, self.task_loss / steps, norms, *self.penalty / steps, *self.radius / self.window_rows]
+        for i, (member, values) in enumerate(zip(self.members, torch.stack(rows).T.tolist(), strict=True)):
+            loss, task_loss, norm = values[:3]
+            penalties, radii = values[3 : 3 + sites], values[3 + sites :]
+            self.totals[i] += loss * steps
+            logs = {
+                "loss": loss,
+                "task_loss": task_loss,
+                "radial_penalty": sum(penalties),
+                "radial_lambda": member.radial_config.radial_lambda * self.window_factor / steps,
+            }
+            for site, radius, target in zip(self.sites, radii, self.host_targets[i], strict=True):
+                logs |= {f"radius/{site}": radius, f"radius_target/{site}": target}
+            logs |= {"grad_norm": norm, "learning_rate": member.args.learning_rate * self.rate}
+            member.at_step(self.state.global_step, self.state.epoch)
+            member.log(logs)
+            if not math.isfinite(loss):
+                member.failure = f"the loss was {loss} in the steps up to {self.state.global_step}"
+        self._clear()
+
+    def _evaluate(self) -> None:
+        """Evaluate every member on every split, as `Trainer.evaluate` does."""
+        for split, columns in self.held_out.items():
+            losses, predictions = [], []
+            for ids, labels in zip(*(columns[name].split(self.args.eval_batch_size) for name in columns), strict=True):
+                logits = self.stack.logits(ids)
+                every = labels.expand(len(self.members), -1)
+                losses.append(F.cross_entropy(logits.flatten(0, 1), every.flatten(), reduction="none").view_as(every).sum(1))
+                choose: Any = self.members[0].preprocess_logits_for_metrics or (lambda logits, labels: logits)
+                predictions.append(torch.stack([choose(own, labels) for own in logits]))
+            means = (torch.stack(losses).sum(0) / len(columns["labels"])).tolist()
+            answers = columns["labels"].cpu().numpy()
+            for member, mean, predicted in zip(self.members, means, torch.cat(predictions, 1).cpu().numpy(), strict=True):
+                metrics = {"loss": mean}
+                if member.compute_metrics is not None:
+                    metrics |= member.compute_metrics(EvalPrediction(predictions=predicted, label_ids=answers))
+                member.at_step(self.state.global_step, self.state.epoch)
+                member.note_evaluation({f"eval_{split}_{name}": value for name, value in metrics.items()})
+
+    # Members that end -------------------------------------------------------------------------------------------------
+
+    def _end_some(self, all_of_them: bool = False) -> None:
+        """End the members that failed or are asked to stop by a callback, and go on with the others."""
+        going_on = []
+        losses: list[float] = []
+        for i, member in enumerate(self.members):
+            if not (all_of_them or member.failure is not None or member.control.should_training_stop):
+                going_on.append(i)
+                continue
+            losses = losses or self.loss.tolist()  # of the steps since the last log
+            weights = self.stack.state_dict(i)
+            if member.failure is None and not all(bool(value.isfinite().all()) for value in weights.values()):
+                member.failure = f"weights that are no numbers at step {self.state.global_step}"
+            steps = max(self.state.global_step, 1)
+            member.at_step(self.state.global_step, self.state.epoch)
+            member.end_run(weights, (self.totals[i] + losses[i]) / steps, self.seen)
+            self.on_end(member)
+        if len(going_on) < len(self.members):
+            self._keep(going_on)
+
+    def _keep(self, chosen: list[int]) -> None:
+        self.members = [self.members[i] for i in chosen]
+        if not self.members:
+            return
+        self.totals = [self.totals[i] for i in chosen]
+        self.host_targets = [self.host_targets[i] for i in chosen]
+        index = torch.tensor(chosen, device=self.device)
+        self.stack.keep(chosen)
+        self.moments = {
+            name: [(first[index], second[index]) for first, second in pieces] for name, pieces in self.moments.items()
+        }
+        self.lambdas, self.targets = self.lambdas[index], self.targets[:, index]
+        self.penalised = bool(self.lambdas.any())
+        self.ids, self.labels = self.ids[index], self.labels[index]
+        self.loss, self.task_loss = self.loss[index], self.task_loss[index]
+        self.penalty, self.radius = self.penalty[:, index], self.radius[:, index]
+        self.norms = None if self.norms is None else self.norms[index]
+        self._make_optimizer()
