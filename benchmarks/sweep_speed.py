@@ -20,13 +20,14 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, stack_module_state, vmap
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.by_hand import Steps, train
 from hf_radial import RadialArguments, RadialTrainer
 from hf_radial.models.modular_mlp import ModularMLPForSequenceClassification
 from hf_radial.options import parse_options
@@ -120,11 +121,14 @@ def measure(
             trainer.train()
             return seconds(trainer)
 
+        def built() -> ModularMLPForSequenceClassification:
+            return build_model(task).to(torch.device(device))
+
+        columns = (rows["train"].columns["input_ids"].to(device), rows["train"].columns["labels"].to(device))
         arms: dict[str, Callable[[], float]] = {"batched": batched, "single": single}
         if everything:
-            columns = [rows["train"].columns[name].to(device) for name in ("input_ids", "labels")]
-            arms["loop"] = lambda: by_hand([build_model(task).to(device)], *columns, batch, steps)
-            arms["vmap"] = lambda: by_hand([build_model(task).to(device) for _ in range(SEEDS)], *columns, batch, steps)
+            arms["loop"] = lambda: train(built(), *columns, batch, Steps(0, steps), RADIAL_LAMBDA)
+            arms["vmap"] = lambda: under_vmap([built() for _ in range(SEEDS)], *columns, batch, steps)
         for i in range(pairs + 1):
             for name, arm in arms.items():
                 value = arm()
@@ -148,51 +152,33 @@ def measure(
     }
 
 
-def by_hand(models: list[ModularMLPForSequenceClassification], ids: Tensor, labels: Tensor, batch: int, steps: int) -> float:
-    """Seconds a step of a loop written by hand: of one model, or under `vmap` of all."""
+def under_vmap(models: list[nn.Module], ids: Tensor, labels: Tensor, batch: int, steps: int) -> float:
+    """Seconds a step of all models' losses and gradients by `torch.func`."""
+    named, _ = stack_module_state(models)
+    layers = sum(name.startswith("hidden.") for name in named) // 2  # a weight and a bias each
 
-    def loss_of(forward: Any, hidden: Callable[[int, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        x, terms = forward(x), []
-        for i in range(models[0].config.num_hidden_layers):
-            h = hidden(i, x)
+    def loss_of(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        x, terms = F.embedding(x, parameters["embedding.weight"]).flatten(1), []
+        for i in range(layers):
+            h = F.linear(x, parameters[f"hidden.{i}.weight"], parameters[f"hidden.{i}.bias"])
             terms.append((h.norm(dim=-1) - sqrt(h.shape[-1])).square().mean() / h.shape[-1])
             x = F.relu(h)
-        return F.cross_entropy(hidden(-1, x), y) + RADIAL_LAMBDA * torch.stack(terms).sum()
-
-    if len(models) == 1:
-        (model,) = models
-        layers = [*model.hidden, model.classifier]
-        named = dict(model.named_parameters())
-    else:
-        named, _ = stack_module_state(models)  # type: ignore[arg-type]
-
-    def loss_of_parameters(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        def hidden(i: int, h: Tensor) -> Tensor:
-            layer = "classifier" if i < 0 else f"hidden.{i}"
-            return F.linear(h, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"])
-
-        return loss_of(lambda ids: F.embedding(ids, parameters["embedding.weight"]).flatten(1), hidden, x, y)
+        logits = F.linear(x, parameters["classifier.weight"], parameters["classifier.bias"])
+        return F.cross_entropy(logits, y) + RADIAL_LAMBDA * torch.stack(terms).sum()
 
     decayed = [p for name, p in named.items() if not name.endswith("bias")]
     rest = [p for name, p in named.items() if name.endswith("bias")]
     groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, 1e-3, fused=True)
-    gradients_of = vmap(grad(loss_of_parameters))
+    gradients_of = vmap(grad(loss_of))
     started, done = time.perf_counter(), 0
     while done < steps:
         orders = torch.stack([torch.randperm(len(labels), device=ids.device) for _ in models])
         for first in range(0, len(labels), batch):
             index = orders[:, first : first + batch]
-            if len(models) == 1:
-                loss = loss_of(
-                    lambda x: model.embedding(x).flatten(1), lambda i, h: layers[i](h), ids[index[0]], labels[index[0]]
-                )
-                optimizer.zero_grad()
-                loss.backward()
-            else:
-                gradients = gradients_of({name: p.detach() for name, p in named.items()}, ids[index], labels[index])
-                for name, parameter in named.items():
-                    parameter.grad = gradients[name]
+            gradients = gradients_of({name: p.detach() for name, p in named.items()}, ids[index], labels[index])
+            for name, parameter in named.items():
+                parameter.grad = gradients[name]
             optimizer.step()
             done += 1
             if done == steps:
