@@ -122,7 +122,7 @@ def measure(
             return seconds(trainer)
 
         def built() -> ModularMLPForSequenceClassification:
-            return build_model(task).to(torch.device(device))
+            return build_model(task).to(device)  # type: ignore[arg-type]
 
         columns = (rows["train"].columns["input_ids"].to(device), rows["train"].columns["labels"].to(device))
         arms: dict[str, Callable[[], float]] = {"batched": batched, "single": single}
