@@ -26,6 +26,8 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
+from hf_radial.host_memory import keep_freed_memory
+
 if TYPE_CHECKING:
     _Base = Trainer
 else:
@@ -76,11 +78,16 @@ class LeanEpochMixin(_Base):
         return loss.detach()
 
     def _lean_loss(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
-        if not all(module.training for module in model.modules()):
+        if not all(module.training for module in self._known.modules):
             model.train()
         with self.compute_loss_context_manager():
-            loss: Any = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+            loss: Any = self.compute_loss(model, self._lean_inputs(inputs), num_items_in_batch=num_items_in_batch)
         return loss
+
+    def _lean_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        device, known = self._tr_loss.device, self._known
+        there = inputs and all(isinstance(value, Tensor) and value.device == device for value in inputs.values())
+        return dict(inputs) if there and known.inputs_are_own else self._prepare_inputs(inputs)
 
     def _lean_epoch(
         self,
@@ -99,11 +106,13 @@ class LeanEpochMixin(_Base):
         if type(optimizer) is AcceleratedOptimizer:
             optimizer._opt_called = True  # a scheduler made for the wrapper looks there whether a step came first
             optimizer = optimizer.optimizer
-        parameters = list(model.parameters())
-        flops: dict[Any, float] = {}
+        known = self._known = _Known(self, model, optimizer)
+        parameters = known.parameters
         grad_norm: Any = None
         learning_rate: float | None = None
         batches = _begin(dataloader, epoch)
+        if device.type == "cpu":
+            keep_freed_memory()
         self.current_gradient_accumulation_steps = 1
         self.accelerator.gradient_state._set_sync_gradients(True)
         step: int = -1
@@ -112,12 +121,12 @@ class LeanEpochMixin(_Base):
             self.control = handler.on_step_begin(args, state, self.control)
             loss = self.lean_step(model, inputs, num_items)
             self._add_loss(loss)
-            self.current_flos += self._flops(inputs, flops)  # type: ignore[assignment]
+            self.current_flos += self._flops(inputs)  # type: ignore[assignment]
             self._track_num_input_tokens(inputs)
             gradients: Sequence[Tensor] = ()
             if (args.max_grad_norm or 0) > 0:
                 grad_norm = super()._get_grad_norm(model, grad_norm=self._clip_grad_norm(model))
-            elif self._gradients_can_wait(optimizer, parameters):
+            elif known.gradients_can_wait and self._nobody_at("on_pre_optimizer_step", "on_optimizer_step"):
                 gradients = [p.grad for p in parameters if p.grad is not None]
             else:
                 grad_norm = super()._get_grad_norm(model, grad_norm=None)
@@ -132,11 +141,12 @@ class LeanEpochMixin(_Base):
             state.epoch = epoch + (step + 1) / steps_in_epoch
             self.control = handler.on_step_end(args, state, self.control)
             control = self.control
+            due = control.should_log or control.should_evaluate or control.should_save
             last = control.should_epoch_stop or control.should_training_stop or step + 1 == steps
-            if gradients and (control.should_log or last):  # the end of an epoch may log it too
+            if gradients and (due or last):  # the end of an epoch may log it too, and an evaluation may end training
                 grad_norm = torch.nn.utils.get_total_norm(gradients)
             del gradients
-            if control.should_log or control.should_evaluate or control.should_save:
+            if due:
                 self._maybe_log_save_evaluate(
                     self._tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=learning_rate
                 )
@@ -163,24 +173,37 @@ class LeanEpochMixin(_Base):
         else:  # without waiting for the device
             self._tr_loss += torch.where(torch.isfinite(loss), loss, self._tr_loss / steps)
 
-    def _flops(self, inputs: dict[str, Any], known: dict[Any, float]) -> float:
+    def _flops(self, inputs: dict[str, Any]) -> float:
         """`floating_point_ops`, which counts the parameters each time; its own is of the main input's size."""
-        main_input = inputs.get(getattr(self.model, "main_input_name", "input_ids"))
-        if _owner(self, "floating_point_ops") is not Trainer or not isinstance(main_input, Tensor):
+        known = self._known
+        main_input = inputs.get(known.main_input) if known.flops_are_own else None
+        if not isinstance(main_input, Tensor):
             return float(self.floating_point_ops(inputs))
         size = main_input.numel()
-        if size not in known:
-            known[size] = float(self.floating_point_ops(inputs))
-        return known[size]
+        if size not in known.flops:
+            known.flops[size] = float(self.floating_point_ops(inputs))
+        return known.flops[size]
 
-    def _gradients_can_wait(self, optimizer: Any, parameters: Sequence[nn.Parameter]) -> bool:
-        """Whether their norm may be computed after the optimizer's step: nobody writes into them, and they are small."""
-        if not type(optimizer).__module__.startswith("torch.optim"):
-            return False
-        callbacks = self.callback_handler.callbacks
-        if not all(_is_idle(c, event) for c in callbacks for event in ("on_pre_optimizer_step", "on_optimizer_step")):
-            return False
-        return sum(p.numel() * p.element_size() for p in parameters) <= MOST_KEPT_GRADIENTS
+    def _nobody_at(self, *events: str) -> bool:
+        return all(_is_idle(callback, event) for callback in self.callback_handler.callbacks for event in events)
+
+
+class _Known:
+    """What does not change within an epoch, asked once.
+
+    Attributes:
+        gradients_can_wait: their norm may be computed after the optimizer's step, which does not write into them, and they are
+            small enough to be kept so long.
+    """
+
+    def __init__(self, trainer: Trainer, model: nn.Module, optimizer: Any) -> None:
+        self.modules, self.parameters = list(model.modules()), list(model.parameters())
+        self.inputs_are_own = all(_owner(trainer, name) is Trainer for name in ("_prepare_inputs", "_prepare_input"))
+        self.flops_are_own = _owner(trainer, "floating_point_ops") is Trainer
+        self.flops: dict[int, float] = {}
+        self.main_input = getattr(trainer.model, "main_input_name", "input_ids")
+        size = sum(p.numel() * p.element_size() for p in self.parameters)
+        self.gradients_can_wait = type(optimizer).__module__.startswith("torch.optim") and size <= MOST_KEPT_GRADIENTS
 
 
 def why_not_lean(trainer: Trainer, given: dict[str, Any]) -> str | None:

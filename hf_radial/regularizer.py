@@ -27,7 +27,7 @@ from hf_radial.trace import evaluating
 RADIUS_NAMES = ("sqrt_d", "initial")
 PADDING_MASKS = ("attention_mask", "decoder_attention_mask")
 IGNORED_LABEL = -100
-MOST_CONSTANTS = 64
+MOST_GROUPS = 64
 SUMS = ("penalty", "radius", "count")
 
 
@@ -77,6 +77,26 @@ class SiteSums:
             return self.penalty / self.divisor
         # Of one dtype: a division of mixed ones would convert the count forward, and again backward.
         return self.penalty / self.count.clamp(min=1).to(self.penalty.dtype)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Calls of sites that give as many vectors, with one mask, in one forward pass: few operations serve them all.
+
+    The tensors are made once: a copy from the host would have to wait for the device in every step, and a Python number be
+    converted. `calls` are positions among the pass's calls, `numbers` and `where` those of their sites, of which `site` is one;
+    `d` and `target` are columns that broadcast with radii of shape `(calls, ...)`; `count` is how many vectors there are where
+    none is padding, and `divisor` as of `SiteSums`.
+    """
+
+    calls: list[int]
+    numbers: list[int]
+    site: Site
+    d: Tensor
+    target: Tensor
+    count: Tensor
+    divisor: Tensor
+    where: Tensor
 
 
 class RadialPenalty:
@@ -135,7 +155,7 @@ class RadialPenalty:
         self.labels: Tensor | None = None  # of the batch, where the model is called without: they tell a decoder's padding
         self._masks: dict[str, Tensor | None] = {}
         self._radii: list[tuple[int, Tensor]] = []  # of this forward pass: site number and radii
-        self._constants: dict[tuple[Any, ...], Any] = {}
+        self._groups: dict[tuple[Any, ...], list[_Group]] = {}  # of passes with radii of these shapes
         self._mask_names = [name for name in PADDING_MASKS if any(site.mask == name for site in self.sites)]
         self._collecting = False
         self._calibrating = False
@@ -323,63 +343,72 @@ class RadialPenalty:
         return r, with_vectors(site, args, kwargs, output, h)
 
     def _add_up(self) -> None:
-        """Sums of one forward pass. Sites that see as many vectors, with one mask, are taken together: few operations."""
-        groups: dict[tuple[Any, ...], list[tuple[int, Tensor]]] = {}
-        for i, r in self._radii:
-            site = self.sites[i]
-            groups.setdefault((r.shape, r.dtype, r.device, site.mask, site.sequence_first), []).append((i, r))
-        order: tuple[int, ...] = ()
+        """Sums of one forward pass."""
+        key = (*((i, r.shape, r.dtype, r.device) for i, r in self._radii), *self.targets.values(), self._calibrating)
+        groups = self._groups.get(key)
+        if groups is None:
+            if len(self._groups) >= MOST_GROUPS:  # batches of ever other shapes
+                self._groups.clear()
+            groups = self._groups[key] = self._in_groups()
         sums: list[SiteSums] = []
-        for group in groups.values():
+        summed: list[_Group] = []
+        for group in groups:
             try:
-                sums.append(self._sums([i for i, _ in group], [r for _, r in group]))
-                order += tuple(i for i, _ in group)
+                sums.append(self._sums(group))
+                summed.append(group)
             except ValueError as error:
                 if self.strict or self._calibrating:
                     raise
                 warnings.warn(f"not measured: {error}", stacklevel=2)
         if not sums:
             return
-        if len(sums) == 1 and order == tuple(range(len(self.sites))):
+        seen = summed[0].numbers if len(summed) == 1 else [i for group in summed for i in group.numbers]
+        if len(sums) == 1 and seen == list(range(len(self.sites))):
             self._collected.append(sums[0])
         else:  # a site may be there several times, or not at all
             device = sums[0].penalty.device
-            where = self._constant(("order", order, device), lambda: torch.tensor(order, device=device))
+            where = torch.cat([group.where.to(device) for group in summed])
             columns = (torch.cat([getattr(part, name).to(device) for part in sums]) for name in SUMS)
             self._collected.append(SiteSums(*(c.new_zeros(len(self.sites)).index_add(0, where, c) for c in columns)))
-        self._seen.append(set(order))
+        self._seen.append(set(seen))
 
-    def _sums(self, numbers: list[int], radii: list[Tensor]) -> SiteSums:
-        """Penalty sum, radius sum and count of these calls of sites, whose radii are of one shape: each of shape `(calls,)`."""
+    def _in_groups(self) -> list[_Group]:
+        """The calls of this forward pass, those together that can be computed together."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for call, (i, r) in enumerate(self._radii):
+            site = self.sites[i]
+            groups.setdefault((r.shape, r.dtype, r.device, site.mask, site.sequence_first), []).append(call)
+        return [self._group(calls) for calls in groups.values()]
+
+    def _group(self, calls: list[int]) -> _Group:
+        numbers, r = [self._radii[call][0] for call in calls], self._radii[calls[0]][1]
         sites = [self.sites[i] for i in numbers]
-        mask = mask_for(radii[0], self._masks.get(sites[0].mask or ""), sites[0])
-        r = torch.stack(radii)
-        d = self._column([float(self._width(site)) for site in sites], r)
-        target = self._column([0.0 if self._calibrating else self._target(site) for site in sites], r)
-        value = penalty_of_radius(r, d, target, mask, side=self.side, reduction="none").flatten(1).sum(1)
-        lengths, calls = r.detach().flatten(1), len(radii)
+
+        def column(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=r.dtype, device=r.device).reshape(-1, *(1 for _ in r.shape))
+
+        count = torch.full((len(calls),), r.numel(), device=r.device)
+        return _Group(
+            calls,
+            numbers,
+            sites[0],
+            d=column([self._width(site) for site in sites]),
+            target=column([0.0 if self._calibrating else self._target(site) for site in sites]),
+            count=count,
+            divisor=count.clamp(min=1).to(r.dtype),
+            where=torch.tensor(numbers, device=r.device),
+        )
+
+    def _sums(self, group: _Group) -> SiteSums:
+        """Penalty sum, radius sum and count of a group's calls, each of shape `(calls,)`."""
+        r = torch.stack([self._radii[call][1] for call in group.calls])
+        mask = mask_for(r[0], self._masks.get(group.site.mask or ""), group.site)
+        value = penalty_of_radius(r, group.d, group.target, mask, side=self.side, reduction="none").flatten(1).sum(1)
+        lengths = r.detach().flatten(1)
         if mask is None:
-            n = lengths.shape[1]
-            key = (calls, n, r.dtype, r.device)
-            count = self._constant(("count", *key), lambda: torch.full((calls,), n, device=r.device))
-            divisor = self._constant(("divisor", *key), lambda: count.clamp(min=1).to(r.dtype))
-            return SiteSums(value, lengths.sum(1), count, divisor)
+            return SiteSums(value, lengths.sum(1), group.count, group.divisor)
         counted = mask.flatten()
-        return SiteSums(value, lengths.masked_fill(~counted, 0.0).sum(1), counted.sum().expand(calls))
-
-    def _column(self, values: list[float], r: Tensor) -> Tensor:
-        """One number for each row of `r`, as a tensor that broadcasts with it: a Python number is converted every time."""
-        shape = (-1,) + (1,) * (r.ndim - 1)
-        make = partial(torch.tensor, values, dtype=r.dtype, device=r.device)
-        return self._constant((*values, r.ndim, r.dtype, r.device), lambda: make().reshape(shape))
-
-    def _constant(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
-        """Made once: a copy from the host would have to wait for the device in every step."""
-        if key not in self._constants:
-            if len(self._constants) > MOST_CONSTANTS:  # batches of ever other shapes
-                self._constants.clear()
-            self._constants[key] = make()
-        return self._constants[key]
+        return SiteSums(value, lengths.masked_fill(~counted, 0.0).sum(1), counted.sum().expand(len(group.calls)))
 
     def _width(self, site: Site) -> int:
         if site.width is None:
