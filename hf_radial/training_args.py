@@ -15,6 +15,7 @@ from hf_radial.regularizer import check_lambda, check_radius_choice
 from hf_radial.sites import WHERE
 
 SCHEDULES = ("constant", "cosine")
+RESIDENT_DATA = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,14 @@ class RadialArguments(TrainingArguments):
             "choices": list(WHERE),
         },
     )
+    resident_data: str = field(
+        default="auto",
+        metadata={
+            "help": "Keep datasets that are small tables of numbers on the device: 'auto' where it changes no result and they "
+            "fit, 'always' (else it is an error), 'never'.",
+            "choices": list(RESIDENT_DATA),
+        },
+    )
     report_to: None | str | list[str] = field(  # noqa: RUF036 (HfArgumentParser reads the union in this order)
         default="tensorboard", metadata={"help": "Where to report logs: 'tensorboard', 'wandb', ..., 'all' or 'none'."}
     )
@@ -181,6 +190,8 @@ class RadialArguments(TrainingArguments):
                 "RadialCallback"
             )
         self.radial_config()
+        if self.resident_data not in RESIDENT_DATA:
+            raise ValueError(f"resident_data={self.resident_data!r} is unknown; choose one of {', '.join(RESIDENT_DATA)}")
 
     def radial_config(self) -> RadialConfig:
         """The penalty's options, checked."""
