@@ -11,6 +11,11 @@ are in recipes/geometry_study.py.
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until all is imported: looking for garbage in a million new objects, none of which is, takes a second
+
 import json
 import math
 import sys
@@ -300,5 +305,7 @@ def run_label(trainer: RadialTrainer) -> str:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what is imported stays: the collections to come need not look at it again
+    gc.enable()
     main(sys.argv[1:])
     end_processes()
