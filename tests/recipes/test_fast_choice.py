@@ -77,7 +77,7 @@ def test_what_the_preset_says_of_the_penalty_is_true(data: Any) -> None:
     for arm in ("the preset and the penalty", "the penalty, tuned for it"):
         assert None not in steps[arm]
         assert 0.9 <= median(steps[arm]) / median(steps["the preset"]) <= 1.1
-    assert steps["the preset without warm-up"].count(None) > len(steps["the preset"]) / 2
+    assert steps["the preset without warm-up"].count(None) == 5 and len(steps["the preset"]) == 8
     assert None not in steps["the penalty without warm-up"]
 
 
