@@ -11,6 +11,11 @@ are in recipes/geometry_study.py.
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until all is imported: looking for garbage in a million new objects, none of which is, takes a second
+
 import json
 import math
 import sys
@@ -87,6 +92,13 @@ class ModularArguments:
         metadata={"help": "Stop after so many evaluations in a row at solved_at; 0: never, since what comes after matters."},
     )
     solved_at: float = field(default=0.99, metadata={"help": "Held-out exact match that counts as solved."})
+    threads: int = field(
+        default=0,
+        metadata={
+            "help": "Threads of torch on the CPU; 0: as many as it finds. In a small model they wait for each other at every "
+            "layer: two gain little over one, and where another process is busy they are several times slower."
+        },
+    )
 
     def __post_init__(self) -> None:
         # Says what is wrong with the task, and knows the name of a formula.
@@ -102,6 +114,8 @@ class ModularArguments:
         for name in ("save_every", "geometry_every", "solved_evaluations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive, or 0 for never")
+        if self.threads < 0:
+            raise ValueError(f"threads={self.threads} must be positive, or 0 for as many as torch finds")
         if self.geometry_every and "fourier" in self.geometry_metrics and self.operation not in ("add", "sub"):
             raise ValueError(f"geometry_metrics: 'fourier' is for the operations add and sub, not for {self.operation!r}")
 
@@ -261,6 +275,8 @@ def test_saved_model(folder: Path, data: DatasetDict) -> dict[str, Any]:
 
 def main(argv: list[str]) -> Path:
     task, args = parse_options((ModularArguments, RadialArguments), argv, CONFIGS, PRESET, __doc__ or "")
+    if task.threads:
+        torch.set_num_threads(task.threads)
     state, resume = PartialState(cpu=args.use_cpu), wants_resume(args.resume_from_checkpoint)
     folder = choose_run_folder(args.output_dir, resume, f"runs/{task.preset}")
     logging.disable_progress_bar()
@@ -314,5 +330,7 @@ def run_label(trainer: RadialTrainer) -> str:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what is imported stays: the collections to come need not look at it again
+    gc.enable()
     main(sys.argv[1:])
     end_processes()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 CODE = """
 import sys, time
@@ -22,6 +25,44 @@ def test_importing_costs_under_a_fifth_of_a_second_and_no_heavy_library():
     seconds, heavy = output.split(maxsplit=1)
     assert float(seconds) < 0.2
     assert heavy.strip() == "[]"
+
+
+RECIPE = """
+import gc, runpy, sys
+import datasets
+from transformers import AutoModelForSequenceClassification, HfArgumentParser, Trainer
+before = set(sys.modules)
+import modular
+added = {name for name in set(sys.modules) - before if name.partition(".")[0] not in ("hf_radial", "modular")}
+tools = {"matplotlib", "evaluate", "tensorboard", "torch.utils.tensorboard", "scipy", "sklearn", "IPython", "trl"}
+print(sorted(added), sorted(tools & set(sys.modules)))
+print(gc.isenabled(), gc.get_freeze_count())
+sys.argv = ["modular.py", "--preset", "none"]
+try:
+    runpy.run_path("modular.py", run_name="__main__")
+except ValueError:  # there is no such preset: this far, and no further
+    print(gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """What a process says that imports a recipe, and then starts it."""
+    recipes = Path(__file__).parents[1] / "recipes"
+    result = subprocess.run(
+        [sys.executable, "-c", RECIPE], capture_output=True, text=True, timeout=300, cwd=recipes, check=True
+    )
+    return result.stdout.splitlines()
+
+
+def test_importing_a_recipe_adds_nothing_to_the_import_of_what_it_is_about(imported):
+    """Modules, not seconds. `Trainer` imports `datasets`, and that pandas: what they cost is not ours to save."""
+    assert imported[0] == "[] []"
+
+
+def test_the_collector_of_garbage_rests_only_while_a_recipe_imports_that_is_a_program(imported):
+    assert imported[1] == "True 0"
+    assert imported[2] == "True True"
 
 
 def test_every_public_name_loads_and_is_documented():

@@ -136,6 +136,7 @@ def test_the_preset_is_the_set_up_that_was_measured(recipe: Any) -> None:
         ({"validation_fraction": 0.5}, "leaves the split 'test'"),
         ({"evaluate_every": 0}, "evaluate_every=0 must be at least 1 epoch"),
         ({"geometry_every": -1}, "geometry_every=-1"),
+        ({"threads": -1}, "threads=-1 must be positive, or 0"),
         ({"operation": "a/b", "p": 12}, "p must be prime"),
         ({"operation": "plus"}, "operation"),
         ({"operation": "mul", "geometry_every": 1, "geometry_metrics": ["fourier"]}, "'fourier' is for"),
