@@ -71,10 +71,10 @@ def read_columns(dataset: Any, collate: Any, most_bytes: int) -> dict[str, Tenso
     """
     from datasets import Dataset
 
-    if not (collate in (default_data_collator, as_batch) or collate == DefaultDataCollator(return_tensors="pt")):
-        raise NotResidentError(f"the data_collator, {_name(collate)}, is not known to only stack rows")
     if type(dataset) not in (Dataset, TensorRows):
         raise NotResidentError(f"the dataset, a {type(dataset).__name__}, is neither a datasets.Dataset nor TensorRows")
+    if not (collate in (default_data_collator, as_batch) or collate == DefaultDataCollator(return_tensors="pt")):
+        raise NotResidentError(f"the data_collator, {_name(collate)}, is not known to only stack rows")
     if type(dataset) is Dataset:
         _check_format(dataset.format)
     count = len(dataset)
@@ -207,12 +207,16 @@ class ResidentRows(TensorRows):
 
     def __init__(self, source: Any, columns: Mapping[str, Tensor]) -> None:
         super().__init__(columns)
-        self.source = source
+        self.source, self.count = source, super().__len__()
 
     def __getattr__(self, name: str) -> Any:
         if name == "source":  # not there yet: while it is being copied
             raise AttributeError(name)
         return getattr(self.source, name)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.count  # asked for several times an epoch, which may be one step
 
     def __getitem__(self, index: Any) -> Any:
         """As of the dataset."""

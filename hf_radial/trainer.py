@@ -29,6 +29,7 @@ from hf_radial.hub.pushing import PushingMixin
 from hf_radial.hub.retry import with_retries
 from hf_radial.lean_epoch import LeanEpochMixin
 from hf_radial.regularizer import RadialPenalty, count_vectors
+from hf_radial.resident import ResidentMixin
 from hf_radial.run_record import write_run_record
 from hf_radial.sites import ForwardFailedError
 from hf_radial.training_args import RadialConfig, resolve_config
@@ -42,7 +43,7 @@ TRACED_ROWS = 2
 ADDED_AT_ONCE = 64
 
 
-class RadialMixin(LeanEpochMixin, PushingMixin):
+class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
     """The penalty for any class derived from `Trainer`: `class RadialSFTTrainer(RadialMixin, SFTTrainer): ...`.
 
     Args:
