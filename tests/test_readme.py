@@ -48,6 +48,17 @@ def test_the_tables_are_those_of_the_committed_data():
     assert table and table[1] == addition.readme_table(data)
 
 
+def test_what_it_costs_is_what_was_measured():
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.run import document, targets
+    from benchmarks.table import markdown
+
+    data = json.loads((ROOT / "recipes" / "results" / "benchmarks.json").read_text())
+    assert (ROOT / "recipes" / "results" / "benchmarks.md").read_text() == document(data)
+    table = re.search(r"<!-- benchmarks -->\n(.*?)<!-- end -->", README, re.S)
+    assert table and table[1].strip() == markdown(targets(data)).strip()
+
+
 @pytest.mark.parametrize("name", ["addition_cpu.json"])
 def test_committed_runs_say_how_to_repeat_them(name):
     data = json.loads((ROOT / "recipes" / "results" / name).read_text())
