@@ -115,8 +115,8 @@ def markdown(data: dict[str, Any]) -> str:
         f"`{data['command']}` on {machine['device']}, one thread, torch {versions['torch']}, transformers "
         f"{versions['transformers']}, Python {versions['python']}, revision {data['environment']['revision']}. Median "
         f"(smallest to largest) of {len(data['arms'][0]['runs'])} seeds, each of them weights, order and split. *Solved*: the "
-        "first of three evaluations in a row, an epoch apart, with 99 % of the held-out rows; step and epoch are of the seeds that "
-        "were solved. *Seconds*: of the whole process. The test rows were not looked at before the end.",
+        "first of three evaluations in a row, an epoch apart, with 99 % of the held-out rows; step and epoch are of the seeds "
+        "that were solved. *Seconds*: of the whole process. The test rows were not looked at before the end.",
         "",
         "| arm | width | batch | lr | warm-up | weight decay | lambda | solved | step | epoch | test, worst | seconds |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
