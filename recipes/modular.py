@@ -2,6 +2,7 @@
 
     accelerate launch recipes/modular.py                                                    # wd 1e-3, lambda 0.05: half an hour
     accelerate launch recipes/modular.py --weight_decay 1 --radial_lambda 0 --num_train_epochs 300              # a few minutes
+    accelerate launch recipes/modular.py --preset modular_fast                                          # tuned: seconds
     accelerate launch recipes/modular.py --geometry_every 25 --geometry_metrics radial spectrum function drift
 
 Read from top to bottom: the options, the data, the model, the training, the test of the saved model, and `main`.
