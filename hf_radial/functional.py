@@ -18,6 +18,7 @@ from torch import Tensor
 
 SIDES = ("both", "above")
 REDUCTIONS = ("mean", "sum", "none")
+FEW = 2**18  # numbers, for `with_radius`
 
 
 def radius(h: Tensor, dim: int = -1) -> Tensor:
@@ -116,7 +117,8 @@ def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     """`h` itself and its `radius`, for a place where `h` goes on: use the `h` that is returned, and nothing is computed twice.
 
     The gradients of both reach the given `h` in one pass, `g_h + (g_r / r) h`, which reads the gradient and the vectors once
-    and writes once. `radius` by itself would make autograd write `(g_r / r) h` in several steps and then add it.
+    and writes once. `radius` by itself, as for less than 2^18 numbers, makes autograd write `(g_r / r) h` in several steps and
+    then add it.
 
     Args:
         h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
@@ -134,8 +136,9 @@ def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     >>> h.grad  # 1 of the sum, and 10 times the direction
     tensor([[7., 9.]])
     """
-    # A compiler fuses by itself, and torch.func wants functions of another make, which are slower here.
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    # Few numbers are sooner gone through several times in C++ than once from Python. A compiler fuses by itself, and torch.func
+    # wants functions of another make, which are slower here.
+    if h.numel() < FEW or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return h, radius(h, dim)
     _check_vectors(h)
     return _WithRadius.apply(h, dim)

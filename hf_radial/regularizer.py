@@ -336,11 +336,11 @@ class RadialPenalty:
             return radius(h.detach(), site.dim), None  # measured only: the graph must stay what it is without us, bit for bit
         if site.in_place:
             return radius(h.clone(), site.dim), None  # the backward pass needs it as it is now
-        instead = with_vectors(site, args, kwargs, output, h)
-        if instead is None:
-            return radius(h, site.dim), None
-        h, r = with_radius(h, site.dim)
-        return r, with_vectors(site, args, kwargs, output, h)
+        same, r = with_radius(h, site.dim)
+        if same is h:
+            return r, None
+        instead = with_vectors(site, args, kwargs, output, same)
+        return (radius(h, site.dim), None) if instead is None else (r, instead)
 
     def _add_up(self) -> None:
         """Sums of one forward pass."""

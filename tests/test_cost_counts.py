@@ -7,6 +7,7 @@ of two sizes are counted, and a line is drawn through them. A number below its b
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import Trainer, set_seed
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.counts import Counts, Operations, count
-from hf_radial import RadialArguments, RadialPenalty, RadialTrainer
+from hf_radial import RadialArguments, RadialPenalty, RadialTrainer, functional
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
@@ -66,12 +67,14 @@ def a_site_and_a_step(few: float, many: float, sites: tuple[int, int]) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def added() -> dict[str, tuple[Counts, Counts]]:
-    """What the penalty adds to models of 2 and of 4 blocks, that is 4 and 8 sites."""
-    return {
+def added() -> Iterator[dict[str, tuple[Counts, Counts]]]:
+    """What the penalty adds to models of 2 and of 4 blocks, that is 4 and 8 sites, as if their vectors were many."""
+    few, functional.FEW = functional.FEW, 0
+    yield {
         name: tuple(counted(layers, LAMBDA, padded).minus(counted(layers, None, padded)) for layers in (2, 4))
         for name, padded in (("rows", False), ("padded rows", True))
-    }  # type: ignore[return-value]
+    }  # type: ignore[misc]
+    functional.FEW = few
 
 
 BATCHES = ("rows", "padded rows")

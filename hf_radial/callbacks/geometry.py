@@ -98,7 +98,7 @@ class GeometryCallback(TrainerCallback):
     def __init__(
         self,
         probe: Mapping[str, Any] | None = None,
-        every: int = 200,
+        every: int = 400,
         metrics: Sequence[str] | Mapping[str, int] | None = None,
         *,
         rows: int = 512,
