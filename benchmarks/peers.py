@@ -38,7 +38,7 @@ from hf_radial.tasks.load import load_task
 from hf_radial.tasks.tensor_rows import TensorRows
 
 WIDTH, BATCH = 512, 256
-WEIGHT_DECAYS = {1.0: 400, 0.1: 1200}  # and after how many epochs a run is ended
+WEIGHT_DECAYS = {1.0: 400}  # and after how many epochs a run is ended
 SOLVED_AT = 0.99
 STEPS = 57  # of a sample: three epochs
 FILES = {"grokfast": "grokfast.py", "orthograd": "orthograd.py"}
