@@ -1,0 +1,210 @@
+"""A grid file: which runs a comparison has, and how each method is tuned.
+
+    title: What the penalty adds to tuned weight decay
+    base: {task: modular, learning_rate: 1.0e-3, epochs: 300}     # options of every run
+    axes: {train_fraction: [0.3, 0.5]}                            # every combination is a setting, judged by itself
+    arms:                                                         # the methods: options, and what is tuned of each
+      AdamW: {}
+      penalty: {options: {interventions: ["radial:strength={strength}"]}, tune: {strength: {log: [1.0e-3, 1.0]}}}
+    seeds: [0, 1, 2, 3, 4]                                        # judged on these
+    tuning:                                                       # the same budget for every arm; leave out to tune nothing
+      trials: 12
+      seeds: [100]
+      common: {weight_decay: {log: [0.05, 5.0]}}                  # tuned of every arm, with the same draws for all
+
+In here: the file, its checks, and the draws. `{name}` in an arm's interventions stands for what is tuned of it. Not in here:
+what an option means (recipes/compare.py) and how runs are made.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "reference", "figure")
+TUNING_KEYS = ("trials", "seeds", "common")
+PRIMES = (2, 3, 5, 7, 11, 13)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The budget of every arm: so many trials, each on all of these seeds, of which none is judged."""
+
+    trials: int
+    seeds: tuple[int, ...]
+    common: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method: its options on top of the base's, and the ranges of what is tuned of it."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    tune: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A comparison.
+
+    Attributes:
+        settings: the axes' combinations; of a grid without axes, one that is empty.
+        reference: the arm to which the others are compared.
+    """
+
+    name: str
+    title: str
+    question: str
+    base: dict[str, Any]
+    settings: tuple[dict[str, Any], ...]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    tuning: Tuning | None
+    reference: str
+
+
+def read_grid(file: Path) -> Grid:
+    """Read and check a grid file.
+
+    Raises:
+        ValueError: it does not exist, has a key that means nothing, no arms or seeds, seeds that are both tuned on and judged,
+            or a range that is none; the message names it.
+    """
+    if not file.is_file():
+        raise ValueError(f"the grid file {str(file)!r} does not exist")
+    data = yaml.safe_load(file.read_text())
+    if not isinstance(data, dict):
+        raise ValueError(f"{file}: must hold a mapping with {', '.join(KEYS)}")
+    unknown = [key for key in data if key not in KEYS]
+    if unknown:
+        raise ValueError(f"{file}: unknown key {unknown[0]!r}; there are {', '.join(KEYS)}")
+    seeds = tuple(data.get("seeds") or ())
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{file}: seeds={list(seeds)} must be at least one seed, each once")
+    arms = []
+    for name, given in (data.get("arms") or {}).items():
+        given = given or {}
+        if set(given) - {"options", "tune"}:
+            raise ValueError(f"{file}: arm {name!r} has {', '.join(given)}; it may have options and tune")
+        arms.append(Arm(str(name), dict(given.get("options") or {}), dict(given.get("tune") or {})))
+    if not arms:
+        raise ValueError(f"{file}: arms is empty; name at least one method")
+    tuning = None
+    if data.get("tuning"):
+        wrong = [key for key in data["tuning"] if key not in TUNING_KEYS]
+        if wrong:
+            raise ValueError(f"{file}: tuning: unknown key {wrong[0]!r}; there are {', '.join(TUNING_KEYS)}")
+        tuning = Tuning(int(data["tuning"]["trials"]), tuple(data["tuning"]["seeds"]), dict(data["tuning"].get("common") or {}))
+        both = sorted(set(tuning.seeds) & set(seeds))
+        if both or tuning.trials < 1 or not tuning.seeds:
+            raise ValueError(
+                f"{file}: tuning needs at least one trial and one seed, and none that is judged: seeds in both are {both}"
+            )
+        for ranges in (tuning.common, *(arm.tune for arm in arms)):
+            for name, choice in ranges.items():
+                _draw(choice, 0.5, f"{file}: {name}")
+    elif any(arm.tune for arm in arms):
+        raise ValueError(f"{file}: an arm has something to tune, but there is no tuning with trials and seeds")
+    axes = {name: list(values) for name, values in (data.get("axes") or {}).items()}
+    settings = tuple(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+    reference = data.get("reference", arms[0].name)
+    if reference not in [arm.name for arm in arms]:
+        raise ValueError(f"{file}: reference={reference!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
+    return Grid(
+        file.stem.removeprefix("compare_"),
+        data.get("title", file.stem),
+        data.get("question", ""),
+        dict(data.get("base") or {}),
+        settings,
+        tuple(arms),
+        seeds,
+        tuning,
+        reference,
+    )
+
+
+# Draws ----------------------------------------------------------------------------------------------------------------
+
+
+def trials(arm: Arm, tuning: Tuning) -> list[dict[str, Any]]:
+    """What is tried of an arm: points of a Halton sequence, what is common to all arms on the first axes.
+
+    Two arms are thus tried at the same learning rates and weight decays, and an arm with more to tune has no more trials.
+
+    >>> tuning = Tuning(2, (100,), {"weight_decay": {"log": [0.01, 1.0]}})
+    >>> trials(Arm("AdamW"), tuning)
+    [{'weight_decay': 0.1}, {'weight_decay': 0.0316}]
+    >>> trials(Arm("dropout", tune={"p": {"choices": [0.1, 0.3]}}), tuning)
+    [{'weight_decay': 0.1, 'p': 0.1}, {'weight_decay': 0.0316, 'p': 0.3}]
+    """
+    ranges = {**tuning.common, **arm.tune}
+    if len(ranges) > len(PRIMES):
+        raise ValueError(f"arm {arm.name!r} has {len(ranges)} numbers to tune; at most {len(PRIMES)} are supported")
+    return [
+        {name: _draw(choice, _halton(i + 1, prime), name) for (name, choice), prime in zip(ranges.items(), PRIMES, strict=False)}
+        for i in range(tuning.trials)
+    ]
+
+
+def _halton(index: int, base: int) -> float:
+    """The digits of `index`, mirrored at the point."""
+    value, share = 0.0, 1.0
+    while index:
+        share /= base
+        index, digit = divmod(index, base)
+        value += share * digit
+    return value
+
+
+def _draw(choice: Any, at: float, name: str) -> Any:
+    """The value at `at`, from 0 to 1, of `{log: [low, high]}`, `{linear: [low, high]}` or `{choices: [...]}`."""
+    kind, values = next(iter(choice.items())) if isinstance(choice, Mapping) and len(choice) == 1 else (None, None)
+    if kind == "choices" and isinstance(values, Sequence) and values:
+        return values[min(int(at * len(values)), len(values) - 1)]
+    if kind in ("log", "linear") and isinstance(values, Sequence) and len(values) == 2:
+        low, high = map(float, values)
+        if low < high and (kind == "linear" or low > 0):
+            return float(f"{low * (high / low) ** at if kind == 'log' else low + (high - low) * at:.3g}")
+    raise ValueError(f"{name}: {choice!r} must be {{log: [low, high]}}, {{linear: [low, high]}} or {{choices: [...]}}")
+
+
+# Runs -----------------------------------------------------------------------------------------------------------------
+
+
+def run_options(grid: Grid, setting: Mapping[str, Any], arm: Arm, drawn: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The options of one run: base, setting, arm, what was drawn, and the seed.
+
+    Raises:
+        ValueError: something in braces was not drawn.
+    """
+    options = {**grid.base, **setting, **arm.options, "seed": seed}
+    used = set()
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in drawn:
+            raise ValueError(f"arm {arm.name!r}: {match[0]} is not tuned; give it a range under tune")
+        used.add(match[1])
+        return str(drawn[match[1]])
+
+    if "interventions" in options:
+        options["interventions"] = [re.sub(r"\{(\w+)\}", fill, text) for text in options["interventions"]]
+    return {**options, **{name: value for name, value in drawn.items() if name not in used}}
+
+
+def run_name(options: Mapping[str, Any]) -> str:
+    """The name of a run's folder: the same for the same options, whatever grid asks for them.
+
+    >>> run_name({"task": "modular", "seed": 3})
+    'modular-s3-f3466ea1b3'
+    """
+    text = json.dumps(options, sort_keys=True, default=str)
+    return f"{options.get('task', 'run')}-s{options['seed']}-{sha256(text.encode()).hexdigest()[:10]}"

@@ -1,0 +1,173 @@
+"""The tables and the figure of a comparison, from its rows alone: Markdown, LaTeX, Parquet, PNG.
+
+A row is one run: `setting`, `arm`, `stage` ("tuning" or "judged"), `seed`, `status` ("solved", "censored" or "failed"), `onset`
+and `last` in epochs, `onset_steps`, `seconds` until the onset, `test`, and its options.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_radial.comparison.statistics import Time, median_time, speedup
+
+HEAD = ["arm", "tuned to", "solved", "fit", "onset, epochs", "seconds", "sooner than reference", "95 %", "seeds", "sign test"]
+
+
+def times_of(rows: Sequence[dict[str, Any]], key: str = "onset") -> list[Time]:
+    """Times of the runs that ended as they should; one that failed has no time, and is counted by the table."""
+    last = {"onset": "last", "onset_steps": "last_steps", "seconds": "last_seconds"}[key]
+    return [
+        Time(row["seed"], row[key] if row["status"] == "solved" else row[last], row["status"] != "solved")
+        for row in rows
+        if row["status"] in ("solved", "censored")
+    ]
+
+
+def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """One entry for each setting and arm, of the judged runs; medians are None where half of the runs did not get there."""
+    out = []
+    settings: list[str] = list(dict.fromkeys(row["setting"] for row in rows))
+    for setting in settings:
+        here = [row for row in rows if row["setting"] == setting and row["stage"] == "judged"]
+        base = times_of([row for row in here if row["arm"] == reference])
+        for arm in dict.fromkeys(row["arm"] for row in here):
+            own = [row for row in here if row["arm"] == arm]
+            times = times_of(own)
+            fits = [row["fit"] for row in own if row.get("fit") is not None]
+            entry: dict[str, Any] = {
+                "setting": setting,
+                "arm": arm,
+                "drawn": own[0].get("drawn") or {},
+                "runs": len(own),
+                "solved": sum(row["status"] == "solved" for row in own),
+                "censored": sum(row["status"] == "censored" for row in own),
+                "failed": sum(row["status"] == "failed" for row in own),
+                "fit": sorted(fits)[len(fits) // 2] if fits else None,
+                "onset": median_time(times),
+                "last": max((time.value for time in times), default=None),
+                "seconds": median_time(times_of(own, "seconds")),
+            }
+            if arm != reference and times and base:
+                entry["speedup"] = vars(speedup(times, base))
+            out.append(entry)
+    return out
+
+
+def number(value: float | None, unknown: str = "–") -> str:
+    if value is None:
+        return unknown
+    return "inf" if math.isinf(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def cells(entry: dict[str, Any]) -> list[str]:
+    """One line of the table, as text."""
+    beyond = f"> {number(entry['last'])}" if entry["last"] is not None else "–"
+    solved = f"{entry['solved']} of {entry['runs']}" + (f", {entry['failed']} FAILED" if entry["failed"] else "")
+    drawn = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry["drawn"].items())
+    line = [entry["arm"], drawn or "–", solved, number(entry["fit"]), number(entry["onset"], beyond), number(entry["seconds"])]
+    found = entry.get("speedup")
+    if not found:
+        return [*line, "–", "–", "–", "–"]
+    interval = "–" if found["low"] is None else f"{number(found['low'])} to {number(found['high'])}"
+    seeds = f"{found['sooner']} sooner, {found['later']} later"
+    return [*line, number(found["ratio"]), interval, seeds, "–" if found["p_value"] is None else f"{found['p_value']:.2g}"]
+
+
+def markdown(entries: Sequence[dict[str, Any]]) -> str:
+    """The table, a section for each setting."""
+    lines = []
+    for setting in dict.fromkeys(entry["setting"] for entry in entries):
+        if setting:
+            lines += [f"**{setting}**", ""]
+        lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+        lines += ["| " + " | ".join(cells(entry)) + " |" for entry in entries if entry["setting"] == setting]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def latex(entries: Sequence[dict[str, Any]]) -> str:
+    """The same as a `booktabs` table."""
+    import pandas as pd
+
+    table = pd.DataFrame([[entry["setting"], *cells(entry)] for entry in entries], columns=["setting", *HEAD])
+    return table.to_latex(index=False, escape=True)
+
+
+def write(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Write NAME.json, .md, .tex, .parquet and, if matplotlib is there, .png; returns the summary."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name, rows = data["grid"], data["rows"]
+    entries = summary(rows, data["reference"])
+    (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(page(data, entries))
+    (folder / f"{name}.tex").write_text(latex(entries))
+    flat = [{key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in row.items()} for row in rows]
+    pd.DataFrame(flat).to_parquet(folder / f"{name}.parquet")
+    draw(data, folder / f"{name}.png")
+    return entries
+
+
+def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
+    """The page of a grid: what was asked, under which rules, and the table."""
+    rows = data["rows"]
+    judged = [row for row in rows if row["stage"] == "judged"]
+    count = {status: sum(row["status"] == status for row in judged) for status in ("solved", "censored", "failed")}
+    machine = data["environment"]
+    lines = [
+        f"# {data['title']}",
+        "",
+        *([data["question"].strip(), ""] if data["question"] else []),
+        f"Made by `{data['command']}` from {data['grid']}.json, which has every run.",
+        f"{len(judged)} judged runs: {count['solved']} solved, {count['censored']} ended before they were (they stay in the "
+        f"medians as *later than that*), {count['failed']} failed. {data['missing']} runs of the grid were not made.",
+        "",
+        f"*Onset*: the first evaluation from which held-out accuracy stays above 90 %, of a run that was then "
+        f"{data['solved_evaluations']} evaluations in a row at {data['solved_at']:.0%} or above. Medians are Kaplan and Meier's. "
+        f"*Sooner than reference*: the median onset of *{data['reference']}* by the arm's, with a bootstrap interval over seeds.",
+    ]
+    if data["tuning"]:
+        tuning = data["tuning"]
+        lines += [
+            "",
+            f"Tuning: {tuning['trials']} trials for every arm, each on seeds {tuning['seeds']}, which are not judged; the best by "
+            f"median onset (then by held-out accuracy) is judged on seeds {data['seeds']}.",
+        ]
+    lines += ["", f"{machine['machine']['device']}, torch {machine['versions']['torch']}, revision {machine['revision']}.", ""]
+    return "\n".join([*lines, markdown(entries)])
+
+
+def draw(data: dict[str, Any], file: Path) -> None:
+    """Share of runs that have not got there yet, over epochs: one panel a setting, one line an arm."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    judged = [row for row in data["rows"] if row["stage"] == "judged"]
+    settings = list(dict.fromkeys(row["setting"] for row in judged))
+    if not settings:
+        return
+    figure = Figure(figsize=(7, 3.2 * len(settings)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(settings), 1, squeeze=False)[:, 0]
+    for panel, setting in zip(panels, settings, strict=True):
+        here = [row for row in judged if row["setting"] == setting]
+        for i, arm in enumerate(dict.fromkeys(row["arm"] for row in here)):
+            times = sorted(times_of([row for row in here if row["arm"] == arm]), key=lambda time: (time.value, time.censored))
+            x, y, at_risk, survival = [0.0], [1.0], len(times), 1.0
+            for time in times:
+                if not time.censored:
+                    survival *= 1 - 1 / at_risk
+                at_risk -= 1
+                x.append(time.value)
+                y.append(survival)
+            panel.step(x, y, where="post", lw=1.3, color=f"C{i % 10}", ls=("-", "--", ":")[i // 10 % 3], label=arm)
+        panel.set(title=setting, xlabel="epoch", ylabel="not yet generalised", xscale="symlog", ylim=(-0.02, 1.02))
+        panel.legend(fontsize="x-small", ncols=2)
+    figure.savefig(file, dpi=110)

@@ -1,0 +1,554 @@
+"""Many ways of training under the same rules: a grid of tasks, models, methods, settings and seeds, run, judged and printed.
+
+    python recipes/compare.py recipes/configs/compare_rivals.yaml --jobs 2                       # again to go on where it stopped
+    python recipes/compare.py recipes/configs/compare_rivals.yaml --only judged --limit 3        # single cells
+    python recipes/compare.py recipes/configs/compare_rivals.yaml --table                        # the tables from what there is
+    python recipes/compare.py recipes/configs/compare_rivals.yaml --ray auto                     # on a Ray cluster, shared folder
+
+Each run is made in a folder of its own, named by a hash of its options, and writes `run.json` first and `result.json` last. A
+run that fails writes `failed.json` with the traceback and is tried once more; it stays in the table as failed. What is tuned,
+and how much, is in the grid file (hf_radial/comparison/grid.py): each arm has the same number of trials, on seeds that are not
+judged. Rows, tables and the figure go to recipes/results/compare.
+
+Read from top to bottom: what a run is, how one is made, how many are, tuning, and `main`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from hf_radial.comparison.grid import Arm, Grid, read_grid, run_name, run_options, trials
+from hf_radial.comparison.table import markdown, write
+from hf_radial.run_record import describe_environment
+
+RESULTS = Path(__file__).resolve().parent / "results" / "compare"
+RESULT_FILE, FAILED_FILE = "result.json", "failed.json"
+ATTEMPTS = 2
+
+
+# A run ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """One run's options. Lengths of time are in epochs."""
+
+    task: str = "modular"
+    fields: dict[str, Any] = field(default_factory=dict)  # of the task, as `load_task` takes them
+    train_fraction: float | None = None  # over that in `fields`
+    model: str = "mlp"  # or "transformer"
+    width: int = 128
+    embedding_size: int = 64
+    layers: int = 2
+    heads: int = 4
+    layer_norm: bool = True  # of the transformer
+    batch_size: int = 256  # 0 for all rows
+    learning_rate: float = 1e-3
+    weight_decay: float = 1.0
+    adam_beta2: float = 0.999
+    warmup_steps: int = 10
+    epochs: int = 300
+    evaluate_every: int = 5
+    solved_at: float = 0.95
+    solved_evaluations: int = 3
+    radial_lambda: float = 0.0
+    interventions: list[str] = field(default_factory=list)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.model not in ("mlp", "transformer"):
+            raise ValueError(f"model={self.model!r} is unknown; choose 'mlp' or 'transformer'")
+        for name in ("width", "embedding_size", "layers", "heads", "epochs", "evaluate_every", "solved_evaluations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.solved_at <= 1:
+            raise ValueError(f"solved_at={self.solved_at} must be above 0 and at most 1")
+
+
+def read_run(options: dict[str, Any]) -> Run:
+    """Options as a `Run`. ValueError, with the name, if there is one that means nothing."""
+    unknown = sorted(set(options) - set(Run.__dataclass_fields__))
+    if unknown:
+        raise ValueError(f"unknown option {unknown[0]!r} of a run; there are {', '.join(Run.__dataclass_fields__)}")
+    from hf_radial.interventions import interventions
+
+    run = Run(**options)
+    interventions(run.interventions)
+    return run
+
+
+def make_run(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Train one run in `folder` and return its result, which is also written there as its last file."""
+    import torch
+    from datasets import disable_progress_bars
+    from transformers import set_seed
+    from transformers.trainer_callback import PrinterCallback
+    from transformers.utils import logging
+
+    from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
+    from hf_radial.grokking import summarise
+    from hf_radial.interventions import add_interventions, interventions
+    from hf_radial.tasks.tensor_rows import TensorRows, as_batch
+    from recipes.modular import exact_match
+
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    disable_progress_bars()
+    run = read_run(options)
+    splits, classes = load_rows(run)
+    batch = run.batch_size or len(splits["train"])
+    steps = -(-len(splits["train"]) // batch)
+    methods = interventions(run.interventions)
+    set_seed(run.seed)
+    model = build_model(run, classes, splits["train"].columns["input_ids"].shape[1], methods)
+    args = RadialArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=8192,
+        num_train_epochs=run.epochs,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        adam_beta2=run.adam_beta2,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=run.warmup_steps,
+        max_grad_norm=0.0,
+        optim="adamw_torch_fused",
+        seed=run.seed,
+        radial_lambda=run.radial_lambda,
+        eval_strategy="steps",
+        eval_steps=run.evaluate_every * steps,
+        logging_steps=20 * steps,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    trainer = RadialTrainer(
+        model=model,
+        args=args,
+        train_dataset=splits["train"],
+        eval_dataset={"train": splits["train"].first(1000), "validation": splits["validation"]},
+        data_collator=as_batch,
+        compute_metrics=exact_match,
+        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        callbacks=[GrokkingCallback(stop_evaluations=run.solved_evaluations, stop_threshold=run.solved_at)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.run_facts = {"comparison": asdict(run), "steps_per_epoch": steps}
+    clock = Clock()
+    trainer.add_callback(clock.callback())
+    add_interventions(trainer, methods)
+    trainer.train()
+    log = trainer.state.log_history
+    found = summarise(log)
+    solved = trainer.state.global_step < trainer.state.max_steps or ends_solved(log, run)
+    values: Any = trainer.predict(TensorRows(splits["test"].columns)).metrics if "test" in splits else {}
+    result = {
+        "status": "solved" if solved and found["onset_90"] is not None else "censored",
+        "fit": found["fit_epoch"],
+        "onset": found["onset_90_epoch"],
+        "onset_steps": found["onset_90"],
+        "onset_99": found["onset_99_epoch"],
+        "seconds": clock.at(found["onset_90"]),
+        "last": found["last_epoch"],
+        "last_steps": found["last_step"],
+        "last_seconds": clock.at(found["last_step"]),
+        "held_out": found["last_held_out"],
+        "held_out_at_fit": found["held_out_at_fit"],
+        "test": values.get("test_exact_match"),
+        "curve": [[round(e["epoch"], 3), e["eval_validation_exact_match"]] for e in log if "eval_validation_exact_match" in e],
+    }
+    write_json(folder / RESULT_FILE, result)
+    return result
+
+
+class Clock:
+    """Seconds of training at each evaluation, without those that evaluations take."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[int, float] = {}
+        self.training, self.since = 0.0, 0.0
+
+    def callback(self) -> Any:
+        from transformers import TrainerCallback
+
+        clock = self
+
+        class Ticks(TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                clock.since = time.perf_counter()
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if control.should_evaluate:
+                    clock.training += time.perf_counter() - clock.since
+                    clock.seconds[state.global_step] = clock.training
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if state.global_step in clock.seconds:
+                    clock.since = time.perf_counter()
+
+        return Ticks()
+
+    def at(self, step: int | None) -> float | None:
+        return self.seconds.get(step) if step is not None else None
+
+
+def ends_solved(log: list[dict[str, Any]], run: Run) -> bool:
+    """Whether its last evaluations were all at `solved_at`: a run that got there just as it ended."""
+    values = [e["eval_validation_exact_match"] for e in log if "eval_validation_exact_match" in e][-run.solved_evaluations :]
+    return len(values) == run.solved_evaluations and min(values) >= run.solved_at
+
+
+def load_rows(run: Run) -> tuple[dict[str, Any], int]:
+    """Splits as `TensorRows`, and how many classes there are. Without a validation split, half of the test is it."""
+    from hf_radial.tasks.load import load_task
+    from hf_radial.tasks.tensor_rows import TensorRows
+
+    fields = dict(run.fields)
+    if run.train_fraction is not None:
+        fields |= {"train_fraction": run.train_fraction, "validation_fraction": round((1 - run.train_fraction) / 2, 4)}
+    data: Any = load_task(run.task, **fields)
+    rows = {name: TensorRows.of(split) for name, split in data.items()}
+    if "validation" not in rows:
+        raise ValueError(f"task {run.task!r} with {fields} has no validation split; give it a validation_fraction or size")
+    classes = 1 + max(int(max(part.columns[name].max() for name in ("input_ids", "labels"))) for part in rows.values())
+    return rows, classes
+
+
+def build_model(run: Run, classes: int, operands: int, methods: Sequence[Any]) -> Any:
+    """A fresh model; `methods` may change its configuration first."""
+    from torch import nn
+
+    from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+
+    if run.model == "mlp":
+        config: Any = ModularMLPConfig(
+            modulus=classes,
+            num_operands=operands,
+            embedding_size=run.embedding_size,
+            hidden_size=run.width,
+            num_hidden_layers=run.layers,
+        )
+        for method in methods:
+            method.configure(config)
+        return ModularMLPForSequenceClassification(config)
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    config = GPT2Config(
+        vocab_size=classes + 1,
+        n_positions=operands,
+        n_embd=run.width,
+        n_layer=run.layers,
+        n_head=run.heads,
+        activation_function="relu",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        num_labels=classes,
+        pad_token_id=classes,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    for method in methods:
+        method.configure(config)
+    model = GPT2ForSequenceClassification(config)  # answers at the last operand, so that no sign of equality is needed
+    if not run.layer_norm:
+        for block in model.transformer.h:
+            block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()
+        model.transformer.ln_f = nn.Identity()
+    return model
+
+
+# Many runs ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid."""
+
+    setting: str
+    arm: str
+    stage: str
+    drawn: dict[str, Any]
+    options: dict[str, Any]
+
+    def folder(self, root: Path) -> Path:
+        return root / run_name(self.options)
+
+
+def attempt(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """A run that is not done yet, as a result or as a failure; both are written to its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "options.json", options)
+    try:
+        result = make_run(folder, options)
+        (folder / FAILED_FILE).unlink(missing_ok=True)
+        return result
+    except Exception as error:
+        return note_failure(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def note_failure(folder: Path, message: str, details: str) -> dict[str, Any]:
+    attempts = 1 + (json.loads((folder / FAILED_FILE).read_text())["attempts"] if (folder / FAILED_FILE).is_file() else 0)
+    failure = {"status": "failed", "failure": message, "attempts": attempts, "traceback": details}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / FAILED_FILE, failure)
+    return failure
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Whole or not at all: whoever is killed while writing leaves nothing that looks done."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial.write_text(json.dumps(value, indent=1, default=str) + "\n")
+    os.replace(partial, file)
+
+
+def outcome(folder: Path) -> dict[str, Any] | None:
+    """What became of a run; `None` if it is to be made, or made again."""
+    if (folder / RESULT_FILE).is_file():
+        result: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text())
+        return result
+    if (folder / FAILED_FILE).is_file():
+        failure: dict[str, Any] = json.loads((folder / FAILED_FILE).read_text())
+        return failure if failure["attempts"] >= ATTEMPTS else None
+    return None
+
+
+Runner = Callable[[list[tuple[Path, dict[str, Any]]]], Iterator[Path]]
+
+
+def in_processes(jobs: int) -> Runner:
+    """Runs side by side in so many processes. A process that dies is a failure of the runs that it may have had."""
+
+    def runner(todo: list[tuple[Path, dict[str, Any]]]) -> Iterator[Path]:
+        waiting = list(todo)
+        while waiting:
+            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+                running: dict[Future[Any], tuple[Path, dict[str, Any]]] = {}
+                broken = False
+                while (waiting or running) and not broken:
+                    while waiting and len(running) < jobs:
+                        folder, options = waiting.pop(0)
+                        running[pool.submit(attempt, folder, options)] = (folder, options)
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        folder, options = running.pop(future)
+                        try:
+                            future.result()
+                        except BrokenProcessPool as error:
+                            broken = True
+                            if outcome(folder) is None and note_failure(folder, str(error), "")["attempts"] < ATTEMPTS:
+                                waiting.append((folder, options))
+                                continue
+                        yield folder
+                if broken:
+                    waiting += [pair for pair in running.values() if outcome(pair[0]) is None]
+
+    return runner
+
+
+def on_ray(address: str) -> Runner:
+    """Runs on a Ray cluster whose machines share the folder. A worker that dies has its run made again elsewhere."""
+    try:
+        import ray  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ImportError("--ray needs Ray: pip install 'hf_radial[ray]'") from error
+
+    def runner(todo: list[tuple[Path, dict[str, Any]]]) -> Iterator[Path]:
+        ray.init(address=None if address == "local" else address, ignore_reinit_error=True, log_to_driver=False)
+        remote = ray.remote(num_cpus=1, max_retries=3)(attempt)
+        running = {remote.remote(folder.resolve(), options): folder for folder, options in todo}
+        while running:
+            done, _ = ray.wait(list(running), num_returns=1)
+            for reference in done:
+                folder = running.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    note_failure(folder, f"{type(error).__name__}: {error}", "")
+                yield folder
+
+    return runner
+
+
+def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str) -> None:
+    """Make the runs that are not done; the same run is made once, whatever asks for it."""
+    todo: dict[Path, dict[str, Any]] = {}
+    for cell in cells:
+        folder = cell.folder(root)
+        if outcome(folder) is None:
+            todo[folder] = cell.options
+    with tqdm(total=len(todo), desc=title, unit="run", dynamic_ncols=True, disable=None) as bar:
+        for folder in runner(list(todo.items())):
+            said = outcome(folder) or {"status": "to be made again"}
+            bar.set_postfix_str(f"{said['status']} {said.get('onset') or ''}")
+            bar.update()
+            if said["status"] == "failed":
+                print(f"  FAILED {folder}: {said['failure']}", flush=True)
+
+
+# Tuning ---------------------------------------------------------------------------------------------------------------
+
+
+def tuning_cells(grid: Grid) -> list[Cell]:
+    if grid.tuning is None:
+        return []
+    return [
+        Cell(label(setting), arm.name, "tuning", drawn, run_options(grid, setting, arm, drawn, seed))
+        for setting in grid.settings
+        for arm in grid.arms
+        for drawn in trials(arm, grid.tuning)
+        for seed in grid.tuning.seeds
+    ]
+
+
+def judged_cells(grid: Grid, root: Path) -> list[Cell]:
+    """The runs on the judged seeds; an arm whose tuning is not through has none yet."""
+    cells = []
+    for setting in grid.settings:
+        for arm in grid.arms:
+            drawn = best_trial(grid, setting, arm, root)
+            if drawn is not None:
+                cells += [
+                    Cell(label(setting), arm.name, "judged", drawn, run_options(grid, setting, arm, drawn, seed))
+                    for seed in grid.seeds
+                ]
+    return cells
+
+
+def best_trial(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> dict[str, Any] | None:
+    """The trial with the earliest onset, as a median over the tuning's seeds, or else the highest held-out accuracy."""
+    if grid.tuning is None:
+        return {}
+    scored = []
+    for drawn in trials(arm, grid.tuning):
+        scores = []
+        for seed in grid.tuning.seeds:
+            found = outcome(root / run_name(run_options(grid, setting, arm, drawn, seed)))
+            if found is None:
+                return None
+            if found["status"] == "failed":
+                scores.append((2, 0.0))
+            elif found["status"] == "solved":
+                scores.append((0, found["onset"]))
+            else:
+                scores.append((1, -found["held_out"]))
+        scored.append((sorted(scores)[len(scores) // 2], drawn))
+    return min(scored, key=lambda pair: pair[0])[1]
+
+
+def label(setting: dict[str, Any]) -> str:
+    """A setting as text.
+
+    >>> label({"task": "modular", "fields": {"operation": "add", "p": 97}, "train_fraction": 0.3})
+    'modular, operation add, p 97, train_fraction 0.3'
+    """
+    parts = []
+    for name, value in setting.items():
+        if isinstance(value, dict):
+            parts += [f"{key} {inner}" for key, inner in value.items()]
+        else:
+            parts.append(str(value) if name in ("task", "model") else f"{name} {value}")
+    return ", ".join(parts)
+
+
+# The whole ------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str]) -> Path:
+    options = parse(argv)
+    grid = read_grid(options.grid)
+    spread(grid)
+    root = options.runs
+    for cell in [*tuning_cells(grid), *judged_cells(grid, root)]:
+        read_run(cell.options)  # what is wrong is said before anything is trained
+    if not options.table:
+        runner = on_ray(options.ray) if options.ray else in_processes(options.jobs)
+        if "tuning" in options.only:
+            run_all(tuning_cells(grid)[: options.limit], root, runner, f"{grid.name}: tuning")
+        if "judged" in options.only:
+            run_all(judged_cells(grid, root)[: options.limit], root, runner, f"{grid.name}: judged")
+    data = collect(grid, root, options)
+    entries = write(data, options.results)
+    print(f"\n{grid.title}\n\n{markdown(entries)}")
+    print(f"  table    {options.results / grid.name}.md, .tex, .parquet, .json, .png")
+    print(f"  runs     {root}")
+    return options.results / f"{grid.name}.md"
+
+
+def spread(grid: Grid) -> None:
+    """An axis `cell` is several options at once: `cell: [{task: ..., fields: ...}, ...]`."""
+    for setting in grid.settings:
+        inner = setting.pop("cell", None)
+        if inner:
+            setting.update(inner)
+
+
+def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """All rows of a grid, and what must be known to judge them."""
+    rows, missing = [], 0
+    judged = judged_cells(grid, root)
+    missing += len(grid.settings) * len(grid.arms) * len(grid.seeds) - len(judged)
+    for cell in [*tuning_cells(grid), *judged]:
+        found = outcome(cell.folder(root))
+        if found is None:
+            missing += 1
+            continue
+        found.pop("traceback", None)
+        if cell.stage == "tuning":
+            found.pop("curve", None)
+        where = {"setting": cell.setting, "arm": cell.arm, "stage": cell.stage, "seed": cell.options["seed"], "drawn": cell.drawn}
+        rows.append({**where, **found, "options": cell.options, "run": cell.folder(root).name})
+    base = Run(**{key: value for key, value in grid.base.items() if key in Run.__dataclass_fields__})
+    return {
+        "grid": grid.name,
+        "title": grid.title,
+        "question": grid.question,
+        "reference": grid.reference,
+        "command": f"python recipes/compare.py recipes/configs/{options.grid.name}",
+        "seeds": list(grid.seeds),
+        "tuning": None if grid.tuning is None else {"trials": grid.tuning.trials, "seeds": list(grid.tuning.seeds)},
+        "solved_at": base.solved_at,
+        "solved_evaluations": base.solved_evaluations,
+        "missing": missing,
+        "jobs": options.jobs,
+        "environment": describe_environment(),
+        "rows": rows,
+    }
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path, help="a grid file: recipes/configs/compare_*.yaml")
+    parser.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1), help="runs at a time (%(default)s)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: its address, 'auto', or 'local'")
+    parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="where runs are kept (%(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where tables go (%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=["tuning", "judged"], default=["tuning", "judged"], help="stages to run")
+    parser.add_argument("--limit", type=int, help="at most so many runs of each stage")
+    parser.add_argument("--table", action="store_true", help="run nothing, make the tables from the runs that there are")
+    options = parser.parse_args(argv)
+    if options.jobs < 1:
+        raise ValueError(f"--jobs {options.jobs} must be at least 1")
+    return options
+
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,45 @@
+"""Medians and ratios of right-censored times against lifelines-free references written out, and by cases one can see."""
+
+import math
+import random
+
+import pytest
+
+from hf_radial.comparison.statistics import Time, _fast_median, median_time, speedup
+
+
+def test_the_two_medians_agree_on_random_samples_with_censoring_and_ties():
+    draw = random.Random(0)
+    for _ in range(200):
+        times = [Time(i, float(draw.randint(1, 8)), draw.random() < 0.4) for i in range(draw.randint(1, 9))]
+        assert median_time(times) == _fast_median(times)
+
+
+def test_a_censored_run_is_not_left_out():
+    reached = [Time(0, 10, False), Time(1, 20, False)]
+    assert median_time(reached) == 10
+    assert median_time([*reached, Time(2, 50, True), Time(3, 50, True)]) == 20
+    assert median_time([*reached, *(Time(i, 50, True) for i in (2, 3, 4))]) is None
+
+
+def test_a_median_that_only_one_arm_has_is_an_infinite_or_a_zero_speedup():
+    solved, never = [Time(i, 10, False) for i in range(3)], [Time(i, 99, True) for i in range(3)]
+    assert speedup(solved, never).ratio == math.inf
+    assert speedup(never, solved).ratio == 0
+    assert speedup(never, never).ratio is None
+    assert speedup(solved, never).sooner == 3 and speedup(never, never).pairs == 3 and speedup(never, never).p_value is None
+
+
+def test_a_run_that_was_ended_before_the_other_got_there_decides_nothing():
+    early_end, late = [Time(0, 50, True)], [Time(0, 80, False)]
+    found = speedup(early_end, late)
+    assert (found.sooner, found.later) == (0, 0)
+
+
+def test_the_interval_of_equal_arms_has_one_in_it():
+    draw = random.Random(1)
+    a = [Time(i, draw.gauss(100, 10), False) for i in range(20)]
+    b = [Time(i, draw.gauss(100, 10), False) for i in range(20)]
+    found = speedup(a, b)
+    assert found.low < 1 < found.high
+    assert found.ratio == pytest.approx(median_time(b) / median_time(a))
