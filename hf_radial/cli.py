@@ -3,6 +3,7 @@
 hf-radial sites MODEL_OR_CONFIG           where the penalty would go in a model, and whether that is right
 hf-radial tasks [TASK [CONFIG]]           the algorithmic tasks, the fields of one, what a configuration holds
 hf-radial report RUN [RUN ...]            one page with figures of runs: fit, onset, delay, and the geometry meanwhile
+hf-radial compare [GRID]                  the tables of committed comparisons, in the terminal
 hf-radial publish dataset|model ...       to a Hub, with a card
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from hf_radial.sites import Sites
 
+COMPARISONS = Path(__file__).resolve().parent.parent / "recipes" / "results" / "compare"
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
     "AutoModelForSeq2SeqLM",
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_sites(commands)
     _add_tasks(commands)
     _add_report(commands)
+    _add_compare(commands)
     publish = commands.add_parser(
         "publish", help="upload a task or a run to a Hub", description="Upload to the Hub that HF_ENDPOINT names."
     )
@@ -113,6 +116,37 @@ def _add_report(commands: Any) -> None:
     report.add_argument("--train_metric", metavar="NAME", default=TRAIN_METRIC, help="accuracy on training rows (%(default)s)")
     report.add_argument("--held_out_metric", metavar="NAME", default=HELD_OUT_METRIC, help="on held-out rows (%(default)s)")
     report.add_argument("--title", help="of the page")
+
+
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="show the tables of comparisons",
+        description="Show comparisons of methods: which there are, or the table of one. They are made by recipes/compare.py.",
+    )
+    compare.set_defaults(run=_compare)
+    compare.add_argument("grid", nargs="?", metavar="GRID", help="its name; without one, all are listed")
+    compare.add_argument("--results", type=Path, default=COMPARISONS, metavar="DIR", help="where they are (%(default)s)")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from hf_radial.comparison.table import summary, terminal
+
+    files = {file.stem: file for file in sorted(options.results.glob("*.json"))}
+    if not files:
+        raise ValueError(
+            f"--results {options.results}: no comparison is there; in a checkout they are in recipes/results/compare, and "
+            "recipes/compare.py makes them"
+        )
+    if options.grid is not None and options.grid not in files:
+        raise ValueError(f"GRID {options.grid!r} is unknown; there are {', '.join(files)}")
+    for name, file in files.items():
+        data = json.loads(file.read_text())
+        if options.grid == name:
+            print(f"{data['title']}\n\n{terminal(summary(data['rows'], data['reference']))}")
+        elif options.grid is None:
+            print(f"{name:20} {data['title']}")
+    return 0
 
 
 def _add_publish_dataset(kinds: Any) -> None:

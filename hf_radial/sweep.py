@@ -58,6 +58,7 @@ REQUIRED: dict[str, Any] = {
     "dataloader_drop_last": False,
     "deepspeed": None,
     "resume_from_checkpoint": None,
+    "intervention": None,
 }
 # Their learning rate is a factor, the same for all members, of each member's own.
 SCHEDULERS = [SchedulerType(n) for n in ("constant", "constant_with_warmup", "linear", "cosine", "inverse_sqrt")]

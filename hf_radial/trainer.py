@@ -94,6 +94,10 @@ class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
             "radial_where": radial_where,
         }
         self.init_radial(options)
+        if given := getattr(self.args, "intervention", None):
+            from hf_radial.interventions import add_interventions
+
+            add_interventions(self, given)
 
     def init_radial(self, options: dict[str, Any], owner: TrainerCallback | None = None) -> None:
         """Set the penalty up on a trainer whose own `__init__` is through; `owner` is the callback that brought it, if any."""

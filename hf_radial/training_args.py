@@ -178,6 +178,13 @@ class RadialArguments(TrainingArguments):
             "choices": list(RESIDENT_DATA),
         },
     )
+    intervention: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Other ways to train differently, NAME or NAME:option=value,option=value; see hf_radial.interventions.",
+            "nargs": "+",
+        },
+    )
     report_to: None | str | list[str] = field(  # noqa: RUF036 (HfArgumentParser reads the union in this order)
         default="tensorboard", metadata={"help": "Where to report logs: 'tensorboard', 'wandb', ..., 'all' or 'none'."}
     )
@@ -190,6 +197,10 @@ class RadialArguments(TrainingArguments):
                 "RadialCallback"
             )
         self.radial_config()
+        if self.intervention:
+            from hf_radial.interventions import interventions
+
+            interventions(self.intervention)
         if self.resident_data not in RESIDENT_DATA:
             raise ValueError(f"resident_data={self.resident_data!r} is unknown; choose one of {', '.join(RESIDENT_DATA)}")
 

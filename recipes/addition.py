@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from transformers.utils import logging
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
 from hf_radial.callbacks.progress import MetricProgress
 from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
+from hf_radial.interventions import configure
 from hf_radial.metrics import load_exact_match
 from hf_radial.options import (
     check_same_options,
@@ -136,7 +138,10 @@ def windows(data: DatasetDict, tokenizer: PreTrainedTokenizerFast, task: Additio
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-def build_model(task: AdditionArguments, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
+def build_model(
+    task: AdditionArguments, tokenizer: PreTrainedTokenizerFast, given: Sequence[str] | None = None
+) -> GPT2LMHeadModel:
+    """A fresh model; interventions may change its configuration first."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=max(task.window, 4 * task.digits + 8),
@@ -151,7 +156,7 @@ def build_model(task: AdditionArguments, tokenizer: PreTrainedTokenizerFast) -> 
         pad_token_id=tokenizer.pad_token_id,
         use_cache=True,
     )
-    model = GPT2LMHeadModel(config)
+    model = GPT2LMHeadModel(configure(config, given))
     # transformers cannot tell from the name of this class that its loss shifts the labels, and would warn and miscount.
     model.loss_type = "ForCausalLM"
     return model
@@ -204,7 +209,7 @@ def train_arm(
     )
     folder = Path(str(args.output_dir))
     set_seed(args.seed)  # the same initial weights in every arm
-    model = build_model(task, tokenizer)
+    model = build_model(task, tokenizer, args.intervention)
     trainer = RadialTrainer(
         model=model,
         args=args,

@@ -1,12 +1,12 @@
 """Many ways of training under the same rules: a grid of tasks, models, methods, settings and seeds, run, judged and printed.
 
-    python recipes/compare.py recipes/configs/compare_rivals.yaml --jobs 2                       # again to go on where it stopped
-    python recipes/compare.py recipes/configs/compare_rivals.yaml --only judged --limit 3        # single cells
-    python recipes/compare.py recipes/configs/compare_rivals.yaml --table                        # the tables from what there is
-    python recipes/compare.py recipes/configs/compare_rivals.yaml --ray auto                     # on a Ray cluster, shared folder
+    python recipes/compare.py recipes/configs/compare_rivals.yaml --jobs 2             # again to go on where it stopped
+    python recipes/compare.py recipes/configs/compare_rivals.yaml --only judged --limit 3     # single cells
+    python recipes/compare.py recipes/configs/compare_rivals.yaml --table              # the tables from what there is
+    python recipes/compare.py recipes/configs/compare_rivals.yaml --ray auto             # on a Ray cluster with a shared folder
 
 Each run is made in a folder of its own, named by a hash of its options, and writes `run.json` first and `result.json` last. A
-run that fails writes `failed.json` with the traceback and is tried once more; it stays in the table as failed. What is tuned,
+run that fails writes `failed.json` with the traceback and is tried once more (and again with --retry); it stays in the table. What is tuned,
 and how much, is in the grid file (hf_radial/comparison/grid.py): each arm has the same number of trials, on seeds that are not
 judged. Rows, tables and the figure go to recipes/results/compare.
 
@@ -29,7 +29,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from hf_radial.comparison.grid import Arm, Grid, read_grid, run_name, run_options, trials
 from hf_radial.comparison.table import markdown, write
@@ -249,6 +249,7 @@ def build_model(run: Run, classes: int, operands: int, methods: Sequence[Any]) -
         return ModularMLPForSequenceClassification(config)
     from transformers import GPT2Config, GPT2ForSequenceClassification
 
+    options: dict[str, Any] = {"num_labels": classes, "pad_token_id": classes}
     config = GPT2Config(
         vocab_size=classes + 1,
         n_positions=operands,
@@ -259,14 +260,13 @@ def build_model(run: Run, classes: int, operands: int, methods: Sequence[Any]) -
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        num_labels=classes,
-        pad_token_id=classes,
         bos_token_id=None,
         eos_token_id=None,
+        **options,
     )
     for method in methods:
         method.configure(config)
-    model = GPT2ForSequenceClassification(config)  # answers at the last operand, so that no sign of equality is needed
+    model: Any = GPT2ForSequenceClassification(config)  # answers at the last operand, so that no sign of equality is needed
     if not run.layer_norm:
         for block in model.transformer.h:
             block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()
@@ -365,7 +365,7 @@ def in_processes(jobs: int) -> Runner:
 def on_ray(address: str) -> Runner:
     """Runs on a Ray cluster whose machines share the folder. A worker that dies has its run made again elsewhere."""
     try:
-        import ray  # type: ignore[import-not-found]
+        import ray
     except ImportError as error:
         raise ImportError("--ray needs Ray: pip install 'hf_radial[ray]'") from error
 
@@ -387,18 +387,20 @@ def on_ray(address: str) -> Runner:
 
 
 def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str) -> None:
-    """Make the runs that are not done; the same run is made once, whatever asks for it."""
-    todo: dict[Path, dict[str, Any]] = {}
-    for cell in cells:
-        folder = cell.folder(root)
-        if outcome(folder) is None:
-            todo[folder] = cell.options
+    """Make the runs that are not done, and those that fail once more; a run is made once, whatever asks for it."""
+    todo = {cell.folder(root): cell.options for cell in cells if outcome(cell.folder(root)) is None}
+    while todo:
+        _run(todo, runner, title)
+        todo = {folder: options for folder, options in todo.items() if outcome(folder) is None}
+
+
+def _run(todo: dict[Path, dict[str, Any]], runner: Runner, title: str) -> None:
     with tqdm(total=len(todo), desc=title, unit="run", dynamic_ncols=True, disable=None) as bar:
         for folder in runner(list(todo.items())):
-            said = outcome(folder) or {"status": "to be made again"}
-            bar.set_postfix_str(f"{said['status']} {said.get('onset') or ''}")
+            said = outcome(folder)
+            bar.set_postfix_str("failed, to be made again" if said is None else f"{said['status']} {said.get('onset') or ''}")
             bar.update()
-            if said["status"] == "failed":
+            if said is not None and said["status"] == "failed":
                 print(f"  FAILED {folder}: {said['failure']}", flush=True)
 
 
@@ -477,6 +479,9 @@ def main(argv: Sequence[str]) -> Path:
     root = options.runs
     for cell in [*tuning_cells(grid), *judged_cells(grid, root)]:
         read_run(cell.options)  # what is wrong is said before anything is trained
+    if options.retry:
+        for cell in [*tuning_cells(grid), *judged_cells(grid, root)]:
+            (cell.folder(root) / FAILED_FILE).unlink(missing_ok=True)
     if not options.table:
         runner = on_ray(options.ray) if options.ray else in_processes(options.jobs)
         if "tuning" in options.only:
@@ -512,7 +517,13 @@ def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, An
         found.pop("traceback", None)
         if cell.stage == "tuning":
             found.pop("curve", None)
-        where = {"setting": cell.setting, "arm": cell.arm, "stage": cell.stage, "seed": cell.options["seed"], "drawn": cell.drawn}
+        where = {
+            "setting": cell.setting,
+            "arm": cell.arm,
+            "stage": cell.stage,
+            "seed": cell.options["seed"],
+            "drawn": cell.drawn,
+        }
         rows.append({**where, **found, "options": cell.options, "run": cell.folder(root).name})
     base = Run(**{key: value for key, value in grid.base.items() if key in Run.__dataclass_fields__})
     return {
@@ -541,6 +552,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where tables go (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=["tuning", "judged"], default=["tuning", "judged"], help="stages to run")
     parser.add_argument("--limit", type=int, help="at most so many runs of each stage")
+    parser.add_argument("--retry", action="store_true", help="forget which runs failed, and make them again")
     parser.add_argument("--table", action="store_true", help="run nothing, make the tables from the runs that there are")
     options = parser.parse_args(argv)
     if options.jobs < 1:

@@ -20,6 +20,7 @@ if __name__ == "__main__":
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from transformers.utils import logging
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
 from hf_radial.callbacks.progress import MetricProgress
 from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
+from hf_radial.interventions import configure
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.options import (
     check_same_options,
@@ -133,7 +135,8 @@ def load_data(task: ModularArguments) -> DatasetDict:
 # The model ------------------------------------------------------------------------------------------------------------
 
 
-def build_model(task: ModularArguments) -> ModularMLPForSequenceClassification:
+def build_model(task: ModularArguments, given: Sequence[str] | None = None) -> ModularMLPForSequenceClassification:
+    """A fresh model; interventions may change its configuration first."""
     config = ModularMLPConfig(
         modulus=task.p,
         num_operands=OPERATIONS[task.operation].operands,
@@ -141,7 +144,7 @@ def build_model(task: ModularArguments) -> ModularMLPForSequenceClassification:
         hidden_size=task.hidden_size,
         num_hidden_layers=task.hidden_layers,
     )
-    return ModularMLPForSequenceClassification(config)
+    return ModularMLPForSequenceClassification(configure(config, given))
 
 
 # The training ---------------------------------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ def make_trainer(
     """A trainer of a fresh model, which writes to `folder`; `rows` are those of `data` to train on and to validate with."""
     args, steps_per_epoch = in_steps(task, replace(args, output_dir=str(folder)), len(rows["train"]))
     set_seed(args.seed)
-    model = build_model(task)
+    model = build_model(task, args.intervention)
     stops = task.solved_evaluations or None
     grokking = GrokkingCallback(stop_evaluations=stops, stop_threshold=task.solved_at if stops else None)
     trainer = kind(

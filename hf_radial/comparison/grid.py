@@ -150,7 +150,10 @@ def trials(arm: Arm, tuning: Tuning) -> list[dict[str, Any]]:
     if len(ranges) > len(PRIMES):
         raise ValueError(f"arm {arm.name!r} has {len(ranges)} numbers to tune; at most {len(PRIMES)} are supported")
     return [
-        {name: _draw(choice, _halton(i + 1, prime), name) for (name, choice), prime in zip(ranges.items(), PRIMES, strict=False)}
+        {
+            name: _draw(choice, _halton(i + 1, prime), name)
+            for (name, choice), prime in zip(ranges.items(), PRIMES, strict=False)
+        }
         for i in range(tuning.trials)
     ]
 

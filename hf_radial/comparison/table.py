@@ -67,7 +67,9 @@ def cells(entry: dict[str, Any]) -> list[str]:
     """One line of the table, as text."""
     beyond = f"> {number(entry['last'])}" if entry["last"] is not None else "–"
     solved = f"{entry['solved']} of {entry['runs']}" + (f", {entry['failed']} FAILED" if entry["failed"] else "")
-    drawn = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry["drawn"].items())
+    drawn = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry["drawn"].items()
+    )
     line = [entry["arm"], drawn or "–", solved, number(entry["fit"]), number(entry["onset"], beyond), number(entry["seconds"])]
     found = entry.get("speedup")
     if not found:
@@ -85,6 +87,18 @@ def markdown(entries: Sequence[dict[str, Any]]) -> str:
             lines += [f"**{setting}**", ""]
         lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
         lines += ["| " + " | ".join(cells(entry)) + " |" for entry in entries if entry["setting"] == setting]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def terminal(entries: Sequence[dict[str, Any]]) -> str:
+    """The same in columns."""
+    lines = []
+    for setting in dict.fromkeys(entry["setting"] for entry in entries):
+        table = [HEAD, *(cells(entry) for entry in entries if entry["setting"] == setting)]
+        widths = [max(len(line[i]) for line in table) for i in range(len(HEAD))]
+        lines += [setting] if setting else []
+        lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
         lines.append("")
     return "\n".join(lines)
 
@@ -107,7 +121,9 @@ def write(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
     (folder / f"{name}.md").write_text(page(data, entries))
     (folder / f"{name}.tex").write_text(latex(entries))
-    flat = [{key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in row.items()} for row in rows]
+    flat = [
+        {key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in row.items()} for row in rows
+    ]
     pd.DataFrame(flat).to_parquet(folder / f"{name}.parquet")
     draw(data, folder / f"{name}.png")
     return entries
@@ -127,16 +143,17 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
         f"{len(judged)} judged runs: {count['solved']} solved, {count['censored']} ended before they were (they stay in the "
         f"medians as *later than that*), {count['failed']} failed. {data['missing']} runs of the grid were not made.",
         "",
-        f"*Onset*: the first evaluation from which held-out accuracy stays above 90 %, of a run that was then "
-        f"{data['solved_evaluations']} evaluations in a row at {data['solved_at']:.0%} or above. Medians are Kaplan and Meier's. "
-        f"*Sooner than reference*: the median onset of *{data['reference']}* by the arm's, with a bootstrap interval over seeds.",
+        "*Onset*: the first evaluation from which held-out accuracy stays above 90 %, of a run that was then "
+        f"{data['solved_evaluations']} evaluations in a row at {data['solved_at']:.0%} or above. Medians are Kaplan and "
+        f"Meier's. *Sooner than reference*: the median onset of *{data['reference']}* by the arm's, with a bootstrap interval "
+        "over seeds.",
     ]
     if data["tuning"]:
         tuning = data["tuning"]
         lines += [
             "",
-            f"Tuning: {tuning['trials']} trials for every arm, each on seeds {tuning['seeds']}, which are not judged; the best by "
-            f"median onset (then by held-out accuracy) is judged on seeds {data['seeds']}.",
+            f"Tuning: {tuning['trials']} trials for every arm, each on seeds {tuning['seeds']}, which are not judged; the best "
+            f"by median onset (then by held-out accuracy) is judged on seeds {data['seeds']}.",
         ]
     lines += ["", f"{machine['machine']['device']}, torch {machine['versions']['torch']}, revision {machine['revision']}.", ""]
     return "\n".join([*lines, markdown(entries)])

@@ -105,6 +105,17 @@ def interventions(given: Iterable[str | Intervention]) -> list[Intervention]:
     return made
 
 
+def configure(config: Any, given: Iterable[str | Intervention] | None) -> Any:
+    """Let interventions change the configuration of a model that is about to be made; returns it.
+
+    Raises:
+        ValueError: as `interventions`; or a model of this configuration has no place for one.
+    """
+    for one in interventions(given or ()):
+        one.configure(config)
+    return config
+
+
 def add_interventions(trainer: Trainer, given: Iterable[str | Intervention]) -> list[Intervention]:
     """Give a trainer, of any kind, interventions: after it is made and before `train()`.
 

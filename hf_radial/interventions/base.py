@@ -21,8 +21,8 @@ class Intervention(TrainerCallback):
     - `configure` changes a model's configuration before the model is made;
     - `attach` takes effect in a trainer that has not trained yet: it may hook the model, set `optimizer_cls_and_kwargs` or
       `compute_loss_func`, change `args`;
-    - the events of a `TrainerCallback`, above all `on_pre_optimizer_step` (gradients are there, clipped if they are clipped) and
-      `on_optimizer_step` (the weights have just changed).
+    - the events of a `TrainerCallback`, above all `on_pre_optimizer_step` (gradients are there, clipped if they are)
+      and `on_optimizer_step` (the weights have just changed).
 
     What it remembers from step to step is in `tensors`, and goes into each checkpoint and out of it again.
     """

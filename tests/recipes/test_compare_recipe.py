@@ -1,0 +1,117 @@
+"""recipes/compare.py from the command line: runs, failures, a killed worker, going on, and that nothing is dropped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BASE = {
+    "task": "modular",
+    "fields": {"operation": "add", "p": 11},
+    "train_fraction": 0.6,
+    "width": 16,
+    "embedding_size": 8,
+    "epochs": 4,
+    "evaluate_every": 1,
+}
+
+
+def write_grid(folder, **changes):
+    file = folder / "compare_tiny.yaml"
+    file.write_text(yaml.safe_dump({"title": "Tiny", "base": BASE, "arms": {"AdamW": {}}, "seeds": [0, 1], **changes}))
+    return file
+
+
+def command(grid, folder, *words):
+    script = ROOT / "recipes" / "compare.py"
+    return [sys.executable, str(script), str(grid), "--runs", str(folder / "runs"), "--results", str(folder / "out"), *words]
+
+
+def compare(grid, folder, *words):
+    return subprocess.run(command(grid, folder, *words), capture_output=True, text=True, timeout=240)
+
+
+def data(folder):
+    return json.loads((folder / "out" / "tiny.json").read_text())
+
+
+def test_a_grid_is_run_judged_and_gone_on_with(tmp_path):
+    tuning = {"trials": 2, "seeds": [9], "common": {"weight_decay": {"log": [0.1, 1.0]}}}
+    grid = write_grid(tmp_path, arms={"AdamW": {}, "penalty": {"options": {"radial_lambda": 0.05}}}, tuning=tuning)
+    done = compare(grid, tmp_path, "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    rows = data(tmp_path)["rows"]
+    assert sorted((row["arm"], row["stage"]) for row in rows) == sorted(
+        [(arm, stage) for arm in ("AdamW", "penalty") for stage in ("tuning", "judged") for _ in range(2)]
+    )
+    assert {row["status"] for row in rows} == {"censored"} and data(tmp_path)["missing"] == 0
+    for row in rows:  # what a run was is there before what became of it
+        record = json.loads((tmp_path / "runs" / row["run"] / "run.json").read_text())
+        assert record["facts"]["comparison"]["seed"] == row["seed"]
+    assert {file.suffix for file in (tmp_path / "out").iterdir()} == {".json", ".md", ".tex", ".parquet", ".png"}
+
+    results = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").glob("*/result.json")}
+    removed = next(iter(results))
+    removed.unlink()
+    assert compare(grid, tmp_path, "--table").returncode == 0
+    assert data(tmp_path)["missing"] > 0
+    assert compare(grid, tmp_path).returncode == 0
+    again = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").glob("*/result.json")}
+    assert again.keys() == results.keys()
+    assert [file for file in results if again[file] != results[file]] == [removed]
+    assert data(tmp_path)["rows"] and data(tmp_path)["missing"] == 0
+
+
+def test_a_run_that_fails_is_tried_again_and_counted(tmp_path):
+    broken = {**BASE, "fields": {"operation": "add", "p": 11, "validation_fraction": 0}, "train_fraction": None}
+    grid = write_grid(tmp_path, base=broken, seeds=[0])
+    done = compare(grid, tmp_path, "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    (row,) = data(tmp_path)["rows"]
+    assert row["status"] == "failed" and "no validation split" in row["failure"] and row["attempts"] == 2
+    assert "0 of 1, 1 FAILED" in (tmp_path / "out" / "tiny.md").read_text()
+
+
+def test_a_worker_that_is_killed_costs_its_run_one_attempt_and_the_grid_nothing(tmp_path):
+    grid = write_grid(tmp_path, base={**BASE, "epochs": 1500}, seeds=[0, 1])
+    process = subprocess.Popen(command(grid, tmp_path, "--jobs", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    killed = False
+    while time.time() < deadline and not killed:
+        for file in (tmp_path / "runs").glob("*/run.json"):
+            if not (file.parent / "result.json").exists():
+                for worker in _children(process.pid):
+                    os.kill(worker, signal.SIGKILL)
+                    killed = True
+        time.sleep(0.05)
+    assert killed
+    assert process.wait(timeout=200) == 0
+    rows = data(tmp_path)["rows"]
+    assert len(rows) == 2 and {row["status"] for row in rows} <= {"solved", "censored"}
+    assert len(list((tmp_path / "runs").glob("*/failed.json"))) <= 1
+
+
+def _children(pid):
+    out = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in out.splitlines() if "spawn_main" in line]
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ({"learning_rat": 1}, "learning_rat"),
+        ({"interventions": ["grokfst_ema"]}, "grokfast_ema"),
+        ({"model": "cnn"}, "model='cnn'"),
+    ],
+)
+def test_bad_options_are_named_before_anything_is_trained(tmp_path, base, message):
+    done = compare(write_grid(tmp_path, base={**BASE, **base}), tmp_path)
+    assert done.returncode != 0 and message in done.stderr
+    assert not (tmp_path / "runs").exists()
