@@ -1,0 +1,111 @@
+"""What holds for all: they train in a plain Trainer and in ours, do something, resume to the bit, and leave files that load."""
+
+import pytest
+import torch
+from intervention_runs import PAIRS, P, make, same, weights
+from transformers import Trainer
+
+from hf_radial import RadialTrainer
+from hf_radial.interventions import INTERVENTIONS, configure, intervention
+from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+
+# One setting of each; `record` and `replay` have tests of their own.
+SETTINGS = {
+    "weight_decay": "weight_decay:value=0.5",
+    "dropout": "dropout:p=0.2",
+    "layer_norm": "layer_norm:affine=true",
+    "ngpt": "ngpt",
+    "spectral_norm": "spectral_norm",
+    "activation_norm": "activation_norm:strength=0.1",
+    "radial": "radial:strength=0.1",
+    "projection": "projection",
+    "weight_norm": "weight_norm:factor=0.8",
+    "logit_temperature": "logit_temperature:temperature=2",
+    "radial_gradient": "radial_gradient",
+    "grokfast_ema": "grokfast_ema:alpha=0.5",
+    "grokfast_ma": "grokfast_ma:window_size=2",
+    "orthogonal_gradient": "orthogonal_gradient",
+    "stablemax": "stablemax",
+    "muon": "muon",
+    "optim": "optim:optim=adafactor",
+}
+NAMES = sorted(set(INTERVENTIONS) - {"record", "replay"})
+
+
+def config(given):
+    return configure(ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8), given)
+
+
+def run(folder, given, kind=Trainer, **options):
+    trainer = make(folder, given, kind, config(given), **options)
+    trainer.train(resume_from_checkpoint=options.get("resume_from_checkpoint"))
+    return trainer
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_otherwise_than_without_it_in_any_trainer(name, tmp_path):
+    plain = weights(run(tmp_path / "plain", []))
+    theirs = weights(run(tmp_path / "a", [SETTINGS[name]]))
+    assert plain.keys() != theirs.keys() or not same(plain, theirs)
+    assert all(value.isfinite().all() for value in theirs.values())
+
+    class Ours(RadialTrainer):
+        def __init__(self, **kwargs):
+            super().__init__(radial_lambda=0.0, **kwargs)
+
+    ours = weights(run(tmp_path / "b", [SETTINGS[name]], Ours))
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_ends_in_the_same_weights(name, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 3}
+    whole = run(tmp_path, [SETTINGS[name]], **options)
+    resumed = run(tmp_path, [SETTINGS[name]], resume_from_checkpoint=str(tmp_path / "checkpoint-3"), **options)
+    assert resumed.state.global_step == whole.state.global_step == 6
+    assert same(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_accumulated_gradients_are_one_step(name, tmp_path):
+    if name in ("dropout", "spectral_norm"):
+        pytest.skip("draws, or estimates, anew in every forward pass")
+    whole = weights(run(tmp_path / "a", [SETTINGS[name]], max_grad_norm=0.0, train_sampling_strategy="sequential"))
+    split = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "train_sampling_strategy": "sequential"}
+    parts = weights(run(tmp_path / "b", [SETTINGS[name]], max_grad_norm=0.0, max_steps=3, **split))
+    first = weights(run(tmp_path / "c", [SETTINGS[name]], max_grad_norm=0.0, max_steps=3, train_sampling_strategy="sequential"))
+    assert not same(whole, first)
+    for key, value in first.items():
+        torch.testing.assert_close(parts[key], value, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_saved_loads_and_says_the_same(name, tmp_path):
+    trainer = run(tmp_path, [SETTINGS[name]])
+    trainer.save_model()
+    loaded = ModularMLPForSequenceClassification.from_pretrained(tmp_path)
+    if name in ("projection",):
+        loaded = make(tmp_path / "again", [SETTINGS[name]], model=loaded).model
+    with torch.no_grad():
+        ours, theirs = (model.eval()(input_ids=PAIRS).logits for model in (trainer.model, loaded))
+    assert torch.equal(ours.argmax(-1), theirs.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grokfast", "grokfast_ema"),
+        ("grokfast_ema:beta=1", "its options are alpha, lamb"),
+        ("grokfast_ema:alpha=1", "alpha=1"),
+        ("grokfast_ma:window_size=0", "window_size=0"),
+        ("stablemax:x=1", "it has no options"),
+        ("weight_decay:value=-1", "value=-1"),
+        ("weight_decay", "value"),
+        ("muon:momentum=2", "momentum=2"),
+        ("optim:optim=adamx", "adamx"),
+    ],
+)
+def test_what_cannot_be_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        intervention(text)

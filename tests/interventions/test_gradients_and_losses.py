@@ -1,0 +1,92 @@
+"""Grokfast, the orthogonal gradient and StableMax against float64 written out; Muon's groups."""
+
+from collections import deque
+
+import pytest
+import torch
+from intervention_runs import make
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from hf_radial.interventions.grokfast import filter_ema, filter_ma
+from hf_radial.interventions.heads import hidden_layers
+from hf_radial.interventions.muon import MuonAndAdamW
+from hf_radial.interventions.orthogonal_gradient import orthogonal
+from hf_radial.interventions.stablemax import log_stablemax, stablemax_loss
+
+
+def gradients(count=7):
+    torch.manual_seed(0)
+    return [torch.randn(3, 4, dtype=torch.float64) for _ in range(count)]
+
+
+def test_grokfast_adds_the_moving_average():
+    average, mean = None, None
+    for g in gradients():
+        mean = g.clone() if mean is None else 0.9 * mean + 0.1 * g
+        filtered = g.clone()
+        average = filter_ema(filtered, average, 0.9, 3.0)
+        torch.testing.assert_close(filtered, g + 3 * mean, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+def test_grokfast_adds_the_mean_of_the_window(warmup):
+    window, seen = deque(maxlen=3), []
+    for g in gradients():
+        seen = [*seen, g][-3:]
+        filtered = g.clone()
+        filter_ma(filtered, window, 2.0, warmup)
+        expected = g + 2 * sum(seen) / len(seen) if not warmup or len(seen) == 3 else g
+        torch.testing.assert_close(filtered, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_orthogonal_gradient_is_across_and_as_long():
+    g, w = gradients(2)
+    found = orthogonal(g, w)
+    assert abs(float((found * w).sum())) < 1e-12
+    assert float(found.norm()) == pytest.approx(float(g.norm()), rel=1e-12)
+    assert float((found * g).sum()) > 0
+    assert torch.equal(orthogonal(g, torch.zeros_like(w)), g)
+    assert orthogonal(torch.zeros_like(g), w).isfinite().all()
+
+
+def test_stablemax_is_its_definition_and_has_a_gradient_everywhere():
+    x = torch.tensor([[3.0, 0.0, -2.0], [1e6, -1e6, 0.5]], dtype=torch.float64, requires_grad=True)
+    s = torch.where(x >= 0, x + 1, 1 / (1 - x))
+    torch.testing.assert_close(log_stablemax(x), (s / s.sum(-1, keepdim=True)).log(), rtol=1e-12, atol=1e-12)
+    stablemax_loss(x, torch.tensor([2, 1])).backward()
+    assert x.grad.isfinite().all()
+    torch.autograd.gradcheck(log_stablemax, (torch.randn(3, 5, dtype=torch.float64, requires_grad=True),))
+
+
+def test_stablemax_shifts_leaves_out_and_divides():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 4, 5, dtype=torch.float64), torch.tensor([[1, -100, 2, 3], [-100, 4, 0, -100]])
+    log_p = log_stablemax(logits)
+    picked = [-log_p[b, t, labels[b, t + 1]] for b in range(2) for t in range(3) if labels[b, t + 1] != -100]
+    torch.testing.assert_close(stablemax_loss(logits, labels, shift=True), torch.stack(picked).mean())
+    torch.testing.assert_close(stablemax_loss(logits, labels, 10, shift=True), torch.stack(picked).sum() / 10)
+
+
+def test_muon_has_the_hidden_matrices_and_adamw_the_rest(tmp_path):
+    trainer = make(tmp_path, ["muon"], weight_decay=0.5, lr_scheduler_type="linear")
+    muon, adamw = trainer.optimizer.parts
+    model = trainer.model
+    assert {id(p) for g in muon.param_groups for p in g["params"]} == {id(layer.weight) for layer in model.hidden}
+    rest = {id(p) for g in adamw.param_groups for p in g["params"]}
+    assert rest == {id(p) for p in model.parameters()} - {id(layer.weight) for layer in model.hidden}
+    trainer.train()
+    rates = {g["lr"] for part in trainer.optimizer.optimizer.parts for g in part.param_groups}
+    assert len(rates) == 1 and next(iter(rates)) < 1e-2  # the schedule is that of both
+    assert isinstance(trainer.optimizer.optimizer, MuonAndAdamW)
+
+
+def test_hidden_layers_of_a_transformer_have_neither_embeddings_nor_the_head():
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=11))
+    assert sorted(hidden_layers(model)) == [
+        f"transformer.h.0.{n}" for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    ]
+
+
+def test_two_optimizers_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="muon"):
+        make(tmp_path, ["muon", "optim:optim=adafactor"])
