@@ -56,7 +56,7 @@ def radial_penalty(
 
     Args:
         h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
-        radius: the target `R` in the units of `h`, positive; `None` for the paper's `sqrt(d)`.
+        radius: the target `R` in the units of `h`, at least 0; `None` for the paper's `sqrt(d)`.
         mask: true (or non-zero) where a vector counts; of `h`'s shape without axis `dim`. `None` counts all.
         dim: the channel axis.
         side: `"both"` is the paper's penalty; `"above"` leaves vectors inside the sphere alone, so that it only ever
@@ -68,7 +68,7 @@ def radial_penalty(
 
     Raises:
         TypeError: `h` is not floating point.
-        ValueError: `radius` is not a positive finite number, `mask` has another shape, or `side` or `reduction` is unknown.
+        ValueError: `radius` is negative or not finite, `mask` has another shape, or `side` or `reduction` is unknown.
 
     >>> h = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
     >>> radial_penalty(h, radius=1.0, reduction="none")
@@ -221,9 +221,9 @@ def split_gradient(g: Tensor, h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]
 
 
 def check_radius(radius: float | None) -> None:
-    """Raise a ValueError unless `radius` is `None` or a positive finite number."""
-    if radius is not None and not (isfinite(radius) and radius > 0):
-        raise ValueError(f"radius={radius} must be a positive finite number, or None for sqrt(d)")
+    """Raise a ValueError unless `radius` is `None` or a finite number of at least 0, which is the origin."""
+    if radius is not None and not (isfinite(radius) and radius >= 0):
+        raise ValueError(f"radius={radius} must be a finite number and not negative, or None for sqrt(d)")
 
 
 def _check_vectors(h: Tensor) -> None:

@@ -31,7 +31,7 @@ MOST_GROUPS = 64
 SUMS = ("penalty", "radius", "count")
 
 
-class _Hook:
+class Hook:
     """A hook that stays behind when its model is copied or pickled: the copy has no penalty, and no tensor of ours."""
 
     def __init__(self, call: Callable[..., Any] | None = None) -> None:
@@ -40,14 +40,14 @@ class _Hook:
     def __call__(self, *args: Any) -> Any:
         return None if self.call is None else self.call(*args)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
-        return _Hook()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
+        return Hook()
 
-    def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
-        return _Hook, ()
+    def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
+        return Hook, ()
 
 
-class _RootHook(_Hook):
+class _RootHook(Hook):
     """The same around the whole forward; `torch.compile` leaves it alone rather than compile it for every sequence length."""
 
     @torch.compiler.disable
@@ -196,7 +196,7 @@ class RadialPenalty:
             self.model.register_forward_hook(_RootHook(self._leave_forward), always_call=True),
         ]
         for i, site in enumerate(self.sites):
-            hook = _Hook(partial(self._at_site, i))
+            hook = Hook(partial(self._at_site, i))
             module = modules[site.name]
             register = module.register_forward_pre_hook if site.at_input else module.register_forward_hook
             self._handles.append(register(hook, with_kwargs=True))

@@ -6,9 +6,9 @@
     python recipes/compare.py recipes/configs/compare_rivals.yaml --ray auto             # on a Ray cluster with a shared folder
 
 Each run is made in a folder of its own, named by a hash of its options, and writes `run.json` first and `result.json` last. A
-run that fails writes `failed.json` with the traceback and is tried once more (and again with --retry); it stays in the table. What is tuned,
-and how much, is in the grid file (hf_radial/comparison/grid.py): each arm has the same number of trials, on seeds that are not
-judged. Rows, tables and the figure go to recipes/results/compare.
+run that fails writes `failed.json` with the traceback and is tried once more (and again with --retry); it stays in the table.
+What is tuned, and how much, is in the grid file (hf_radial/comparison/grid.py): each arm has the same number of trials, on seeds
+that are not judged. Rows, tables and the figure go to recipes/results/compare.
 
 Read from top to bottom: what a run is, how one is made, how many are, tuning, and `main`.
 """

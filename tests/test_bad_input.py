@@ -73,7 +73,6 @@ BAD_TRAINING = {
     "infinite lambda": ({"radial_lambda": float("inf")}, ValueError, "radial_lambda=inf"),
     "lambda as text": ({"radial_lambda": "0.1"}, TypeError, "radial_lambda='0.1'"),
     "no lambda": ({}, ValueError, "radial_lambda is missing"),
-    "zero radius": ({"radial_lambda": 0.1, "radial_radius": 0}, ValueError, "radius=0"),
     "negative radius": ({"radial_lambda": 0.1, "radial_radius": -1.0}, ValueError, "radius=-1.0"),
     "unknown radius": ({"radial_lambda": 0.1, "radial_radius": "sqrt"}, ValueError, "radius='sqrt'.*'sqrt_d', 'initial'"),
     "unknown side": ({"radial_lambda": 0.1, "radial_side": "below"}, ValueError, "radial_side='below'.*both, above"),

@@ -145,7 +145,7 @@ def test_the_vectors_go_on_uncopied():
 @pytest.mark.parametrize(
     ("call", "error", "named"),
     [
-        (lambda h: radial_penalty(h, radius=0), ValueError, "radius=0"),
+        (lambda h: radial_penalty(h, radius=-0.5), ValueError, "radius=-0.5"),
         (lambda h: radial_penalty(h, radius=float("nan")), ValueError, "radius=nan"),
         (lambda h: radial_penalty(h, mask=torch.ones(3)), ValueError, "mask"),
         (lambda h: radial_penalty(h, side="below"), ValueError, "side='below'"),

@@ -34,6 +34,7 @@ INTERVENTIONS = {
     "radial": ("radial", "Radial"),
     "projection": ("projection", "Projection"),
     "weight_norm": ("weight_norm", "WeightNorm"),
+    "record": ("replay", "Record"),
     "replay": ("replay", "Replay"),
     "logit_temperature": ("logit_temperature", "LogitTemperature"),
     "radial_gradient": ("radial_gradient", "RadialGradient"),

@@ -31,7 +31,7 @@ def hidden_layers(model: nn.Module) -> dict[str, nn.Module]:
         name: module
         for name, module in model.named_modules()
         if isinstance(getattr(module, "weight", None), nn.Parameter)
-        and module.weight.ndim == 2  # type: ignore[union-attr]
+        and module.weight.ndim == 2
         and not isinstance(module, nn.Embedding)
         and module is not head
         and module.weight is not getattr(head, "weight", None)

@@ -1,4 +1,4 @@
-"""Muon: hidden matrices move by orthogonalised momentum (Jordan et al., kellerjordan.github.io/posts/muon); AdamW does the rest.
+"""Muon: hidden matrices move by orthogonalised momentum (Jordan et al., kellerjordan.github.io/posts/muon), the rest by AdamW.
 
 The update is `torch.optim.Muon`, with the step length of Moonlight (arXiv 2502.16982), so that a learning rate means what it
 means to AdamW. `pytorch_optimizer.Muon` has both groups in one, but the learning rate of its second group is no schedule's.
@@ -29,7 +29,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         for part in self.parts:
             part.step()
         return None

@@ -30,6 +30,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 __all__ = ["ModularMLPConfig", "ModularMLPForSequenceClassification"]
 
 
+NORMALIZATIONS = ("none", "layer_norm", "layer_norm_affine", "ngpt")
+
+
 class ModularMLPConfig(PreTrainedConfig):
     """Configuration of the modular-arithmetic MLP; the defaults are the paper's 512-512-97 with two operands.
 
@@ -39,9 +42,12 @@ class ModularMLPConfig(PreTrainedConfig):
         embedding_size: width of one operand's embedding; the first hidden layer reads `num_operands` of them.
         hidden_size: width `d` of every hidden layer.
         num_hidden_layers: how many hidden layers there are.
+        hidden_dropout: rate of the dropout behind each ReLU.
+        normalization: of the pre-activations: "none" (the paper's), "layer_norm" (without parameters), "layer_norm_affine", or
+            "ngpt", see `hf_radial.interventions.ngpt`.
 
     Raises:
-        ValueError: if one of them is not an integer of at least 1, or if `id2label` has not one entry a residue.
+        ValueError: if one of the sizes is not an integer of at least 1, `hidden_dropout` or `normalization` is none, or if `id2label` has not one entry a residue.
     """
 
     model_type = "modular_mlp"
@@ -51,12 +57,18 @@ class ModularMLPConfig(PreTrainedConfig):
     embedding_size: int = 256
     hidden_size: int = 512
     num_hidden_layers: int = 2
+    hidden_dropout: float = 0.0
+    normalization: str = "none"
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name in ("modulus", "num_operands", "embedding_size", "hidden_size", "num_hidden_layers"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, but is {value!r}")
+        if not 0 <= self.hidden_dropout < 1:
+            raise ValueError(f"hidden_dropout must be at least 0 and below 1, but is {self.hidden_dropout!r}")
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, but is {self.normalization!r}")
         if self.id2label is None:  # A class is a residue; num_labels follows from this.
             self.id2label = {residue: str(residue) for residue in range(self.modulus)}
             self.label2id = {str(residue): residue for residue in range(self.modulus)}
@@ -83,6 +95,13 @@ class ModularMLPForSequenceClassification(PreTrainedModel):
         widths = [config.num_operands * config.embedding_size] + [config.hidden_size] * config.num_hidden_layers
         self.hidden = nn.ModuleList(nn.Linear(d_in, d_out) for d_in, d_out in pairwise(widths))
         self.classifier = nn.Linear(config.hidden_size, config.modulus)
+        layers, d = config.num_hidden_layers, config.hidden_size
+        if config.normalization.startswith("layer_norm"):
+            affine = config.normalization == "layer_norm_affine"
+            self.norms = nn.ModuleList(nn.LayerNorm(d, elementwise_affine=affine) for _ in range(layers))
+        elif config.normalization == "ngpt":
+            self.scales = nn.ParameterList(torch.ones(d) for _ in range(layers))
+            self.logit_scale = nn.Parameter(torch.ones(config.modulus))
         self.post_init()
 
     @property
@@ -120,11 +139,26 @@ class ModularMLPForSequenceClassification(PreTrainedModel):
                 f"but has shape {tuple(input_ids.shape)}"
             )
         x = self.embedding(input_ids).flatten(start_dim=1)
-        for layer in self.hidden:
-            x = F.relu(layer(x))
-        logits = self.classifier(x)
+        if self.config.normalization == "ngpt":
+            logits = self._on_unit_sphere(x)
+        else:
+            for i, layer in enumerate(self.hidden):
+                h = layer(x)
+                x = self._dropped(F.relu(h if self.config.normalization == "none" else self.norms[i](h)))
+            logits = self.classifier(x)
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _dropped(self, x: torch.Tensor) -> torch.Tensor:
+        rate = self.config.hidden_dropout
+        return F.dropout(x, rate, self.training) if rate else x  # at 0, it would draw random numbers all the same
+
+    def _on_unit_sphere(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits, where every layer reads vectors of length 1; scales are in units of `sqrt(d)`."""
+        unit = math.sqrt(self.config.hidden_size)
+        for layer, scale in zip(self.hidden, self.scales, strict=True):
+            x = self._dropped(F.relu(layer(F.normalize(x, dim=-1)) * (unit * scale)))
+        return self.classifier(F.normalize(x, dim=-1)) * (unit * self.logit_scale)
 
 
 AutoConfig.register(ModularMLPConfig.model_type, ModularMLPConfig, exist_ok=True)

@@ -79,6 +79,9 @@ class StackedMLP:
                     "others one by one with RadialTrainer"
                 )
         self.config: ModularMLPConfig = models[0].config
+        for model in models:
+            if model.config.normalization != "none" or model.config.hidden_dropout:
+                raise ValueError("models with normalization or hidden_dropout cannot be stacked; train them one by one")
         for name in SHAPE:
             found = sorted({getattr(model.config, name) for model in models})
             if len(found) > 1:

@@ -95,7 +95,7 @@ def test_what_is_saved_loads_and_says_the_same(name, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("grokfast", "grokfast_ema"),
+        ("grokfast", "grokfast_ma"),
         ("grokfast_ema:beta=1", "its options are alpha, lamb"),
         ("grokfast_ema:alpha=1", "alpha=1"),
         ("grokfast_ma:window_size=0", "window_size=0"),
