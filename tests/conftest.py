@@ -9,7 +9,6 @@ import pytest
 
 from hf_radial import functional
 
-
 FEW = functional.FEW
 
 
