@@ -9,7 +9,15 @@ import pytest
 
 from hf_radial import functional
 
+FEW = functional.FEW
+
 
 @pytest.fixture(autouse=True)
 def as_if_vectors_were_many(monkeypatch):
     monkeypatch.setattr(functional, "FEW", 0)
+
+
+@pytest.fixture
+def as_in_other_processes(as_if_vectors_were_many, monkeypatch):
+    """For what is compared, to the bit, with a run in a process of its own."""
+    monkeypatch.setattr(functional, "FEW", FEW)

@@ -83,6 +83,8 @@ def test_the_comparison_sees_one_random_number_more(tmp_path):
 @pytest.mark.parametrize("label", ["label", "labels"])
 def test_names_types_and_order_of_a_batch_are_those_of_the_collator(form, label, tmp_path):
     rows = table(label).with_format(form)
+    if default_data_collator(rows.__getitems__([0]))["labels"].is_floating_point():
+        pytest.skip("this transformers makes floats of numpy's integers: the plain Trainer does not train on them either")
     # Two more columns than the model knows: one that is a string is left out by the collator.
     ordinary, ours = train_both(tmp_path, rows, model=Spare, remove_unused_columns=False, max_steps=16)
     assert difference(ordinary, ours) is None

@@ -92,6 +92,7 @@ def test_the_snippet_of_the_card_runs(finished: tuple[Path, str]) -> None:
     assert re.match(r"tensor\(\[\d+\]\)", result.stdout)
 
 
+@pytest.mark.usefixtures("as_in_other_processes")
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: tuple[Path, str], recipe: Any, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     process = subprocess.Popen(command(folder), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
