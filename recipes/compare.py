@@ -7,8 +7,8 @@
 
 Each run is made in a folder of its own, named by a hash of its options, and writes `run.json` first and `result.json` last. A
 run that fails writes `failed.json` with the traceback and is tried once more (and again with --retry); it stays in the table.
-What is tuned, and how much, is in the grid file (hf_radial/comparison/grid.py): each arm has the same number of trials, on seeds
-that are not judged. Rows, tables and the figure go to recipes/results/compare.
+What is tuned, and how much, is in the grid file (hf_radial/comparison/grid.py): each arm has as many trials, on seeds that
+are not judged. Rows, tables and the figure go to recipes/results/compare.
 
 Read from top to bottom: what a run is, how one is made, how many are, tuning, and `main`.
 """
@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -484,10 +484,12 @@ def main(argv: Sequence[str]) -> Path:
             (cell.folder(root) / FAILED_FILE).unlink(missing_ok=True)
     if not options.table:
         runner = on_ray(options.ray) if options.ray else in_processes(options.jobs)
-        if "tuning" in options.only:
-            run_all(tuning_cells(grid)[: options.limit], root, runner, f"{grid.name}: tuning")
-        if "judged" in options.only:
-            run_all(judged_cells(grid, root)[: options.limit], root, runner, f"{grid.name}: judged")
+        for i, setting in enumerate(grid.settings, 1):  # one after the other: what is there early is whole
+            part, title = replace(grid, settings=(setting,)), f"{grid.name} {i}/{len(grid.settings)}"
+            if "tuning" in options.only:
+                run_all(tuning_cells(part)[: options.limit], root, runner, f"{title}: tuning")
+            if "judged" in options.only:
+                run_all(judged_cells(part, root)[: options.limit], root, runner, f"{title}: judged")
     data = collect(grid, root, options)
     entries = write(data, options.results)
     print(f"\n{grid.title}\n\n{markdown(entries)}")

@@ -13,12 +13,12 @@ from reference import tiny_gpt2, token_rows
 from transformers import Trainer, TrainerCallback
 
 from hf_radial import RadialCallback
-from hf_radial.regularizer import _Hook
+from hf_radial.regularizer import Hook
 from runs import DOORS, SITES, arguments, make_trainer, training_logs
 
 
 def live_hooks(model):
-    return [sum(isinstance(h, _Hook) for h in model.get_submodule(site)._forward_hooks.values()) for site in SITES]
+    return [sum(isinstance(h, Hook) for h in model.get_submodule(site)._forward_hooks.values()) for site in SITES]
 
 
 class CountHooks(TrainerCallback):

@@ -40,7 +40,8 @@ class NGPT(Intervention):
         super().attach(trainer)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        normalise_rows(kwargs["model"])
+        if state.global_step == 0:  # a run that goes on has them so, and a second rounding would be one too many
+            normalise_rows(kwargs["model"])
         super().on_train_begin(args, state, control, **kwargs)
 
     def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
