@@ -67,6 +67,7 @@ class Run:
     solved_evaluations: int = 3
     radial_lambda: float = 0.0
     interventions: list[str] = field(default_factory=list)
+    follows: str = ""  # the run whose folder is `{followed}` in the interventions
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ def read_run(options: dict[str, Any]) -> Run:
     from hf_radial.interventions import interventions
 
     run = Run(**options)
-    interventions(run.interventions)
+    interventions([text for text in run.interventions if "{followed}" not in text])
     return run
 
 
@@ -112,7 +113,7 @@ def make_run(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     splits, classes = load_rows(run)
     batch = run.batch_size or len(splits["train"])
     steps = -(-len(splits["train"]) // batch)
-    methods = interventions(run.interventions)
+    methods = interventions([text.replace("{followed}", str(folder.parent / run.follows)) for text in run.interventions])
     set_seed(run.seed)
     model = build_model(run, classes, splits["train"].columns["input_ids"].shape[1], methods)
     args = RadialArguments(
@@ -387,11 +388,11 @@ def on_ray(address: str) -> Runner:
 
 
 def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str) -> None:
-    """Make the runs that are not done, and those that fail once more; a run is made once, whatever asks for it."""
-    todo = {cell.folder(root): cell.options for cell in cells if outcome(cell.folder(root)) is None}
-    while todo:
-        _run(todo, runner, title)
-        todo = {folder: options for folder, options in todo.items() if outcome(folder) is None}
+    """Make the runs that are not done, those that follow another last, and those that fail once more; each of them once."""
+    for follows in (False, True):
+        todo = {cell.folder(root): cell.options for cell in cells if ("follows" in cell.options) is follows}
+        while todo := {folder: options for folder, options in todo.items() if outcome(folder) is None}:
+            _run(todo, runner, title)
 
 
 def _run(todo: dict[Path, dict[str, Any]], runner: Runner, title: str) -> None:

@@ -12,6 +12,8 @@
       seeds: [100]
       common: {weight_decay: {log: [0.05, 5.0]}}                  # tuned of every arm, with the same draws for all
 
+An arm that `follows` another has in `{followed}` the folder of that arm's run on the same seed, which is made first.
+
 In here: the file, its checks, and the draws. `{name}` in an arm's interventions stands for what is tuned of it. Not in here:
 what an option means (recipes/compare.py) and how runs are made.
 """
@@ -187,12 +189,16 @@ def run_options(grid: Grid, setting: Mapping[str, Any], arm: Arm, drawn: Mapping
     """The options of one run: base, setting, arm, what was drawn, and the seed.
 
     Raises:
-        ValueError: something in braces was not drawn.
+        ValueError: something in braces was not drawn, or `follows` names no arm that can be followed.
     """
     options = {**grid.base, **setting, **arm.options, "seed": seed}
+    if "follows" in options:
+        options["follows"] = _followed(grid, setting, arm, options["follows"], seed)
     used = set()
 
     def fill(match: re.Match[str]) -> str:
+        if match[1] == "followed" and "follows" in options:
+            return match[0]  # a folder, which is not known before the run
         if match[1] not in drawn:
             raise ValueError(f"arm {arm.name!r}: {match[0]} is not tuned; give it a range under tune")
         used.add(match[1])
@@ -201,6 +207,16 @@ def run_options(grid: Grid, setting: Mapping[str, Any], arm: Arm, drawn: Mapping
     if "interventions" in options:
         options["interventions"] = [re.sub(r"\{(\w+)\}", fill, text) for text in options["interventions"]]
     return {**options, **{name: value for name, value in drawn.items() if name not in used}}
+
+
+def _followed(grid: Grid, setting: Mapping[str, Any], arm: Arm, name: str, seed: int) -> str:
+    """The run of arm `name` on the same seed."""
+    other = next((one for one in grid.arms if one.name == name), None)
+    if other is None or "follows" in other.options or grid.tuning is not None:
+        raise ValueError(
+            f"arm {arm.name!r}: follows={name!r} must name an arm that follows none itself, in a grid without tuning"
+        )
+    return run_name(run_options(grid, setting, other, {}, seed))
 
 
 def run_name(options: Mapping[str, Any]) -> str:

@@ -52,7 +52,8 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
                 "seconds": median_time(times_of(own, "seconds")),
             }
             if arm != reference and times and base:
-                entry["speedup"] = vars(speedup(times, base))
+                own_time, its_time = median_time(times) or entry["last"], median_time(base) or max(time.value for time in base)
+                entry["speedup"] = {**vars(speedup(times, base)), "bound": its_time / own_time}
             out.append(entry)
     return out
 
@@ -76,7 +77,10 @@ def cells(entry: dict[str, Any]) -> list[str]:
         return [*line, "–", "–", "–", "–"]
     interval = "–" if found["low"] is None else f"{number(found['low'])} to {number(found['high'])}"
     seeds = f"{found['sooner']} sooner, {found['later']} later"
-    return [*line, number(found["ratio"]), interval, seeds, "–" if found["p_value"] is None else f"{found['p_value']:.2g}"]
+    # Where one of the two medians lies beyond the end of the runs, what is known is a bound.
+    sign = {0.0: "< ", math.inf: "> "}.get(found["ratio"], "")
+    ratio = number(found["bound"] if sign else found["ratio"])
+    return [*line, sign + ratio, interval, seeds, "–" if found["p_value"] is None else f"{found['p_value']:.2g}"]
 
 
 def markdown(entries: Sequence[dict[str, Any]]) -> str:

@@ -1,0 +1,245 @@
+"""Rivals beside their authors' own code: the same steps of the same small network, in float64.
+
+    git clone https://github.com/ironjr/grokfast CODE/grokfast        # and the others in SOURCES, each at the commit named there
+    python recipes/authors_check.py CODE
+
+Ours goes through a `Trainer` with the intervention; theirs through a loop that calls their functions. What is printed, and written
+to recipes/results/authors_check.{json,md}, is how far apart the weights are then, in units of the length of what was changed.
+Code that is not in CODE has its row marked "not yet run". Nothing of it is copied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments, set_seed
+
+from hf_radial.interventions import add_interventions
+from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+from hf_radial.run_record import describe_environment
+from hf_radial.tasks.tensor_rows import TensorRows, as_batch
+
+RESULTS = Path(__file__).resolve().parent / "results"
+P, STEPS, RATE, DECAY = 11, 4, 1e-2, 0.5
+Loop = Callable[[Any, Any, dict[str, torch.Tensor], list[dict[str, Any]]], None]
+
+
+def rows() -> TensorRows:
+    pairs = torch.cartesian_prod(torch.arange(P), torch.arange(P))
+    return TensorRows({"input_ids": pairs, "labels": pairs.sum(1) % P})
+
+
+def fresh() -> Any:
+    set_seed(0)
+    # Square hidden matrices.
+    return ModularMLPForSequenceClassification(ModularMLPConfig(modulus=P, embedding_size=8, hidden_size=16)).double()
+
+
+def ours(text: str) -> tuple[Any, list[list[str]]]:
+    """The network after the steps, and the names of decayed and other parameters, as `Trainer` has them."""
+    model = fresh()
+    with tempfile.TemporaryDirectory() as folder:
+        args = TrainingArguments(
+            output_dir=folder,
+            max_steps=STEPS,
+            per_device_train_batch_size=P * P,
+            learning_rate=RATE,
+            weight_decay=DECAY,
+            lr_scheduler_type="constant",
+            max_grad_norm=0.0,
+            optim="adamw_torch",
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+        trainer = Trainer(model=model, args=args, train_dataset=rows(), data_collator=as_batch)
+        decayed = set(trainer.get_decay_parameter_names(model))
+        add_interventions(trainer, [text])
+        trainer.train()
+    names = [name for name, _ in model.named_parameters()]
+    return model, [[name for name in names if name in decayed], [name for name in names if name not in decayed]]
+
+
+def theirs(loop: Loop, code: Any, names: list[list[str]]) -> Any:
+    model = fresh()
+    parameters = dict(model.named_parameters())
+    groups = [
+        {"params": [parameters[name] for name in part], "weight_decay": decay}
+        for part, decay in zip(names, (DECAY, 0.0), strict=True)
+    ]
+    loop(code, model, rows().columns, groups)
+    return model
+
+
+def grokfast(name: str, **options: Any) -> Loop:
+    def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
+        optimizer, state = torch.optim.AdamW(groups, lr=RATE), None
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            model(**batch).loss.backward()
+            state = getattr(code, name)(model, grads=state, **options)
+            optimizer.step()
+
+    return loop
+
+
+def plain(optimizer_of: Callable[[Any, list[dict[str, Any]]], Any], loss_of: Callable[..., Any] | None = None) -> Loop:
+    def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
+        optimizer = optimizer_of(code, groups)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            output = model(**batch)
+            loss = output.loss if loss_of is None else loss_of(code, output.logits, batch["labels"])
+            loss.backward()
+            optimizer.step()
+
+    return loop
+
+
+def muon(code: Any, groups: list[dict[str, Any]]) -> Any:
+    """Moonlight's optimizer; it decays all of its parameters, so those that Trainer does not decay get one of their own."""
+    hidden = [p for p in groups[0]["params"] if tuple(p.shape) == (16, 16)]
+    rest = [p for p in groups[0]["params"] if tuple(p.shape) != (16, 16)]
+    first = code.Muon(lr=RATE, wd=DECAY, muon_params=hidden, momentum=0.95, adamw_params=[], adamw_betas=(0.9, 0.999))
+    second = torch.optim.AdamW([{"params": rest, "weight_decay": DECAY}, groups[1]], lr=RATE)
+
+    class Both:
+        def zero_grad(self) -> None:
+            first.zero_grad()
+            second.zero_grad()
+
+        def step(self) -> None:
+            first.step()
+            second.step()
+
+    return Both()
+
+
+# Intervention -> repository, commit, file, and the loop with its code. "" for a package that is installed.
+SOURCES: dict[str, tuple[str, str, str, Loop]] = {
+    "grokfast_ema:alpha=0.9,lamb=2": (
+        "ironjr/grokfast",
+        "93b2248e351d4bb9e4dda8ac32a6999b8970404b",
+        "grokfast/grokfast.py",
+        grokfast("gradfilter_ema", alpha=0.9, lamb=2.0),
+    ),
+    "grokfast_ma:window_size=2,lamb=5": (
+        "ironjr/grokfast",
+        "93b2248e351d4bb9e4dda8ac32a6999b8970404b",
+        "grokfast/grokfast.py",
+        grokfast("gradfilter_ma", window_size=2, lamb=5.0),
+    ),
+    "orthogonal_gradient": (
+        "LucasPrietoAl/grokking-at-the-edge-of-numerical-stability",
+        "0cc9e8dc62ce5ed66d29d80eebbaf14da2f71c67",
+        "grokking-at-the-edge-of-numerical-stability/orthograd.py",
+        plain(lambda code, groups: code.OrthoGrad(groups, torch.optim.AdamW, lr=RATE)),
+    ),
+    "stablemax": (
+        "LucasPrietoAl/grokking-at-the-edge-of-numerical-stability",
+        "0cc9e8dc62ce5ed66d29d80eebbaf14da2f71c67",
+        "grokking-at-the-edge-of-numerical-stability/utils.py",
+        plain(
+            lambda code, groups: torch.optim.AdamW(groups, lr=RATE),
+            lambda code, logits, labels: code.stablemax_cross_entropy(logits, labels),
+        ),
+    ),
+    "muon": ("MoonshotAI/Moonlight", "", "Moonlight/examples/toy_train.py", plain(muon)),
+    "optim:optim=grokadamw": (
+        "cognitivecomputations/grokadamw",
+        "package",
+        "",
+        plain(lambda code, groups: code.GrokAdamW(groups, lr=RATE)),
+    ),
+}
+
+
+def load(folder: Path, file: str) -> Any:
+    """Their file as a module, or None where it is not. Its own folder is searched for what it imports."""
+    if not file:
+        import grokadamw
+
+        return grokadamw
+    path = folder / file
+    if not path.is_file():
+        return None
+    # Their neighbours may be called `datasets` or `utils`: what is imported under such a name stands aside meanwhile.
+    names = {other.stem for other in path.parent.glob("*.py")}
+    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in names}
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec: Any = importlib.util.spec_from_file_location(f"authors_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+        for name in [name for name in sys.modules if name.split(".")[0] in names]:
+            del sys.modules[name]
+        sys.modules.update(aside)
+    return module
+
+
+def check(text: str, code: Any, loop: Loop) -> float:
+    """Length of the difference of the weights by that of what the steps changed."""
+    model, names = ours(text)
+    other, start = theirs(loop, code, names), fresh()
+    flat = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (model, other, start)]
+    return float((flat[0] - flat[1]).norm() / (flat[1] - flat[2]).norm())
+
+
+def commit_of(folder: Path, file: str) -> str:
+    where = folder / Path(file).parts[0]
+    done = subprocess.run(["git", "-C", str(where), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def main(argv: Sequence[str]) -> None:
+    doc: Any = __doc__
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("code", type=Path, help="folder with the authors' repositories")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where authors_check.{json,md} go")
+    given = parser.parse_args(argv)
+    if not given.code.is_dir():
+        parser.error(f"{given.code} is no folder; clone the authors' repositories into it first")
+    entries = []
+    for text, (repository, commit, file, loop) in SOURCES.items():
+        code = load(given.code, file)
+        entry = {"intervention": text, "repository": repository, "commit": commit, "difference": None}
+        if code is not None:
+            if file:
+                entry["commit"] = commit_of(given.code, file) or commit
+            entry["difference"] = check(text, code, loop)
+        entries.append(entry)
+    data = {"steps": STEPS, "entries": entries, "environment": describe_environment()}
+    (given.results / "authors_check.json").write_text(json.dumps(data, indent=1, default=str) + "\n")
+    lines = [
+        "# Rivals beside their authors' code",
+        "",
+        f"Made by `python recipes/authors_check.py CODE`: {STEPS} steps of the same small network in float64, ours through a "
+        "Trainer, theirs through their own code. *Difference*: length of the difference of the weights, by that of what the steps "
+        "changed.",
+        "",
+        "| intervention | authors' code | commit | difference |",
+        "|---|---|---|---|",
+    ]
+    for entry in entries:
+        found = "not yet run" if entry["difference"] is None else f"{entry['difference']:.1e}"
+        lines.append(f"| `{entry['intervention']}` | {entry['repository']} | {entry['commit'][:10]} | {found} |")
+    (given.results / "authors_check.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines[4:]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
