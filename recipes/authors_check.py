@@ -1,26 +1,33 @@
 """Rivals beside their authors' own code: the same steps of the same small network, in float64.
 
-    git clone https://github.com/ironjr/grokfast CODE/grokfast        # and the others in SOURCES, each at the commit named there
+    git clone https://github.com/ironjr/grokfast CODE/grokfast      # and the others in SOURCES, each at the commit named
     python recipes/authors_check.py CODE
 
-Ours goes through a `Trainer` with the intervention; theirs through a loop that calls their functions. What is printed, and written
-to recipes/results/authors_check.{json,md}, is how far apart the weights are then, in units of the length of what was changed.
+Ours goes through a `Trainer` with the intervention; theirs through a loop that calls their functions. What is printed, and
+written to recipes/results/authors_check.{json,md}, is how far apart the weights are then, by the length of what was changed.
 Code that is not in CODE has its row marked "not yet run". Nothing of it is copied.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import ast
 import json
+import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import typing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch._dynamo
 from transformers import Trainer, TrainingArguments, set_seed
 
 from hf_radial.interventions import add_interventions
@@ -28,6 +35,7 @@ from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequence
 from hf_radial.run_record import describe_environment
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
+torch._dynamo.config.disable = True  # one of them is compiled, which makes a difference of rounding
 RESULTS = Path(__file__).resolve().parent / "results"
 P, STEPS, RATE, DECAY = 11, 4, 1e-2, 0.5
 Loop = Callable[[Any, Any, dict[str, torch.Tensor], list[dict[str, Any]]], None]
@@ -127,68 +135,70 @@ def muon(code: Any, groups: list[dict[str, Any]]) -> Any:
     return Both()
 
 
-# Intervention -> repository, commit, file, and the loop with its code. "" for a package that is installed.
-SOURCES: dict[str, tuple[str, str, str, Loop]] = {
+# Intervention -> repository, commit, file ("" for a package that is installed), what is taken of it, and the loop with it.
+SOURCES: dict[str, tuple[str, str, str, tuple[str, ...], Loop]] = {
     "grokfast_ema:alpha=0.9,lamb=2": (
         "ironjr/grokfast",
         "93b2248e351d4bb9e4dda8ac32a6999b8970404b",
         "grokfast/grokfast.py",
+        ("gradfilter_ema",),
         grokfast("gradfilter_ema", alpha=0.9, lamb=2.0),
     ),
     "grokfast_ma:window_size=2,lamb=5": (
         "ironjr/grokfast",
         "93b2248e351d4bb9e4dda8ac32a6999b8970404b",
         "grokfast/grokfast.py",
+        ("gradfilter_ma",),
         grokfast("gradfilter_ma", window_size=2, lamb=5.0),
     ),
     "orthogonal_gradient": (
         "LucasPrietoAl/grokking-at-the-edge-of-numerical-stability",
         "0cc9e8dc62ce5ed66d29d80eebbaf14da2f71c67",
         "grokking-at-the-edge-of-numerical-stability/orthograd.py",
+        ("OrthoGrad",),
         plain(lambda code, groups: code.OrthoGrad(groups, torch.optim.AdamW, lr=RATE)),
     ),
     "stablemax": (
         "LucasPrietoAl/grokking-at-the-edge-of-numerical-stability",
         "0cc9e8dc62ce5ed66d29d80eebbaf14da2f71c67",
         "grokking-at-the-edge-of-numerical-stability/utils.py",
+        ("s", "log_stablemax", "stablemax_cross_entropy"),
         plain(
             lambda code, groups: torch.optim.AdamW(groups, lr=RATE),
             lambda code, logits, labels: code.stablemax_cross_entropy(logits, labels),
         ),
     ),
-    "muon": ("MoonshotAI/Moonlight", "", "Moonlight/examples/toy_train.py", plain(muon)),
+    "muon": (
+        "MoonshotAI/Moonlight",
+        "c2ad5b20c605086526a179d36901bfc41b52b44b",
+        "Moonlight/examples/toy_train.py",
+        ("zeropower_via_newtonschulz5", "Muon"),
+        plain(muon),
+    ),
     "optim:optim=grokadamw": (
         "cognitivecomputations/grokadamw",
         "package",
         "",
+        (),
         plain(lambda code, groups: code.GrokAdamW(groups, lr=RATE)),
     ),
 }
 
 
-def load(folder: Path, file: str) -> Any:
-    """Their file as a module, or None where it is not. Its own folder is searched for what it imports."""
+def load(folder: Path, file: str, names: Sequence[str]) -> Any:
+    """Some of their definitions, run as they stand, or None where the file is not; the rest of it may need what is not here."""
     if not file:
-        import grokadamw
-
-        return grokadamw
+        return import_module("grokadamw")
     path = folder / file
     if not path.is_file():
         return None
-    # Their neighbours may be called `datasets` or `utils`: what is imported under such a name stands aside meanwhile.
-    names = {other.stem for other in path.parent.glob("*.py")}
-    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in names}
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec: Any = importlib.util.spec_from_file_location(f"authors_{path.stem}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-        for name in [name for name in sys.modules if name.split(".")[0] in names]:
-            del sys.modules[name]
-        sys.modules.update(aside)
-    return module
+    parts = [part for part in ast.parse(path.read_text()).body if getattr(part, "name", None) in names]
+    missing = set(names) - {part.name for part in parts}  # type: ignore[attr-defined]
+    if missing:
+        raise ValueError(f"{path} has no {', '.join(sorted(missing))}; check out the commit that SOURCES names")
+    known: dict[str, Any] = {"torch": torch, "nn": torch.nn, "math": math, "deque": deque, **vars(typing)}
+    exec(compile(ast.Module(parts, []), str(path), "exec"), known)
+    return SimpleNamespace(**{name: known[name] for name in names})
 
 
 def check(text: str, code: Any, loop: Loop) -> float:
@@ -197,6 +207,17 @@ def check(text: str, code: Any, loop: Loop) -> float:
     other, start = theirs(loop, code, names), fresh()
     flat = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (model, other, start)]
     return float((flat[0] - flat[1]).norm() / (flat[1] - flat[2]).norm())
+
+
+@contextmanager
+def no_bfloat16() -> Iterator[None]:
+    """`Tensor.bfloat16` leaves tensors as they are."""
+    kept = torch.Tensor.bfloat16
+    torch.Tensor.bfloat16 = lambda self: self  # type: ignore[assignment, method-assign, return-value, misc]
+    try:
+        yield
+    finally:
+        torch.Tensor.bfloat16 = kept  # type: ignore[method-assign]
 
 
 def commit_of(folder: Path, file: str) -> str:
@@ -213,14 +234,18 @@ def main(argv: Sequence[str]) -> None:
     given = parser.parse_args(argv)
     if not given.code.is_dir():
         parser.error(f"{given.code} is no folder; clone the authors' repositories into it first")
-    entries = []
-    for text, (repository, commit, file, loop) in SOURCES.items():
-        code = load(given.code, file)
-        entry = {"intervention": text, "repository": repository, "commit": commit, "difference": None}
+    entries: list[dict[str, Any]] = []
+    rounding = "an unknown amount"
+    for text, (repository, commit, file, names, loop) in SOURCES.items():
+        code = load(given.code, file, names)
+        entry: dict[str, Any] = {"intervention": text, "repository": repository, "commit": commit, "difference": None}
         if code is not None:
             if file:
                 entry["commit"] = commit_of(given.code, file) or commit
-            entry["difference"] = check(text, code, loop)
+            if text == "muon":
+                rounding = f"{check(text, code, loop):.1e}"
+            with no_bfloat16():
+                entry["difference"] = check(text, code, loop)
         entries.append(entry)
     data = {"steps": STEPS, "entries": entries, "environment": describe_environment()}
     (given.results / "authors_check.json").write_text(json.dumps(data, indent=1, default=str) + "\n")

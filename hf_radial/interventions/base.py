@@ -52,7 +52,7 @@ class Intervention(TrainerCallback):
         """Go on from what `tensors` gave."""
 
     @property
-    def file(self) -> str:
+    def state_file(self) -> str:
         """Its file in a checkpoint."""
         return f"intervention_{self.name}.safetensors"
 
@@ -60,12 +60,12 @@ class Intervention(TrainerCallback):
         tensors = self.tensors()
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if tensors and args.should_save and folder.is_dir():
-            partial = folder / f".{self.file}"  # whoever is killed while writing leaves no half of one to resume from
+            partial = folder / f".{self.state_file}"  # whoever is killed while writing leaves no half of one to resume from
             save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, partial)
-            os.replace(partial, folder / self.file)
+            os.replace(partial, folder / self.state_file)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = calling_trainer()
         folder = None if trainer is None or state.global_step == 0 else resumed_from(trainer)
-        if folder is not None and (folder / self.file).is_file():
-            self.set_tensors(load_file(folder / self.file, device=str(args.device)))
+        if folder is not None and (folder / self.state_file).is_file():
+            self.set_tensors(load_file(folder / self.state_file, device=str(args.device)))

@@ -47,8 +47,8 @@ class ModularMLPConfig(PreTrainedConfig):
             "ngpt", see `hf_radial.interventions.ngpt`.
 
     Raises:
-        ValueError: if one of the sizes is not an integer of at least 1, `hidden_dropout` or `normalization` is none of these, or
-            if `id2label` has not one entry a residue.
+        ValueError: if one of the sizes is not an integer of at least 1, `hidden_dropout` or `normalization` is none of these,
+            or if `id2label` has not one entry a residue.
     """
 
     model_type = "modular_mlp"
