@@ -212,3 +212,11 @@ def test_the_cost_that_the_readme_tells_is_that_of_the_committed_data():
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert re.search(r"<!-- geometry_cost -->\n(.*?)<!-- end -->", README, re.S)[1] == "\n".join(lines) + "\n"
     assert json.loads((ROOT / "recipes" / "results" / "geometry_cost.json").read_text())["share"] < 0.05
+
+
+def test_every_intervention_is_in_the_table():
+    from hf_radial.interventions import INTERVENTIONS
+
+    section = README.split("## Rivals, and a fair race")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))))
+    assert named == set(INTERVENTIONS)

@@ -95,6 +95,25 @@ def markdown(entries: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def overview(entries: Sequence[dict[str, Any]]) -> str:
+    """One line an arm, one column a setting: the median onset in epochs, and how many of the runs got there if not all did."""
+    settings = list(dict.fromkeys(entry["setting"] for entry in entries))
+    lines = ["| | " + " | ".join(settings) + " |", "|---|" + "---|" * len(settings)]
+    for arm in dict.fromkeys(entry["arm"] for entry in entries):
+        line = [arm]
+        for setting in settings:
+            entry = next((entry for entry in entries if (entry["setting"], entry["arm"]) == (setting, arm)), None)
+            line.append("–" if entry is None else onset_cell(entry))
+        lines.append("| " + " | ".join(line) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def onset_cell(entry: dict[str, Any]) -> str:
+    beyond = f"> {number(entry['last'])}" if entry["last"] is not None else "–"
+    all_there = entry["solved"] == entry["runs"]
+    return number(entry["onset"], beyond) + ("" if all_there else f" ({entry['solved']} of {entry['runs']})")
+
+
 def terminal(entries: Sequence[dict[str, Any]]) -> str:
     """The same in columns."""
     lines = []
@@ -160,6 +179,7 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
             f"by median onset (then by held-out accuracy) is judged on seeds {data['seeds']}.",
         ]
     lines += ["", f"{machine['machine']['device']}, torch {machine['versions']['torch']}, revision {machine['revision']}.", ""]
+    lines += ["Median onset in epochs:", "", overview(entries)]
     return "\n".join([*lines, markdown(entries)])
 
 

@@ -81,7 +81,7 @@ def test_a_run_that_fails_is_tried_again_and_counted(tmp_path):
 
 
 def test_a_worker_that_is_killed_costs_its_run_one_attempt_and_the_grid_nothing(tmp_path):
-    grid = write_grid(tmp_path, base={**BASE, "epochs": 1500}, seeds=[0, 1])
+    grid = write_grid(tmp_path, base={**BASE, "epochs": 600}, seeds=[0, 1])
     process = subprocess.Popen(command(grid, tmp_path, "--jobs", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
     killed = False
@@ -115,3 +115,74 @@ def test_bad_options_are_named_before_anything_is_trained(tmp_path, base, messag
     done = compare(write_grid(tmp_path, base={**BASE, **base}), tmp_path)
     assert done.returncode != 0 and message in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_arm_follows_the_run_of_another_on_the_same_seed(tmp_path):
+    arms = {
+        "held": {
+            "options": {
+                "follows": "penalty",
+                "interventions": ["replay:what=weight_norm,file={followed}/trajectory.json", "record"],
+            }
+        },
+        "penalty": {"options": {"interventions": ["radial:strength=0.05", "record"]}},
+    }
+    done = compare(write_grid(tmp_path, arms=arms), tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = {(row["arm"], row["seed"]): row["run"] for row in data(tmp_path)["rows"]}
+    assert len(set(runs.values())) == 4
+    norms = {
+        key: [row["weight_norm"] for row in json.loads((tmp_path / "runs" / run / "trajectory.json").read_text())]
+        for key, run in runs.items()
+    }
+    for seed in (0, 1):
+        assert norms["held", seed] == pytest.approx(norms["penalty", seed], rel=1e-6)
+    assert norms["penalty", 0] != pytest.approx(norms["penalty", 1], rel=1e-3)
+
+
+def test_an_arm_cannot_follow_what_is_not_there(tmp_path):
+    done = compare(write_grid(tmp_path, arms={"AdamW": {}, "held": {"options": {"follows": "penalty"}}}), tmp_path)
+    assert done.returncode != 0 and "follows='penalty' must name an arm" in done.stderr
+
+
+@pytest.fixture
+def ray_cluster():
+    """Two machines of one core each, as far as Ray can tell."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_ray_cluster_runs_the_same_grid_and_outlives_a_worker_that_is_killed(tmp_path, ray_cluster):
+    grid = write_grid(tmp_path, base={**BASE, "epochs": 800}, seeds=[0, 1, 2])
+    process = subprocess.Popen(
+        command(grid, tmp_path, "--ray", ray_cluster.address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline, killed = time.time() + 150, None
+    while time.time() < deadline and killed is None and process.poll() is None:
+        for file in (tmp_path / "runs").glob("*/run.json"):
+            workers = [p for p in psutil.process_iter(["name"]) if (p.info["name"] or "").startswith("ray::attempt")]
+            if workers and not (file.parent / "result.json").exists():
+                killed = workers[0].pid
+                os.kill(killed, signal.SIGKILL)
+                break
+        time.sleep(0.05)
+    output = process.communicate(timeout=250)[0]
+    assert process.returncode == 0, output
+    assert killed is not None, output
+    rows = data(tmp_path)["rows"]
+    assert len(rows) == 3 and {row["status"] for row in rows} <= {"solved", "censored"}
+    assert data(tmp_path)["missing"] == 0
+
+    # The same grid, without Ray, finds every run done, with the same numbers as one made here.
+    folder = tmp_path / "runs" / rows[0]["run"]
+    (folder / "result.json").unlink()
+    assert compare(grid, tmp_path, "--jobs", "1").returncode == 0
+    here = data(tmp_path)["rows"][0]
+    assert {name: here[name] for name in ("onset", "last", "curve")} == {
+        name: rows[0][name] for name in ("onset", "last", "curve")
+    }

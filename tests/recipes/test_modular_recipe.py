@@ -150,3 +150,17 @@ def test_bad_options_are_refused_by_name_before_anything_is_made(recipe: Any, op
 
 def test_a_formula_is_as_good_as_a_name(recipe: Any) -> None:
     assert recipe.ModularArguments(operation="a + b").operation == "add"
+
+
+def test_interventions_are_options_and_are_on_record(tmp_path: Path) -> None:
+    words = ["--intervention", "grokfast_ema:alpha=0.9,lamb=0.5", "dropout:p=0.1", "stablemax"]
+    result = run(*command(tmp_path / "out", num_train_epochs=6), *words)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["hidden_dropout"] == 0.1
+    (checkpoint,) = (tmp_path / "out").glob("checkpoint-*")
+    assert load_file(checkpoint / "intervention_grokfast_ema.safetensors")
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["training_args"]["intervention"] == words[1:]
+
+    result = run(*command(tmp_path / "wrong"), "--intervention", "grokfst_ema")
+    assert result.returncode != 0 and "did you mean 'grokfast_ema'?" in result.stderr
