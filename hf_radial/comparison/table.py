@@ -169,8 +169,8 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
         "*Onset*: the first evaluation from which held-out accuracy stays above 90 %, of a run that was then "
         f"{data['solved_evaluations']} evaluations in a row at {data['solved_at']:.0%} or above. Medians are Kaplan and "
         f"Meier's. *Sooner than reference*: the median onset of *{data['reference']}* by the arm's, with a bootstrap interval "
-        "over seeds; where one of the two did not get there by the end, a bound. *Seconds*: of training until the onset, without "
-        "evaluations, on one CPU core (CPU time) or on an accelerator (wall-clock).",
+        "over seeds; where one of the two did not get there by the end, a bound. *Seconds*: of training until the onset, "
+        "without evaluations, on one CPU core (CPU time) or on an accelerator (wall-clock).",
     ]
     if data["tuning"]:
         tuning = data["tuning"]
