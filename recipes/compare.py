@@ -104,18 +104,17 @@ def make_run(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     from hf_radial.grokking import summarise
     from hf_radial.interventions import add_interventions, interventions
     from hf_radial.tasks.tensor_rows import TensorRows, as_batch
-    from recipes.modular import exact_match
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     disable_progress_bars()
     run = read_run(options)
-    splits, classes = load_rows(run)
+    splits, classes, language = load_rows(run)
     batch = run.batch_size or len(splits["train"])
     steps = -(-len(splits["train"]) // batch)
     methods = interventions([text.replace("{followed}", str(folder.parent / run.follows)) for text in run.interventions])
     set_seed(run.seed)
-    model = build_model(run, classes, splits["train"].columns["input_ids"].shape[1], methods)
+    model = build_model(run, classes, splits["train"].columns["input_ids"].shape[1], methods, language)
     args = RadialArguments(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
@@ -219,24 +218,41 @@ def ends_solved(log: list[dict[str, Any]], run: Run) -> bool:
     return len(values) == run.solved_evaluations and min(values) >= run.solved_at
 
 
-def load_rows(run: Run) -> tuple[dict[str, Any], int]:
-    """Splits as `TensorRows`, and how many classes there are. Without a validation split, half of the test is it."""
+def exact_match(prediction: Any) -> dict[str, float]:
+    """Share of rows whose answer is right: one class, or every token of a text's answer, each given those before it."""
+    right = prediction.predictions == prediction.label_ids
+    if right.ndim == 2:  # position i predicts the token at i + 1
+        predicted, labels = prediction.predictions[:, :-1], prediction.label_ids[:, 1:]
+        right = ((predicted == labels) | (labels == -100)).all(1)
+    return {"exact_match": float(right.mean())}
+
+
+def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
+    """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts."""
     from hf_radial.tasks.load import load_task
     from hf_radial.tasks.tensor_rows import TensorRows
+    from hf_radial.tasks.tokenizer import encode, task_tokenizer
 
     fields = dict(run.fields)
     if run.train_fraction is not None:
         fields |= {"train_fraction": run.train_fraction, "validation_fraction": round((1 - run.train_fraction) / 2, 4)}
     data: Any = load_task(run.task, **fields)
-    rows = {name: TensorRows.of(split) for name, split in data.items()}
-    if "validation" not in rows:
+    if "validation" not in data:
         raise ValueError(f"task {run.task!r} with {fields} has no validation split; give it a validation_fraction or size")
+    names = data["train"].column_names
+    if "prompt" in names:
+        if run.model == "mlp":
+            raise ValueError(f"task {run.task!r} with {fields} has texts, which model='mlp' cannot read; choose 'transformer'")
+        tokenizer = task_tokenizer(run.task, **fields)
+        data = data.map(encode, batched=True, remove_columns=names, fn_kwargs={"tokenizer": tokenizer}, keep_in_memory=True)
+        return {name: TensorRows.of(split) for name, split in data.items()}, len(tokenizer), True
+    rows = {name: TensorRows.of(split) for name, split in data.items()}
     classes = 1 + max(int(max(part.columns[name].max() for name in ("input_ids", "labels"))) for part in rows.values())
-    return rows, classes
+    return rows, classes, False
 
 
-def build_model(run: Run, classes: int, operands: int, methods: Sequence[Any]) -> Any:
-    """A fresh model; `methods` may change its configuration first."""
+def build_model(run: Run, classes: int, length: int, methods: Sequence[Any], language: bool = False) -> Any:
+    """A fresh model of rows of `length` tokens; `methods` may change its configuration first."""
     from torch import nn
 
     from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
@@ -244,7 +260,7 @@ def build_model(run: Run, classes: int, operands: int, methods: Sequence[Any]) -
     if run.model == "mlp":
         config: Any = ModularMLPConfig(
             modulus=classes,
-            num_operands=operands,
+            num_operands=length,
             embedding_size=run.embedding_size,
             hidden_size=run.width,
             num_hidden_layers=run.layers,
@@ -252,12 +268,12 @@ def build_model(run: Run, classes: int, operands: int, methods: Sequence[Any]) -
         for method in methods:
             method.configure(config)
         return ModularMLPForSequenceClassification(config)
-    from transformers import GPT2Config, GPT2ForSequenceClassification
+    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
     options: dict[str, Any] = {"num_labels": classes, "pad_token_id": classes}
     config = GPT2Config(
         vocab_size=classes + 1,
-        n_positions=operands,
+        n_positions=length,
         n_embd=run.width,
         n_layer=run.layers,
         n_head=run.heads,
@@ -271,7 +287,11 @@ def build_model(run: Run, classes: int, operands: int, methods: Sequence[Any]) -
     )
     for method in methods:
         method.configure(config)
-    model: Any = GPT2ForSequenceClassification(config)  # answers at the last operand, so that no sign of equality is needed
+    if language:
+        model: Any = GPT2LMHeadModel(config)
+        model.loss_type = "ForCausalLM"  # transformers cannot tell from the name of this class that its loss shifts the labels
+    else:
+        model = GPT2ForSequenceClassification(config)  # answers at the last operand: no sign of equality is needed
     if not run.layer_norm:
         for block in model.transformer.h:
             block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()

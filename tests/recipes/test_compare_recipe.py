@@ -117,6 +117,22 @@ def test_bad_options_are_named_before_anything_is_trained(tmp_path, base, messag
     assert not (tmp_path / "runs").exists()
 
 
+def test_texts_are_learned_by_a_language_model(tmp_path):
+    digits = {"operation": "add", "digits": 1, "zero_pad": True, "train_size": 60, "validation_size": 20, "test_size": 20}
+    base = {**BASE, "task": "digits", "fields": digits, "train_fraction": None, "model": "transformer", "heads": 2}
+    base |= {"width": 32, "epochs": 120, "evaluate_every": 20, "learning_rate": 1e-2, "weight_decay": 0.0, "batch_size": 20}
+    grid = write_grid(tmp_path, base=base, seeds=[0], arms={"AdamW": {}, "penalty": {"options": {"radial_lambda": 0.01}}})
+    done = compare(grid, tmp_path, "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    rows = data(tmp_path)["rows"]
+    assert [row["status"] for row in rows if row["status"] == "failed"] == []
+    assert all(row["fit"] is not None for row in rows)  # sixty sums are soon known by heart
+
+    grid = write_grid(tmp_path, base={**base, "model": "mlp"}, seeds=[0])
+    assert compare(grid, tmp_path).returncode == 0
+    assert "which model='mlp' cannot read" in data(tmp_path)["rows"][0]["failure"]
+
+
 def test_an_arm_follows_the_run_of_another_on_the_same_seed(tmp_path):
     arms = {
         "held": {
