@@ -120,7 +120,7 @@ def test_bad_options_are_named_before_anything_is_trained(tmp_path, base, messag
 def test_texts_are_learned_by_a_language_model(tmp_path):
     digits = {"operation": "add", "digits": 1, "zero_pad": True, "train_size": 60, "validation_size": 20, "test_size": 20}
     base = {**BASE, "task": "digits", "fields": digits, "train_fraction": None, "model": "transformer", "heads": 2}
-    base |= {"width": 32, "epochs": 120, "evaluate_every": 20, "learning_rate": 1e-2, "weight_decay": 0.0, "batch_size": 20}
+    base |= {"width": 32, "epochs": 140, "evaluate_every": 20, "learning_rate": 3e-3, "weight_decay": 0.0, "batch_size": 20}
     grid = write_grid(tmp_path, base=base, seeds=[0], arms={"AdamW": {}, "penalty": {"options": {"radial_lambda": 0.01}}})
     done = compare(grid, tmp_path, "--jobs", "1")
     assert done.returncode == 0, done.stderr
