@@ -10,7 +10,7 @@
     tuning:                                                       # the same budget for every arm; leave out to tune nothing
       trials: 12
       seeds: [100]
-      common: {weight_decay: {log: [0.05, 5.0]}}                  # tuned of every arm, in these ranges unless its own `tune` has one
+      common: {weight_decay: {log: [0.05, 5.0]}}                  # tuned of every arm, unless its own `tune` has a range
 
 An arm that `follows` another has in `{followed}` the folder of that arm's run on the same seed, which is made first.
 
