@@ -92,8 +92,13 @@ def read_run(options: dict[str, Any]) -> Run:
     return run
 
 
-def make_run(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Train one run in `folder` and return its result, which is also written there as its last file."""
+def make_run(
+    folder: Path, options: dict[str, Any], then: Callable[[Any, dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Train one run in `folder` and return its result, which is also written there as its last file.
+
+    `then` is called with the trainer and the result before.
+    """
     import torch
     from datasets import disable_progress_bars
     from transformers import set_seed
@@ -173,6 +178,8 @@ def make_run(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
         "test": values.get("test_exact_match"),
         "curve": [[round(e["epoch"], 3), e["eval_validation_exact_match"]] for e in log if "eval_validation_exact_match" in e],
     }
+    if then is not None:
+        then(trainer, result)
     write_json(folder / RESULT_FILE, result)
     return result
 

@@ -202,7 +202,7 @@ def _results(results: dict[str, Any], log: list[dict[str, Any]]) -> str:
         return _bullets({name: value for name, value in last.items() if name.startswith("eval_")}) or "No evaluation was run."
     lines = {}
     if test := results.get("test"):
-        lines["exact match, greedy generation by the saved model"] = (
+        lines["exact match, greedy answers of the saved model"] = (
             f"{test['exact_match']:.2%} of {test['problems']:,} held-out problems"
         )
     end = results.get("last_step")
