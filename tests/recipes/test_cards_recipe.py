@@ -1,4 +1,4 @@
-"""recipes/cards.py: models that are trained, saved, tested and described; and the committed cards are those of the committed data."""
+"""recipes/cards.py: models that are trained, saved and described; committed cards are those of the committed data."""
 
 import json
 import re
