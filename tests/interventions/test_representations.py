@@ -80,7 +80,7 @@ def test_what_is_recorded_is_what_there_was(tmp_path):
     seen = {}
     for i, layer in enumerate(model.hidden):
         layer.register_forward_hook(lambda module, args, output, i=i: seen.update({i: output.norm(dim=-1).mean()}))
-    logits = model(**batch).logits
+    logits = model(**batch).logits.detach()
     trainer, rows = recorded(tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[0]["logit_scale"] == pytest.approx(float(logits.norm(dim=-1).mean()), rel=1e-5)
