@@ -79,7 +79,7 @@ def test_what_is_recorded_is_what_there_was(tmp_path):
     batch = {name: value for name, value in ROWS.columns.items() if name != "labels"}
     seen = {}
     for i, layer in enumerate(model.hidden):
-        layer.register_forward_hook(lambda module, args, output, i=i: seen.update({i: output.norm(dim=-1).mean()}))
+        layer.register_forward_hook(lambda module, args, output, i=i: seen.update({i: output.detach().norm(dim=-1).mean()}))
     logits = model(**batch).logits.detach()
     trainer, rows = recorded(tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
