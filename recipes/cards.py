@@ -24,6 +24,7 @@ from hf_radial.grokking import summarise  # noqa: E402
 from hf_radial.hub.model_card import make_card  # noqa: E402
 from hf_radial.run_record import describe_run  # noqa: E402
 from recipes.compare import Run, exact_match, load_rows, make_run  # noqa: E402
+from recipes.modular import USAGE as MLP_USAGE  # noqa: E402
 
 CARDS, DATA = ROOT / "model_cards", ROOT / "recipes" / "results" / "cards"
 ADDITION = {"operation": "add", "digits": 3, "sampling": "uniform", "reverse": True, "zero_pad": True}
@@ -48,13 +49,7 @@ MODELS = {
     ),
 }
 USAGE = {
-    "mlp": """import torch
-from transformers import AutoModelForSequenceClassification
-
-import hf_radial.models.modular_mlp  # tells transformers what this model is
-
-model = AutoModelForSequenceClassification.from_pretrained("{model_id}")
-print(model(input_ids=torch.tensor([OPERANDS])).logits.argmax(-1))""",
+    "mlp": MLP_USAGE,
     "transformer": """import torch
 from transformers import AutoModelForSequenceClassification
 
@@ -90,11 +85,8 @@ def train(name: str, run: Run, folder: Path) -> dict[str, Any]:
             "test": test_saved_model(folder, run),
             "status": result["status"],
         }
-        log = trainer.state.log_history
-        made.update(
-            name=name, record=json.loads(json.dumps(describe_run(trainer), default=str)), steps=trainer.state.global_step
-        )
-        made["log"] = [entry for entry in log if entry is log[-1] or not set(entry) <= {"epoch", "step"}]
+        record = json.loads(json.dumps(describe_run(trainer), default=str))
+        made.update(name=name, record=record, steps=trainer.state.global_step, log=trainer.state.log_history)
         card_of(made, str(folder)).save(folder / "README.md")
 
     make_run(folder, asdict(run), keep)

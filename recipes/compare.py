@@ -507,7 +507,6 @@ def label(setting: dict[str, Any]) -> str:
 def main(argv: Sequence[str]) -> Path:
     options = parse(argv)
     grid = read_grid(options.grid)
-    spread(grid)
     root = options.runs
     for cell in [*tuning_cells(grid), *judged_cells(grid, root)]:
         read_run(cell.options)  # what is wrong is said before anything is trained
@@ -528,14 +527,6 @@ def main(argv: Sequence[str]) -> Path:
     print(f"  table    {options.results / grid.name}.md, .tex, .parquet, .json, .png")
     print(f"  runs     {root}")
     return options.results / f"{grid.name}.md"
-
-
-def spread(grid: Grid) -> None:
-    """An axis `cell` is several options at once: `cell: [{task: ..., fields: ...}, ...]`."""
-    for setting in grid.settings:
-        inner = setting.pop("cell", None)
-        if inner:
-            setting.update(inner)
 
 
 def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -12,6 +12,7 @@
       seeds: [100]
       common: {weight_decay: {log: [0.05, 5.0]}}                  # tuned of every arm, unless its own `tune` has a range
 
+The values of an axis named `cell` are several options at once: `cell: [{task: modular, epochs: 300}, {task: groups}]`.
 An arm that `follows` another has in `{followed}` the folder of that arm's run on the same seed, which is made first.
 
 In here: the file, its checks, and the draws. `{name}` in an arm's interventions stands for what is tuned of it. Not in here:
@@ -31,7 +32,7 @@ from typing import Any
 
 import yaml
 
-KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "reference", "figure")
+KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "reference")
 TUNING_KEYS = ("trials", "seeds", "common")
 PRIMES = (2, 3, 5, 7, 11, 13)
 
@@ -117,7 +118,7 @@ def read_grid(file: Path) -> Grid:
     elif any(arm.tune for arm in arms):
         raise ValueError(f"{file}: an arm has something to tune, but there is no tuning with trials and seeds")
     axes = {name: list(values) for name, values in (data.get("axes") or {}).items()}
-    settings = tuple(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+    settings = tuple(_spread(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
     reference = data.get("reference", arms[0].name)
     if reference not in [arm.name for arm in arms]:
         raise ValueError(f"{file}: reference={reference!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
@@ -134,13 +135,20 @@ def read_grid(file: Path) -> Grid:
     )
 
 
+def _spread(setting: dict[str, Any]) -> dict[str, Any]:
+    """A setting whose axis `cell`, several options at once, is those options."""
+    inner = setting.pop("cell", None) or {}
+    return {**setting, **inner}
+
+
 # Draws ----------------------------------------------------------------------------------------------------------------
 
 
 def trials(arm: Arm, tuning: Tuning) -> list[dict[str, Any]]:
     """What is tried of an arm: points of a Halton sequence, what is common to all arms on the first axes.
 
-    Two arms are thus tried at the same learning rates and weight decays, and an arm with more to tune has no more trials.
+    Two arms without ranges of their own are thus tried at the same learning rates and weight decays, and an arm with more to
+    tune has no more trials.
 
     >>> tuning = Tuning(2, (100,), {"weight_decay": {"log": [0.01, 1.0]}})
     >>> trials(Arm("AdamW"), tuning)

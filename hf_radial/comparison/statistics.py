@@ -24,6 +24,19 @@ class Time:
     censored: bool
 
 
+def survival(times: Sequence[Time]) -> tuple[list[float], list[float]]:
+    """The Kaplan-Meier curve: times in order, and the share of runs that have not got there by then."""
+    from scipy import stats
+
+    reached = [time.value for time in times if not time.censored]
+    if not reached:  # scipy knows no sample without an event
+        values = sorted({time.value for time in times})
+        return values, [1.0] * len(values)
+    data = stats.CensoredData(uncensored=reached, right=[time.value for time in times if time.censored])
+    curve = stats.ecdf(data).sf
+    return curve.quantiles.tolist(), curve.probabilities.tolist()
+
+
 def median_time(times: Sequence[Time]) -> float | None:
     """The Kaplan-Meier median: the first time by which half of the runs have got there; `None` if they had not.
 
@@ -32,15 +45,7 @@ def median_time(times: Sequence[Time]) -> float | None:
     >>> median_time([Time(0, 100, False), Time(1, 300, True), Time(2, 300, True)]) is None
     True
     """
-    from scipy import stats
-
-    reached = [time.value for time in times if not time.censored]
-    if not reached:
-        return None
-    data = stats.CensoredData(uncensored=reached, right=[time.value for time in times if time.censored])
-    curve = stats.ecdf(data).sf
-    below = curve.quantiles[curve.probabilities <= 0.5 + 1e-9]
-    return float(below[0]) if len(below) else None
+    return next((value for value, share in zip(*survival(times), strict=True) if share <= 0.5 + 1e-9), None)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_radial.comparison.statistics import Time, median_time, speedup
+from hf_radial.comparison.statistics import Time, median_time, speedup, survival
 
 HEAD = ["arm", "tuned to", "solved", "fit", "onset, epochs", "seconds", "sooner than reference", "95 %", "seeds", "sign test"]
 
@@ -64,14 +64,18 @@ def number(value: float | None, unknown: str = "–") -> str:
     return "inf" if math.isinf(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
+def onset_text(entry: dict[str, Any]) -> str:
+    """The median onset, or that it lies beyond the end."""
+    return number(entry["onset"], f"> {number(entry['last'])}" if entry["last"] is not None else "–")
+
+
 def cells(entry: dict[str, Any]) -> list[str]:
     """One line of the table, as text."""
-    beyond = f"> {number(entry['last'])}" if entry["last"] is not None else "–"
     solved = f"{entry['solved']} of {entry['runs']}" + (f", {entry['failed']} FAILED" if entry["failed"] else "")
     drawn = ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry["drawn"].items()
     )
-    line = [entry["arm"], drawn or "–", solved, number(entry["fit"]), number(entry["onset"], beyond), number(entry["seconds"])]
+    line = [entry["arm"], drawn or "–", solved, number(entry["fit"]), onset_text(entry), number(entry["seconds"])]
     found = entry.get("speedup")
     if not found:
         return [*line, "–", "–", "–", "–"]
@@ -109,9 +113,8 @@ def overview(entries: Sequence[dict[str, Any]]) -> str:
 
 
 def onset_cell(entry: dict[str, Any]) -> str:
-    beyond = f"> {number(entry['last'])}" if entry["last"] is not None else "–"
     all_there = entry["solved"] == entry["runs"]
-    return number(entry["onset"], beyond) + ("" if all_there else f" ({entry['solved']} of {entry['runs']})")
+    return onset_text(entry) + ("" if all_there else f" ({entry['solved']} of {entry['runs']})")
 
 
 def terminal(entries: Sequence[dict[str, Any]]) -> str:
@@ -201,15 +204,10 @@ def draw(data: dict[str, Any], file: Path) -> None:
     for panel, setting in zip(panels, settings, strict=True):
         here = [row for row in judged if row["setting"] == setting]
         for i, arm in enumerate(dict.fromkeys(row["arm"] for row in here)):
-            times = sorted(times_of([row for row in here if row["arm"] == arm]), key=lambda time: (time.value, time.censored))
-            x, y, at_risk, survival = [0.0], [1.0], len(times), 1.0
-            for time in times:
-                if not time.censored:
-                    survival *= 1 - 1 / at_risk
-                at_risk -= 1
-                x.append(time.value)
-                y.append(survival)
-            panel.step(x, y, where="post", lw=1.3, color=f"C{i % 10}", ls=("-", "--", ":")[i // 10 % 3], label=arm)
+            x, y = survival(times_of([row for row in here if row["arm"] == arm]))
+            panel.step(
+                [0.0, *x], [1.0, *y], where="post", lw=1.3, color=f"C{i % 10}", ls=("-", "--", ":")[i // 10 % 3], label=arm
+            )
         panel.set(title=setting, xlabel="epoch", ylabel="not yet generalised", xscale="symlog", ylim=(-0.02, 1.02))
         panel.legend(fontsize="x-small", ncols=2)
     figure.savefig(file, dpi=110)

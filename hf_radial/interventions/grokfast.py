@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from torch import Tensor, nn
 
-from hf_radial.interventions.base import Intervention
-from hf_radial.interventions.gradients import check_gradients, with_gradients
+from hf_radial.interventions.gradients import GradientIntervention
 
 
 @torch.no_grad()
@@ -34,7 +32,7 @@ def filter_ma(gradient: Tensor, window: deque[Tensor], lamb: float, warmup: bool
 
 
 @dataclass(eq=False)
-class GrokfastEMA(Intervention):
+class GrokfastEMA(GradientIntervention):
     """Grokfast with an exponential moving average. Once an optimizer step, behind clipping.
 
     Args:
@@ -45,37 +43,24 @@ class GrokfastEMA(Intervention):
     name: ClassVar[str] = "grokfast_ema"
     alpha: float = 0.98
     lamb: float = 2.0
-    averages: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < 1:
             raise ValueError(f"alpha={self.alpha} must be at least 0 and below 1")
-        if not self.lamb >= 0:
-            raise ValueError(f"lamb={self.lamb} must be at least 0")
+        check_lamb(self.lamb)
 
-    def attach(self, trainer: Trainer) -> None:
-        check_gradients(trainer, self.name)
-        super().attach(trainer)
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.averages = {}
-        super().on_train_begin(args, state, control, **kwargs)
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        for name, _, gradient in with_gradients(kwargs["model"]):
-            self.averages[name] = filter_ema(gradient, self.averages.get(name), self.alpha, self.lamb)
+    def change(self, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
+        self.remembered[name] = filter_ema(gradient, self.remembered.get(name), self.alpha, self.lamb)
 
     def tensors(self) -> dict[str, Tensor]:
-        return self.averages
+        return self.remembered
 
     def set_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.averages = tensors
+        self.remembered = tensors
 
 
 @dataclass(eq=False)
-class GrokfastMA(Intervention):
+class GrokfastMA(GradientIntervention):
     """Grokfast with the mean of a window of gradients, all of which are kept. Once an optimizer step, behind clipping.
 
     Args:
@@ -88,31 +73,24 @@ class GrokfastMA(Intervention):
     window_size: int = 100
     lamb: float = 5.0
     warmup: bool = True
-    windows: dict[str, deque[Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.window_size, int) or self.window_size < 1:
             raise ValueError(f"window_size={self.window_size} must be a whole number of at least 1")
-        if not self.lamb >= 0:
-            raise ValueError(f"lamb={self.lamb} must be at least 0")
+        check_lamb(self.lamb)
 
-    def attach(self, trainer: Trainer) -> None:
-        check_gradients(trainer, self.name)
-        super().attach(trainer)
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.windows = {}
-        super().on_train_begin(args, state, control, **kwargs)
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        for name, _, gradient in with_gradients(kwargs["model"]):
-            window = self.windows.setdefault(name, deque(maxlen=self.window_size))
-            filter_ma(gradient, window, self.lamb, self.warmup)
+    def change(self, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
+        window = self.remembered.setdefault(name, deque(maxlen=self.window_size))
+        filter_ma(gradient, window, self.lamb, self.warmup)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {name: torch.stack(list(window)) for name, window in self.windows.items()}
+        return {name: torch.stack(list(window)) for name, window in self.remembered.items()}
 
     def set_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.windows = {name: deque(stacked.unbind(), maxlen=self.window_size) for name, stacked in tensors.items()}
+        self.remembered = {name: deque(stacked.unbind(), maxlen=self.window_size) for name, stacked in tensors.items()}
+
+
+def check_lamb(lamb: float) -> None:
+    """ValueError below 0."""
+    if not lamb >= 0:
+        raise ValueError(f"lamb={lamb} must be at least 0")

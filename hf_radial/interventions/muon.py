@@ -14,6 +14,7 @@ from transformers import Trainer
 
 from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.heads import hidden_layers
+from hf_radial.interventions.optim import check_no_optimizer
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -61,8 +62,7 @@ class Muon(Intervention):
             raise ValueError(f"momentum={self.momentum} must be at least 0 and below 1")
 
     def attach(self, trainer: Trainer) -> None:
-        if trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None:
-            raise ValueError("muon: the trainer has an optimizer already; leave one of them out")
+        check_no_optimizer(trainer, self.name)
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise ValueError("muon: FSDP and DeepSpeed are not supported; use one process or DDP")
         args, model = trainer.args, trainer.model

@@ -11,6 +11,12 @@ from transformers.training_args import OptimizerNames
 from hf_radial.interventions.base import Intervention
 
 
+def check_no_optimizer(trainer: Trainer, name: str) -> None:
+    """ValueError if the trainer was given one, or an intervention has brought one."""
+    if trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None:
+        raise ValueError(f"{name}: the trainer has an optimizer already; leave one of them out")
+
+
 @dataclass(eq=False)
 class Optim(Intervention):
     """Sets `optim` of the trainer's arguments.
@@ -31,8 +37,7 @@ class Optim(Intervention):
             raise ValueError(f"optim={self.optim!r} is unknown; there are {', '.join(known)}")
 
     def attach(self, trainer: Trainer) -> None:
-        if trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None:
-            raise ValueError("optim: the trainer has an optimizer already; leave one of them out")
+        check_no_optimizer(trainer, self.name)
         trainer.args.optim = OptimizerNames(self.optim)
         trainer.args.optim_args = self.args.replace(";", ",") or None
         try:

@@ -6,14 +6,12 @@ The authors' code: github.com/LucasPrietoAl/grokking-at-the-edge-of-numerical-st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from torch import Tensor, nn
 
-from hf_radial.interventions.base import Intervention
-from hf_radial.interventions.gradients import check_gradients, with_gradients
+from hf_radial.interventions.gradients import GradientIntervention
 
 TINY = 1e-30
 
@@ -27,17 +25,10 @@ def orthogonal(gradient: Tensor, weight: Tensor) -> Tensor:
 
 
 @dataclass(eq=False)
-class OrthogonalGradient(Intervention):
+class OrthogonalGradient(GradientIntervention):
     """Takes from the gradient of each parameter tensor the part along it, before the optimizer, which may be any."""
 
     name: ClassVar[str] = "orthogonal_gradient"
 
-    def attach(self, trainer: Trainer) -> None:
-        check_gradients(trainer, self.name)
-        super().attach(trainer)
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        for _, parameter, gradient in with_gradients(kwargs["model"]):
-            gradient.copy_(orthogonal(gradient, parameter))
+    def change(self, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
+        gradient.copy_(orthogonal(gradient, parameter))

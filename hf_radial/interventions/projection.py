@@ -6,7 +6,7 @@ its weights can only grow. Straight-through: the gradient passes as if nothing h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from transformers import Trainer
 from hf_radial.functional import check_radius, radius
 from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.site_hooks import hook_sites, sites_of
+from hf_radial.site import Site
 
 MODES = ("tangential", "straight_through")
 
@@ -58,7 +59,6 @@ class Projection(Intervention):
     name: ClassVar[str] = "projection"
     mode: str = "tangential"
     radius: float = 0.0
-    handles: list[Any] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -66,8 +66,9 @@ class Projection(Intervention):
         check_radius(self.radius)
 
     def attach(self, trainer: Trainer) -> None:
-        def change(number: int, site: Any, h: Tensor) -> Tensor:
+        def change(site: Site, h: Tensor) -> Tensor:
             return project_to_sphere(h, self.radius or None, self.mode, site.dim)
 
-        self.handles = hook_sites(trainer.model, sites_of(trainer), change)  # type: ignore[arg-type]
+        model: Any = trainer.model
+        hook_sites(model, sites_of(trainer), change)
         super().attach(trainer)

@@ -56,5 +56,5 @@ class RadialGradient(Intervention):
 
     def attach(self, trainer: Trainer) -> None:
         model: Any = trainer.model
-        hook_sites(model, sites_of(trainer), lambda number, site, h: damp_radial_gradient(h, self.keep, site.dim))
+        hook_sites(model, sites_of(trainer), lambda site, h: damp_radial_gradient(h, self.keep, site.dim))
         super().attach(trainer)

@@ -52,7 +52,7 @@ class Record(Intervention):
             if model.training:
                 self.seen["logit_scale"] = output.detach().float().norm(dim=-1).mean()
 
-        def vectors(number: int, site: Any, h: Tensor) -> Tensor:
+        def vectors(site: Any, h: Tensor) -> Tensor:
             if model.training:
                 self.seen[f"radius/{site.name}"] = radius(h.detach(), site.dim).mean()
             return h
@@ -133,7 +133,7 @@ class Replay(Intervention):
             wanted = at_step(self.rows, "logit_scale", trainer.state.global_step + 1)
             return output * (wanted / output.detach().float().norm(dim=-1).mean().clamp(min=1e-30)).to(output.dtype)
 
-        def vectors(number: int, site: Any, h: Tensor) -> Tensor:
+        def vectors(site: Any, h: Tensor) -> Tensor:
             wanted = at_step(self.rows, f"radius/{site.name}", trainer.state.global_step + int(model.training))
             return h * (wanted / radius(h.detach(), site.dim).mean().clamp(min=1e-30)).to(h.dtype)
 
