@@ -15,7 +15,7 @@ import torch
 from reference import stack, tiny_gpt2, token_rows
 from torch import nn
 from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from two_processes import launch
 from zoo import tiny_model, training_batch
 
@@ -689,3 +689,8 @@ def test_a_process_in_which_a_measurement_fails_does_not_leave_the_others_waitin
     found, other = ([entry for entry in log if "geometry/seconds" in entry] for log in logs)
     assert found == other
     assert [entry["step"] for entry in found] == [0, 1, 2, 3]
+
+
+def test_the_line_of_a_penalty_towards_zero_has_no_ratio_to_its_target():
+    readings = [Reading("radius_mean", 2.0, "hidden.0"), Reading("radius_target", 0.0, "hidden.0")]
+    assert GeometryCallback()._line(TrainerState(), readings) == "step 0 | epoch 0.0"

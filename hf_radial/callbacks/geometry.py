@@ -460,7 +460,8 @@ class GeometryCallback(TrainerCallback):
         by_metric: dict[str, list[float]] = {}
         for reading in readings:
             by_metric.setdefault(reading.metric, []).append(reading.value)
-        ratios = [r / t for r, t in zip(by_metric.get("radius_mean", []), by_metric.get("radius_target", []), strict=False)]
+        pairs = zip(by_metric.get("radius_mean", []), by_metric.get("radius_target", []), strict=False)
+        ratios = [r / t for r, t in pairs if t]  # a target of 0 has no ratio
         parts += [f"{label} {_span(values)}" for label, values in (
             ("radius/target", ratios), ("radial energy", by_metric.get("radial_energy", []))
         ) if values]  # fmt: skip
