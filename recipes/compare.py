@@ -4,6 +4,7 @@
     python recipes/compare.py recipes/configs/compare_rivals.yaml --only judged --limit 3     # single cells
     python recipes/compare.py recipes/configs/compare_rivals.yaml --table              # the tables from what there is
     python recipes/compare.py recipes/configs/compare_rivals.yaml --ray auto             # on a Ray cluster with a shared folder
+    python recipes/compare.py recipes/configs/compare_decay.yaml --together 16           # MLPs that can share their steps do
 
 Each run is made in a folder of its own, named by a hash of its options, and writes `run.json` first and `result.json` last. A
 run that fails writes `failed.json` with the traceback and is tried once more (and again with --retry); it stays in the table.
@@ -19,13 +20,14 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,9 @@ from hf_radial.comparison.table import markdown, write
 from hf_radial.run_record import describe_environment
 
 RESULTS = Path(__file__).resolve().parent / "results" / "compare"
-RESULT_FILE, FAILED_FILE = "result.json", "failed.json"
+RUN_FILE, RESULT_FILE, FAILED_FILE = "run.json", "result.json", "failed.json"
 ATTEMPTS = 2
+SHARED = ("learning_rate", "weight_decay", "radial_lambda", "seed")  # what runs that share their steps may differ in
 
 
 # A run ----------------------------------------------------------------------------------------------------------------
@@ -99,22 +102,73 @@ def make_run(
 
     `then` is called with the trainer and the result before.
     """
+    from transformers.trainer_callback import PrinterCallback
+
+    from hf_radial import RadialTrainer
+    from hf_radial.interventions import add_interventions
+
+    be_quiet()
+    run = read_run(options)
+    rows = load_rows(run)
+    trainer, methods = make_trainer(folder, run, rows, RadialTrainer)
+    trainer.remove_callback(PrinterCallback)
+    clock = Clock(time.process_time if trainer.args.device.type == "cpu" else time.perf_counter)
+    trainer.add_callback(clock.callback())
+    add_interventions(trainer, methods)
+    trainer.train()
+    result = judge(trainer, run, rows, clock)
+    if then is not None:
+        then(trainer, result)
+    write_json(folder / RESULT_FILE, result)
+    return result
+
+
+def make_runs(job: Job) -> None:
+    """Train the runs of a job, which must be alike (see `jobs_of`), a step of all of them at a time; each writes its result.
+
+    One whose loss is no number any more has failed; the others go on.
+    """
+    from hf_radial.sweep import SweepMember, train_together
+
+    be_quiet()
+    runs = {str(folder): read_run(options) for folder, options in job}
+    rows = load_rows(next(iter(runs.values())))
+    members = [make_trainer(Path(folder), run, rows, SweepMember)[0] for folder, run in runs.items()]
+    for member in members:
+        member.eval_dataset = members[0].eval_dataset  # one object for all
+
+    def keep(member: SweepMember) -> None:
+        folder = Path(str(member.args.output_dir))
+        if member.failure is not None:
+            note_failure(folder, member.failure, "")
+            return
+        result = judge(member, runs[str(folder)], rows, None)
+        write_json(folder / RESULT_FILE, {**result, "together": len(members)})
+        (folder / FAILED_FILE).unlink(missing_ok=True)
+
+    train_together(members, on_end=keep)
+
+
+def be_quiet() -> None:
+    """One thread, and no bars or messages of the libraries, in this process."""
     import torch
     from datasets import disable_progress_bars
-    from transformers import set_seed
-    from transformers.trainer_callback import PrinterCallback
     from transformers.utils import logging
-
-    from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
-    from hf_radial.grokking import summarise
-    from hf_radial.interventions import add_interventions, interventions
-    from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     disable_progress_bars()
-    run = read_run(options)
-    splits, classes, language = load_rows(run)
+
+
+def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool], kind: Any) -> tuple[Any, list[Any]]:
+    """A run's trainer, of class `kind`, and its interventions, which its model knows of and its trainer does not yet."""
+    from transformers import set_seed
+
+    from hf_radial import GrokkingCallback, RadialArguments
+    from hf_radial.interventions import interventions
+    from hf_radial.tasks.tensor_rows import as_batch
+
+    splits, classes, language = rows
     batch = run.batch_size or len(splits["train"])
     steps = -(-len(splits["train"]) // batch)
     methods = interventions([text.replace("{followed}", str(folder.parent / run.follows)) for text in run.interventions])
@@ -143,7 +197,7 @@ def make_run(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-    trainer = RadialTrainer(
+    trainer = kind(
         model=model,
         args=args,
         train_dataset=splits["train"],
@@ -153,35 +207,35 @@ def make_run(
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         callbacks=[GrokkingCallback(stop_evaluations=run.solved_evaluations, stop_threshold=run.solved_at)],
     )
-    trainer.remove_callback(PrinterCallback)
     trainer.run_facts = {"comparison": asdict(run), "steps_per_epoch": steps}
-    clock = Clock(time.process_time if args.device.type == "cpu" else time.perf_counter)
-    trainer.add_callback(clock.callback())
-    add_interventions(trainer, methods)
-    trainer.train()
+    return trainer, methods
+
+
+def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock: Clock | None) -> dict[str, Any]:
+    """What became of a run that has ended. Seconds are those of `clock`, and unknown of a run that shared its steps."""
+    from hf_radial.grokking import summarise
+    from hf_radial.tasks.tensor_rows import TensorRows
+
+    splits = rows[0]
     log = trainer.state.log_history
     found = summarise(log)
     solved = trainer.state.global_step < trainer.state.max_steps or ends_solved(log, run)
     values: Any = trainer.predict(TensorRows(splits["test"].columns)).metrics if "test" in splits else {}
-    result = {
+    return {
         "status": "solved" if solved and found["onset_90"] is not None else "censored",
         "fit": found["fit_epoch"],
         "onset": found["onset_90_epoch"],
         "onset_steps": found["onset_90"],
         "onset_99": found["onset_99_epoch"],
-        "seconds": clock.at(found["onset_90"]),
+        "seconds": clock and clock.at(found["onset_90"]),
         "last": found["last_epoch"],
         "last_steps": found["last_step"],
-        "last_seconds": clock.at(found["last_step"]),
+        "last_seconds": clock and clock.at(found["last_step"]),
         "held_out": found["last_held_out"],
         "held_out_at_fit": found["held_out_at_fit"],
         "test": values.get("test_exact_match"),
         "curve": [[round(e["epoch"], 3), e["eval_validation_exact_match"]] for e in log if "eval_validation_exact_match" in e],
     }
-    if then is not None:
-        then(trainer, result)
-    write_json(folder / RESULT_FILE, result)
-    return result
 
 
 class Clock:
@@ -323,16 +377,44 @@ class Cell:
         return root / run_name(self.options)
 
 
-def attempt(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """A run that is not done yet, as a result or as a failure; both are written to its folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "options.json", options)
-    try:
-        result = make_run(folder, options)
-        (folder / FAILED_FILE).unlink(missing_ok=True)
-        return result
-    except Exception as error:
-        return note_failure(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
+Job = list[tuple[Path, dict[str, Any]]]  # runs that are made in one piece of work: one, or several that share their steps
+
+
+def jobs_of(todo: dict[Path, dict[str, Any]], together: int) -> list[Job]:
+    """Runs as jobs: MLPs without interventions that differ in nothing but numbers of the optimizer and seeds go together."""
+    alike: dict[str, Job] = {}
+    for folder, options in todo.items():
+        can = options.get("model", "mlp") == "mlp" and not options.get("interventions")
+        rest = {name: value for name, value in options.items() if name not in SHARED}
+        key = json.dumps(rest, sort_keys=True, default=str) if can and together > 1 else str(folder)
+        alike.setdefault(key, []).append((folder, options))
+    return [
+        sorted(job[i::parts], key=lambda pair: [pair[1].get(name, 0) for name in SHARED])
+        for job in alike.values()
+        for parts in [-(-len(job) // together)]
+        for i in range(parts)
+    ]
+
+
+def attempt(job: Job) -> None:
+    """Runs that are not done yet, each to a result or a failure, which is written to its folder."""
+    for folder, options in job:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "options.json", options)
+    if len(job) > 1:
+        try:
+            make_runs(job)
+            return
+        except Exception:  # of one of them or of what they share: run by run it can be seen
+            traceback.print_exc()
+    for folder, options in job:
+        if (folder / RESULT_FILE).is_file() or (len(job) > 1 and (folder / FAILED_FILE).is_file()):
+            continue
+        try:
+            make_run(folder, options)
+            (folder / FAILED_FILE).unlink(missing_ok=True)
+        except Exception as error:
+            note_failure(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 def note_failure(folder: Path, message: str, details: str) -> dict[str, Any]:
@@ -341,6 +423,16 @@ def note_failure(folder: Path, message: str, details: str) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / FAILED_FILE, failure)
     return failure
+
+
+def note_failures(job: Job, message: str) -> None:
+    """The failure of a process, for each of its runs that was not done."""
+    for folder, _ in undone(job):
+        note_failure(folder, message, "")
+
+
+def undone(job: Job) -> Job:
+    return [(folder, options) for folder, options in job if outcome(folder) is None]
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -361,37 +453,47 @@ def outcome(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-Runner = Callable[[list[tuple[Path, dict[str, Any]]]], Iterator[Path]]
+Runner = Callable[[list[Job]], Iterator[Job]]
 
 
-def in_processes(jobs: int) -> Runner:
-    """Runs side by side in so many processes. A process that dies is a failure of the runs that it may have had."""
+def in_processes(processes: int) -> Runner:
+    """Jobs side by side in so many processes. A process that dies is a failure of the runs that it may have had."""
 
-    def runner(todo: list[tuple[Path, dict[str, Any]]]) -> Iterator[Path]:
+    def runner(todo: list[Job]) -> Iterator[Job]:
         waiting = list(todo)
         while waiting:
-            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-                running: dict[Future[Any], tuple[Path, dict[str, Any]]] = {}
+            with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+                running: dict[Future[Any], Job] = {}
                 broken = False
                 while (waiting or running) and not broken:
-                    while waiting and len(running) < jobs:
-                        folder, options = waiting.pop(0)
-                        running[pool.submit(attempt, folder, options)] = (folder, options)
+                    while waiting and len(running) < processes:
+                        job = waiting.pop(0)
+                        running[pool.submit(attempt, job)] = job
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
-                        folder, options = running.pop(future)
+                        job = running.pop(future)
                         try:
                             future.result()
                         except BrokenProcessPool as error:
                             broken = True
-                            if outcome(folder) is None and note_failure(folder, str(error), "")["attempts"] < ATTEMPTS:
-                                waiting.append((folder, options))
-                                continue
-                        yield folder
-                if broken:
-                    waiting += [pair for pair in running.values() if outcome(pair[0]) is None]
+                            note_failures(job, str(error))
+                        yield job
+                if broken:  # whichever of them was not at fault has lost nothing but time
+                    waiting += [job for job in running.values() if undone(job)]
 
     return runner
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it has ended, however that was: a worker would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def on_ray(address: str) -> Runner:
@@ -401,39 +503,47 @@ def on_ray(address: str) -> Runner:
     except ImportError as error:
         raise ImportError("--ray needs Ray: pip install 'hf_radial[ray]'") from error
 
-    def runner(todo: list[tuple[Path, dict[str, Any]]]) -> Iterator[Path]:
+    def runner(todo: list[Job]) -> Iterator[Job]:
         ray.init(address=None if address == "local" else address, ignore_reinit_error=True, log_to_driver=False)
         remote = ray.remote(num_cpus=1, max_retries=3)(attempt)
-        running = {remote.remote(folder.resolve(), options): folder for folder, options in todo}
+        running = {remote.remote([(folder.resolve(), options) for folder, options in job]): job for job in todo}
         while running:
             done, _ = ray.wait(list(running), num_returns=1)
             for reference in done:
-                folder = running.pop(reference)
+                job = running.pop(reference)
                 try:
                     ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    note_failure(folder, f"{type(error).__name__}: {error}", "")
-                yield folder
+                    note_failures(job, f"{type(error).__name__}: {error}")
+                yield job
 
     return runner
 
 
-def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str) -> None:
-    """Make the runs that are not done, those that follow another last, and those that fail once more; each of them once."""
+def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str, together: int = 1) -> None:
+    """Make the runs that are not done, those that follow another last, and those that fail once more; each of them once.
+
+    A run that fails among others is made again by itself.
+    """
     for follows in (False, True):
         todo = {cell.folder(root): cell.options for cell in cells if ("follows" in cell.options) is follows}
-        while todo := {folder: options for folder, options in todo.items() if outcome(folder) is None}:
-            _run(todo, runner, title)
+        while todo := dict(undone(list(todo.items()))):
+            again = {folder: options for folder, options in todo.items() if (folder / FAILED_FILE).is_file()}
+            first = {folder: options for folder, options in todo.items() if folder not in again}
+            _run([*jobs_of(first, together), *jobs_of(again, 1)], runner, title)
 
 
-def _run(todo: dict[Path, dict[str, Any]], runner: Runner, title: str) -> None:
-    with tqdm(total=len(todo), desc=title, unit="run", dynamic_ncols=True, disable=None) as bar:
-        for folder in runner(list(todo.items())):
-            said = outcome(folder)
-            bar.set_postfix_str("failed, to be made again" if said is None else f"{said['status']} {said.get('onset') or ''}")
-            bar.update()
-            if said is not None and said["status"] == "failed":
-                print(f"  FAILED {folder}: {said['failure']}", flush=True)
+def _run(todo: list[Job], runner: Runner, title: str) -> None:
+    with tqdm(total=sum(map(len, todo)), desc=title, unit="run", dynamic_ncols=True, disable=None) as bar:
+        for job in runner(todo):
+            for folder, _ in job:
+                said = outcome(folder)
+                bar.set_postfix_str(
+                    "failed, to be made again" if said is None else f"{said['status']} {said.get('onset') or ''}"
+                )
+                bar.update()
+                if said is not None and said["status"] == "failed":
+                    print(f"  FAILED {folder}: {said['failure']}", flush=True)
 
 
 # Tuning ---------------------------------------------------------------------------------------------------------------
@@ -518,9 +628,9 @@ def main(argv: Sequence[str]) -> Path:
         for i, setting in enumerate(grid.settings, 1):  # one after the other: what is there early is whole
             part, title = replace(grid, settings=(setting,)), f"{grid.name} {i}/{len(grid.settings)}"
             if "tuning" in options.only:
-                run_all(tuning_cells(part)[: options.limit], root, runner, f"{title}: tuning")
+                run_all(tuning_cells(part)[: options.limit], root, runner, f"{title}: tuning", options.together)
             if "judged" in options.only:
-                run_all(judged_cells(part, root)[: options.limit], root, runner, f"{title}: judged")
+                run_all(judged_cells(part, root)[: options.limit], root, runner, f"{title}: judged", options.together)
     data = collect(grid, root, options)
     entries = write(data, options.results)
     print(f"\n{grid.title}\n\n{markdown(entries)}")
@@ -549,7 +659,9 @@ def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, An
             "seed": cell.options["seed"],
             "drawn": cell.drawn,
         }
-        rows.append({**where, **found, "options": cell.options, "run": cell.folder(root).name})
+        made_at = json.loads((cell.folder(root) / RUN_FILE).read_text()) if (cell.folder(root) / RUN_FILE).is_file() else {}
+        revision = made_at.get("environment", {}).get("revision")
+        rows.append({**where, **found, "options": cell.options, "run": cell.folder(root).name, "revision": revision})
     base = Run(**{key: value for key, value in grid.base.items() if key in Run.__dataclass_fields__})
     return {
         "grid": grid.name,
@@ -572,6 +684,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path, help="a grid file: recipes/configs/compare_*.yaml")
     parser.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1), help="runs at a time (%(default)s)")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=1,
+        help="at most so many MLPs share their steps that differ in seed, learning rate, weight decay, lambda (%(default)s)",
+    )
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: its address, 'auto', or 'local'")
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="where runs are kept (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where tables go (%(default)s)")
@@ -582,6 +700,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.jobs < 1:
         raise ValueError(f"--jobs {options.jobs} must be at least 1")
+    if options.together < 1:
+        raise ValueError(f"--together {options.together} must be at least 1")
     return options
 
 
