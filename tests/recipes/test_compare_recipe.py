@@ -99,6 +99,62 @@ def test_a_worker_that_is_killed_costs_its_run_one_attempt_and_the_grid_nothing(
     assert len(list((tmp_path / "runs").glob("*/failed.json"))) <= 1
 
 
+def test_runs_that_share_their_steps_are_those_that_are_made_alone(tmp_path):
+    """An MLP that solves its task; rounding differs, so that of a trajectory only what rounding leaves is the same."""
+    easy = {
+        **BASE,
+        "train_fraction": 0.8,
+        "width": 64,
+        "embedding_size": 32,
+        "learning_rate": 0.01,
+        "epochs": 30,
+        "solved_at": 0.5,
+    }
+    arms = {
+        "AdamW": {},
+        "penalty": {"options": {"radial_lambda": 0.05}},
+        "dropout": {"options": {"interventions": ["dropout:p=0.1"]}},
+    }
+    grid = write_grid(tmp_path, base=easy, arms=arms, axes={"weight_decay": [0.1, 1.0]})
+    found = {}
+    for together in ("1", "3"):
+        folder = tmp_path / together
+        done = compare(grid, folder, "--jobs", "2", "--together", together)
+        assert done.returncode == 0, done.stderr
+        found[together] = data(folder)["rows"]
+        assert data(folder)["missing"] == 0 and len(found[together]) == 12
+    for alone, shared in zip(found["1"], found["3"], strict=True):
+        assert (alone["run"], alone["status"], alone["fit"]) == (shared["run"], shared["status"], shared["fit"])
+        assert "together" not in alone
+        assert shared.get("together") == (None if alone["arm"] == "dropout" else 2)  # 4 alike, at most 3 at once: 2 and 2
+        assert (shared["last_seconds"] is None) is (alone["arm"] != "dropout")
+        assert [value for _, value in alone["curve"][:6]] == pytest.approx([v for _, v in shared["curve"][:6]], abs=0.05)
+
+
+def test_a_run_that_breaks_what_it_shares_is_made_alone(tmp_path):
+    """A learning rate at which a loss is no number any more: its run fails, the other's result stays."""
+    arms = {"AdamW": {}, "broken": {"options": {"learning_rate": 1e38}}}
+    grid = write_grid(tmp_path, arms=arms, seeds=[0])
+    done = compare(grid, tmp_path, "--jobs", "1", "--together", "2")
+    assert done.returncode == 0, done.stderr
+    rows = {row["arm"]: row for row in data(tmp_path)["rows"]}
+    assert rows["AdamW"]["status"] == "censored" and rows["AdamW"]["together"] == 2
+    assert rows["broken"]["status"] in ("failed", "censored") and rows["broken"].get("attempts", 2) == 2
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    grid = write_grid(tmp_path, base={**BASE, "epochs": 100_000}, seeds=[0, 1])
+    process = subprocess.Popen(command(grid, tmp_path, "--jobs", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while time.time() < deadline and len(list((tmp_path / "runs").glob("*/run.json"))) < 2:
+        time.sleep(0.1)
+    workers = [psutil.Process(pid) for pid in _children(process.pid)]
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+
+
 def _children(pid):
     return [child.pid for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
 

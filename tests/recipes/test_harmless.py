@@ -1,0 +1,25 @@
+"""recipes/harmless.py: every arm and seed is there, against no penalty on the same seed; a text that is none is refused."""
+
+import json
+
+import pytest
+
+from recipes.harmless import ARMS, main
+
+
+def test_each_arm_is_trained_on_each_seed_and_compared_with_no_penalty(tmp_path):
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)
+    table = main(["--file", str(tmp_path / "text.txt"), "--steps", "2", "--seeds", "0", "5", "--results", str(tmp_path)])
+    data = json.loads((tmp_path / "harmless.json").read_text())
+    assert list(data["arms"]) == list(ARMS)
+    assert all([run["seed"] for run in runs] == [0, 5] for runs in data["arms"].values())
+    assert len({run["held_out_loss"] for runs in data["arms"].values() for run in runs}) > 2
+    assert "| no penalty |" in table.read_text() and "+0.000, +0.000" in table.read_text()
+
+
+@pytest.mark.parametrize(("text", "message"), [(None, "does not exist"), ("short", "characters")])
+def test_a_text_that_cannot_be_used_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "text.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        main(["--file", str(tmp_path / "text.txt")])
