@@ -668,6 +668,7 @@ def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, An
         "title": grid.title,
         "question": grid.question,
         "reference": grid.reference,
+        "published": list(grid.published),
         "command": f"python recipes/compare.py recipes/configs/{options.grid.name}",
         "seeds": list(grid.seeds),
         "tuning": None if grid.tuning is None else {"trials": grid.tuning.trials, "seeds": list(grid.tuning.seeds)},

@@ -7,6 +7,7 @@
       AdamW: {}
       penalty: {options: {interventions: ["radial:strength={strength}"]}, tune: {strength: {log: [1.0e-3, 1.0]}}}
     seeds: [0, 1, 2, 3, 4]                                        # judged on these
+    published: [{where: Table 2, setting: {train_fraction: 0.5}, arm: penalty, onset: 2460}]     # printed beside ours
     tuning:                                                       # the same budget for every arm; leave out to tune nothing
       trials: 12
       seeds: [100]
@@ -32,7 +33,7 @@ from typing import Any
 
 import yaml
 
-KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "reference")
+KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "reference", "published")
 TUNING_KEYS = ("trials", "seeds", "common")
 PRIMES = (2, 3, 5, 7, 11, 13)
 
@@ -62,6 +63,7 @@ class Grid:
     Attributes:
         settings: the axes' combinations; of a grid without axes, one that is empty.
         reference: the arm to which the others are compared.
+        published: what others report: `where`, `setting` (options that tell it), `arm`, and `onset`, a number or words.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Grid:
     seeds: tuple[int, ...]
     tuning: Tuning | None
     reference: str
+    published: tuple[dict[str, Any], ...] = ()
 
 
 def read_grid(file: Path) -> Grid:
@@ -122,6 +125,12 @@ def read_grid(file: Path) -> Grid:
     reference = data.get("reference", arms[0].name)
     if reference not in [arm.name for arm in arms]:
         raise ValueError(f"{file}: reference={reference!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
+    published = tuple(data.get("published") or ())
+    for item in published:
+        if not isinstance(item, dict) or set(item) != {"where", "setting", "arm", "onset"}:
+            raise ValueError(f"{file}: published: {item!r} must have where, setting, arm and onset")
+        if item["arm"] not in [arm.name for arm in arms]:
+            raise ValueError(f"{file}: published: {item['arm']!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
     return Grid(
         file.stem.removeprefix("compare_"),
         data.get("title", file.stem),
@@ -132,6 +141,7 @@ def read_grid(file: Path) -> Grid:
         seeds,
         tuning,
         reference,
+        published,
     )
 
 

@@ -99,17 +99,48 @@ def markdown(entries: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def overview(entries: Sequence[dict[str, Any]]) -> str:
-    """One line an arm, one column a setting: the median onset in epochs, and how many of the runs got there if not all did."""
+def overview(entries: Sequence[dict[str, Any]], arms: Sequence[str] | None = None) -> str:
+    """Median onsets in epochs, and how many of the runs got there if not all did: arms by settings, the fewer of them across.
+
+    Args:
+        entries: of `summary`.
+        arms: which of them, in which order; `None` for all.
+    """
     settings = list(dict.fromkeys(entry["setting"] for entry in entries))
-    lines = ["| | " + " | ".join(settings) + " |", "|---|" + "---|" * len(settings)]
-    for arm in dict.fromkeys(entry["arm"] for entry in entries):
-        line = [arm]
-        for setting in settings:
-            entry = next((entry for entry in entries if (entry["setting"], entry["arm"]) == (setting, arm)), None)
-            line.append("–" if entry is None else onset_cell(entry))
-        lines.append("| " + " | ".join(line) + " |")
-    return "\n".join(lines) + "\n"
+    arms = list(dict.fromkeys(entry["arm"] for entry in entries)) if arms is None else arms
+    found = {(entry["setting"], entry["arm"]): onset_cell(entry) for entry in entries}
+    grid = [["", *map(short, settings)], *([arm, *(found.get((setting, arm), "–") for setting in settings)] for arm in arms)]
+    if len(settings) > len(arms) or len(settings) > 6:
+        grid = [list(line) for line in zip(*grid, strict=True)]
+    lines = ["| " + " | ".join(line) + " |" for line in grid]
+    return "\n".join([lines[0], "|" + "---|" * len(grid[0]), *lines[1:]]) + "\n"
+
+
+def short(setting: str) -> str:
+    """A setting without the sizes that do not tell it from another task.
+
+    >>> short("sparse_parity, bits 40, k 3, train_size 1000, test_size 1000, embedding_size 4")
+    'sparse_parity, bits 40, k 3'
+    """
+    dropped = ("validation_size", "test_size", "embedding_size", "epochs", "evaluate_every", "sampling", "reverse", "zero_pad")
+    parts = [part for part in setting.split(", ") if not part.startswith(dropped)]
+    return ", ".join(part for part in parts if not (part.startswith("train_size") and "sparse_parity" in parts))
+
+
+def beside_published(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[str]:
+    """What was published of some cells, beside the same cells here."""
+    lines = ["Published, and here:", "", "| | setting | arm | published onset | here |", "|---|---|---|---|---|"]
+    for item in data["published"]:
+        settings = {
+            row["setting"]
+            for row in data["rows"]
+            if row["arm"] == item["arm"] and all(row["options"].get(name) == value for name, value in item["setting"].items())
+        }
+        for entry in entries:
+            if entry["arm"] == item["arm"] and entry["setting"] in settings:
+                said = item["onset"] if isinstance(item["onset"], str) else f"{item['onset']:,}"
+                lines.append(f"| {item['where']} | {short(entry['setting'])} | {item['arm']} | {said} | {onset_cell(entry)} |")
+    return [*lines, ""]
 
 
 def onset_cell(entry: dict[str, Any]) -> str:
@@ -182,8 +213,11 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
             f"Tuning: {tuning['trials']} trials for every arm, each on seeds {tuning['seeds']}, which are not judged; the best "
             f"by median onset (then by held-out accuracy) is judged on seeds {data['seeds']}.",
         ]
-    lines += ["", f"{machine['machine']['device']}, torch {machine['versions']['torch']}, revision {machine['revision']}.", ""]
+    made_at = ", ".join(sorted({str(row.get("revision")) for row in rows})) or machine["revision"]
+    lines += ["", f"{machine['machine']['device']}, torch {machine['versions']['torch']}; runs made at revision {made_at}.", ""]
     lines += ["Median onset in epochs:", "", overview(entries)]
+    if data.get("published"):
+        lines += beside_published(data, entries)
     return "\n".join([*lines, markdown(entries)])
 
 

@@ -57,6 +57,8 @@ def test_a_run_has_one_name_and_another_one_with_any_other_option():
         ({"tuning": None}, "something to tune"),
         ({"tuning": {"trials": 3, "seeds": [9], "common": {"weight_decay": {"log": [0, 1]}}}}, "weight_decay"),
         ({"arms": {"a": {"optins": {}}}}, "optins"),
+        ({"published": [{"where": "Table 7"}]}, "must have where, setting, arm and onset"),
+        ({"published": [{"where": "Table 7", "setting": {}, "arm": "magic", "onset": 3}]}, "'magic' is no arm"),
     ],
 )
 def test_a_file_that_means_nothing_is_refused(tmp_path, changes, message):
