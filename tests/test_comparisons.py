@@ -1,0 +1,84 @@
+"""What the README says of comparisons is in the committed data; tables are made from it; a committed cell runs again as it ran."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from compared import TABLES
+
+from hf_radial.comparison.grid import read_grid
+from hf_radial.comparison.table import overview, page, summary
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "recipes" / "results" / "compare"
+COMMITTED = sorted(file.stem for file in RESULTS.glob("*.json"))
+
+
+def read(name):
+    data = json.loads((RESULTS / f"{name}.json").read_text())
+    return data, summary(data["rows"], data["reference"])
+
+
+def of(entries, task):
+    """The entries of the setting that has these words in it, by arm."""
+    found = {entry["arm"]: entry for entry in entries if task in entry["setting"]}
+    assert len({entry["setting"] for entry in found.values()}) == 1, task
+    return found
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_pages_and_the_readme_are_made_from_the_data(name):
+    data, entries = read(name)
+    assert (RESULTS / f"{name}.md").read_text() == page(data, entries)
+    table = re.search(rf"<!-- compare_{name} -->\n(.*?)<!-- end -->", README, re.S)
+    assert table and table[1] == overview(entries, TABLES[name])
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_nothing_is_left_out_of_a_committed_comparison(name):
+    data, _ = read(name)
+    grid = read_grid(ROOT / "recipes" / "configs" / f"compare_{name}.yaml")
+    trials = grid.tuning.trials * len(grid.tuning.seeds) if grid.tuning else 0
+    cells = len(grid.settings) * len(grid.arms)
+    stages = [row["stage"] for row in data["rows"]]
+    assert data["missing"] == 0
+    assert stages.count("judged") == cells * len(grid.seeds) and stages.count("tuning") == cells * trials
+    assert len({row["run"] for row in data["rows"]}) == len(stages)
+    assert all(row["revision"] and "dirty" not in row["revision"] for row in data["rows"])
+
+
+def test_a_committed_cell_run_again_comes_out_the_same(tmp_path):
+    from recipes.compare import make_run
+
+    data, _ = read("rivals")
+    solved = [row for row in data["rows"] if row["stage"] == "judged" and row["status"] == "solved"]
+    row = min((row for row in solved if row["arm"] == "AdamW"), key=lambda row: row["seconds"])
+    again = make_run(tmp_path / row["run"], row["options"])
+    assert again["status"] == "solved" and again["fit"] == pytest.approx(row["fit"], abs=2)
+    assert again["onset"] == pytest.approx(row["onset"], rel=0.15)  # on another machine, rounding
+    for (epoch, value), (_, here) in zip(row["curve"][:5], again["curve"], strict=False):
+        assert here == pytest.approx(value, abs=0.02), epoch
+
+
+def test_should_i_use_this():
+    data, entries = read("rivals")
+    assert len({row["arm"] for row in data["rows"]}) == 24 and data["tuning"] == {"trials": 12, "seeds": [100]}
+    tasks = {task: of(entries, task) for task in ("add", "div", "parity")}
+    for task in ("add", "div"):
+        arms = tasks[task]
+        penalty = arms["penalty (paper)"]["speedup"]
+        assert 1 <= penalty["ratio"] < 1.1 and penalty["p_value"] > 0.5
+        projection = arms["projection, tuned radius"]["speedup"]
+        assert 1.4 <= projection["ratio"] <= 1.5 and projection["sooner"] == 5
+        assert 1.5 <= arms["weight norm"]["speedup"]["ratio"] < 1.75
+        assert 2 < arms["nGPT-like"]["speedup"]["ratio"] < 2.2
+        assert arms["Muon"]["speedup"]["ratio"] > 1.85
+    parity = tasks["parity"]
+    assert parity["penalty (paper)"]["onset"] > parity["AdamW"]["onset"]
+    assert parity["Muon"]["onset"] == min(entry["onset"] or 1e9 for entry in parity.values())
+    own = {arm: max(arms[arm]["drawn"]["learning_rate"] for arms in tasks.values()) for arm in ("AdamW", "Muon", "nGPT-like")}
+    assert own["AdamW"] < 0.01 < min(own["Muon"], own["nGPT-like"])
