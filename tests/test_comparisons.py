@@ -1,4 +1,4 @@
-"""What the README says of comparisons is in the committed data; tables are made from it; a committed cell runs again as it ran."""
+"""What the README says of comparisons is in the data, tables are made from it, and a committed cell runs again as it ran."""
 
 from __future__ import annotations
 
