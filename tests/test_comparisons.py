@@ -82,3 +82,15 @@ def test_should_i_use_this():
     assert parity["Muon"]["onset"] == min(entry["onset"] or 1e9 for entry in parity.values())
     own = {arm: max(arms[arm]["drawn"]["learning_rate"] for arms in tasks.values()) for arm in ("AdamW", "Muon", "nGPT-like")}
     assert own["AdamW"] < 0.01 < min(own["Muon"], own["nGPT-like"])
+
+
+def test_is_it_the_radius():
+    _, entries = read("controls")
+    low, high = of(entries, "weight_decay 0.1"), of(entries, "weight_decay 1.0")
+    assert low["AdamW"]["solved"] == low["weight norm of the penalty"]["solved"] == 0
+    assert low["radius of the penalty"]["solved"] == 2 and low["radius of the penalty"]["runs"] == 3
+    assert low["radius of the penalty"]["onset"] > low["logit scale of the penalty"]["onset"] > low["penalty"]["onset"]
+    assert low["logit scale of the penalty"]["solved"] == 3
+    assert low["half the radial gradient"]["onset"] < low["penalty"]["onset"]
+    assert high["half the radial gradient"]["onset"] < high["AdamW"]["onset"] < high["penalty"]["onset"]
+    assert 1.45 < high["half the radial gradient"]["speedup"]["ratio"] < 1.55
