@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -61,10 +63,13 @@ def describe_environment() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[name] = None
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
+    # Libraries that were put before all others, allocators and the like, may change speed and rounding.
+    preloaded = [Path(name).name for name in re.split(r"[ :]+", os.environ.get("LD_PRELOAD", "")) if name]
     return {
         "versions": {"python": platform.python_version(), **versions},
         "revision": _revision(),
-        "machine": {"system": platform.platform(), "device": device, "torch_threads": torch.get_num_threads()},
+        "machine": {"system": platform.platform(), "device": device, "torch_threads": torch.get_num_threads()}
+        | ({"preloaded": preloaded} if preloaded else {}),
         "command": _command(),
     }
 
