@@ -116,6 +116,21 @@ def plain(optimizer_of: Callable[[Any, list[dict[str, Any]]], Any], loss_of: Cal
     return loop
 
 
+def held_to_a_norm(factor: float) -> Loop:
+    def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
+        code.rescale.__globals__["mlp"] = model  # what their functions change, whatever they are called with
+        optimizer = torch.optim.AdamW(groups, lr=RATE)
+        code.rescale(model, factor)
+        kept = code.L2(model).detach()
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            model(**batch).loss.backward()
+            optimizer.step()
+            code.rescale(model, torch.sqrt(kept / code.L2(model).detach()))
+
+    return loop
+
+
 def muon(code: Any, groups: list[dict[str, Any]]) -> Any:
     """Moonlight's optimizer; it decays all of its parameters, so those that Trainer does not decay get one of their own."""
     hidden = [p for p in groups[0]["params"] if tuple(p.shape) == (16, 16)]
@@ -168,6 +183,13 @@ SOURCES: dict[str, tuple[str, str, str, tuple[str, ...], Loop]] = {
             lambda code, logits, labels: code.stablemax_cross_entropy(logits, labels),
         ),
     ),
+    "weight_norm:factor=0.8": (
+        "KindXiaoming/Omnigrok",
+        "3a0a57346230a7255e5390fcd565812d00f1a281",
+        "Omnigrok/mnist/landscape/mnist-landscape.ipynb",
+        ("L2", "rescale"),
+        held_to_a_norm(0.8),
+    ),
     "muon": (
         "MoonshotAI/Moonlight",
         "c2ad5b20c605086526a179d36901bfc41b52b44b",
@@ -192,12 +214,19 @@ def load(folder: Path, file: str, names: Sequence[str]) -> Any:
     path = folder / file
     if not path.is_file():
         return None
-    parts = [part for part in ast.parse(path.read_text()).body if getattr(part, "name", None) in names]
-    missing = set(names) - {part.name for part in parts}  # type: ignore[attr-defined]
+    text = path.read_text()
+    if path.suffix == ".ipynb":  # a notebook's functions may be inside of others
+        code = ("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
+        found = [node for cell in code for node in ast.walk(ast.parse(cell))]
+    else:
+        found = list(ast.parse(text).body)
+    first = {node.name: node for node in reversed(found) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    parts = [first[name] for name in names if name in first]
+    missing = set(names) - set(first)
     if missing:
         raise ValueError(f"{path} has no {', '.join(sorted(missing))}; check out the commit that SOURCES names")
     known: dict[str, Any] = {"torch": torch, "nn": torch.nn, "math": math, "deque": deque, **vars(typing)}
-    exec(compile(ast.Module(parts, []), str(path), "exec"), known)
+    exec(compile(ast.Module(list(parts), []), str(path), "exec"), known)
     return SimpleNamespace(**{name: known[name] for name in names})
 
 

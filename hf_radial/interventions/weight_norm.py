@@ -34,7 +34,7 @@ def trained(model: Any) -> list[Tensor]:
 
 @dataclass(eq=False)
 class WeightNorm(Intervention):
-    """After each step, the weights are rescaled to `factor` times their length at the start.
+    """Before the first step and after each, the weights are rescaled to `factor` times their length at the start.
 
     Args:
         factor: above 0; 1 holds the initial length.
@@ -53,6 +53,8 @@ class WeightNorm(Intervention):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.initial = total_norm(trained(kwargs["model"]))
         super().on_train_begin(args, state, control, **kwargs)
+        if state.global_step == 0:  # a run that goes on has them so, and a second rounding would be one too many
+            rescale(trained(kwargs["model"]), self.factor * self.initial, self.only_above)
 
     def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.initial is not None:

@@ -60,6 +60,26 @@ def test_weights_are_as_long_as_asked(text, factor, tmp_path):
     assert float(total_norm(trained(trainer.model)) / before) == pytest.approx(factor, rel=1e-6)
 
 
+def test_weights_are_rescaled_before_the_first_step_too(tmp_path):
+    """Else the optimizer would begin with a gradient at weights that no later step sees."""
+    trainer = make(tmp_path / "ours", ["weight_norm:factor=0.5"], optim="adamw_torch", max_grad_norm=0.0, **ALL)
+    model = make(tmp_path / "by hand").model
+    start = total_norm(trained(model))
+    trainer.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    for step in range(7):
+        with torch.no_grad():
+            factor = 0.5 * start / total_norm(trained(model))
+            for p in model.parameters():
+                p.mul_(factor)
+        if step < 6:
+            optimizer.zero_grad()
+            model(**ROWS.columns).loss.backward()
+            optimizer.step()
+    for name, value in weights(trainer).items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
 def test_a_clamp_leaves_shorter_weights_alone(tmp_path):
     free = make(tmp_path / "free")
     free.train()
