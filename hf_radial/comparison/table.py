@@ -14,7 +14,9 @@ from typing import Any
 
 from hf_radial.comparison.statistics import Time, median_time, speedup, survival
 
-HEAD = ["arm", "tuned to", "solved", "fit", "onset, epochs", "seconds", "sooner than reference", "95 %", "seeds", "sign test"]
+HEAD = ["arm", "tuned to", "solved", "fit", "onset, epochs", "steps", "seconds", "sooner than reference", "95 %", "seeds"]
+HEAD += ["sign test"]
+BOUNDS = {0.0: "<", math.inf: ">"}  # of a ratio of medians of which one lies beyond the end of the runs
 
 
 def times_of(rows: Sequence[dict[str, Any]], key: str = "onset") -> list[Time]:
@@ -37,7 +39,8 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
         for arm in dict.fromkeys(row["arm"] for row in here):
             own = [row for row in here if row["arm"] == arm]
             times = times_of(own)
-            fits = [row["fit"] for row in own if row.get("fit") is not None]
+            # One that never fitted is later than all others.
+            fits = sorted(math.inf if row.get("fit") is None else row["fit"] for row in own if row["status"] != "failed")
             entry: dict[str, Any] = {
                 "setting": setting,
                 "arm": arm,
@@ -46,9 +49,10 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
                 "solved": sum(row["status"] == "solved" for row in own),
                 "censored": sum(row["status"] == "censored" for row in own),
                 "failed": sum(row["status"] == "failed" for row in own),
-                "fit": sorted(fits)[len(fits) // 2] if fits else None,
+                "fit": fits[len(fits) // 2] if fits and fits[len(fits) // 2] < math.inf else None,
                 "onset": median_time(times),
                 "last": max((time.value for time in times), default=None),
+                "steps": median_time(times_of(own, "onset_steps")),
                 "seconds": median_time(times_of(own, "seconds")),
             }
             if arm != reference and times and base:
@@ -75,16 +79,20 @@ def cells(entry: dict[str, Any]) -> list[str]:
     drawn = ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry["drawn"].items()
     )
-    line = [entry["arm"], drawn or "–", solved, number(entry["fit"]), onset_text(entry), number(entry["seconds"])]
+    line = [entry["arm"], drawn or "–", solved, number(entry["fit"]), onset_text(entry)]
+    line += [number(entry["steps"]), number(entry["seconds"])]
     found = entry.get("speedup")
     if not found:
         return [*line, "–", "–", "–", "–"]
-    interval = "–" if found["low"] is None else f"{number(found['low'])} to {number(found['high'])}"
+    # Where all resampled medians lie beyond the end, there is no interval to tell.
+    interval = (
+        "–" if found["low"] in (None, math.inf) or found["high"] == 0 else f"{number(found['low'])} to {number(found['high'])}"
+    )
     seeds = f"{found['sooner']} sooner, {found['later']} later"
     # Where one of the two medians lies beyond the end of the runs, what is known is a bound.
-    sign = {0.0: "< ", math.inf: "> "}.get(found["ratio"], "")
-    ratio = number(found["bound"] if sign else found["ratio"])
-    return [*line, sign + ratio, interval, seeds, "–" if found["p_value"] is None else f"{found['p_value']:.2g}"]
+    sign = BOUNDS.get(found["ratio"], "")
+    ratio = f"{sign} {number(found['bound'] if sign else found['ratio'])}".strip()
+    return [*line, ratio, interval, seeds, "–" if found["p_value"] is None else f"{found['p_value']:.2g}"]
 
 
 def markdown(entries: Sequence[dict[str, Any]]) -> str:
@@ -114,6 +122,46 @@ def overview(entries: Sequence[dict[str, Any]], arms: Sequence[str] | None = Non
         grid = [list(line) for line in zip(*grid, strict=True)]
     lines = ["| " + " | ".join(line) + " |" for line in grid]
     return "\n".join([lines[0], "|" + "---|" * len(grid[0]), *lines[1:]]) + "\n"
+
+
+def pooled(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each arm against the reference over all settings, the soonest first.
+
+    `ratio` is the geometric mean of the ratios of medians; where a median lies beyond the end of the runs its bound is taken,
+    and `bound` is "<" or ">", or both if nothing can be said. `sooner` and `later` count pairs of runs, `p_value` is of their
+    sign test, and `q_value` the same under Benjamini and Hochberg's control of false discoveries over the arms.
+    """
+    from scipy import stats
+
+    found: list[dict[str, Any]] = []
+    for arm in dict.fromkeys(entry["arm"] for entry in entries if entry.get("speedup")):
+        own = [entry["speedup"] for entry in entries if entry["arm"] == arm and entry.get("speedup")]
+        known = [one for one in own if one["ratio"] is not None]
+        sooner, later = sum(one["sooner"] for one in own), sum(one["later"] for one in own)
+        found.append(
+            {
+                "arm": arm,
+                "ratio": math.exp(sum(math.log(one["bound"]) for one in known) / len(known)) if known else None,
+                "bound": "".join(sorted({BOUNDS[one["ratio"]] for one in known if one["ratio"] in BOUNDS})),
+                "sooner": sooner,
+                "later": later,
+                "p_value": float(stats.binomtest(sooner, sooner + later).pvalue) if sooner + later else 1.0,
+            }
+        )
+    if found:
+        for one, q_value in zip(found, stats.false_discovery_control([one["p_value"] for one in found]), strict=True):
+            one["q_value"] = float(q_value)
+    return sorted(found, key=lambda one: -(one["ratio"] or 0.0))
+
+
+def over_all(entries: Sequence[dict[str, Any]]) -> str:
+    """`pooled` as a table."""
+    lines = ["| arm | sooner than reference | pairs sooner | later | sign test | after correction |", "|" + "---|" * 6]
+    for one in pooled(entries):
+        ratio = "–" if one["ratio"] is None or len(one["bound"]) > 1 else f"{one['bound']} {number(one['ratio'])}".strip()
+        tests = f"{one['p_value']:.2g} | {one['q_value']:.2g}"
+        lines.append(f"| {one['arm']} | {ratio} | {one['sooner']} | {one['later']} | {tests} |")
+    return "\n".join(lines) + "\n"
 
 
 def short(setting: str) -> str:
@@ -204,7 +252,8 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
         f"{data['solved_evaluations']} evaluations in a row at {data['solved_at']:.0%} or above. Medians are Kaplan and "
         f"Meier's. *Sooner than reference*: the median onset of *{data['reference']}* by the arm's, with a bootstrap interval "
         "over seeds; where one of the two did not get there by the end, a bound. *Seconds*: of training until the onset, "
-        "without evaluations, on one CPU core (CPU time) or on an accelerator (wall-clock).",
+        "without evaluations, on one CPU core (CPU time) or on an accelerator (wall-clock)"
+        + ("; runs that shared their steps have none of their own." if any("together" in row for row in rows) else "."),
     ]
     if data["tuning"]:
         tuning = data["tuning"]
@@ -214,8 +263,18 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
             f"by median onset (then by held-out accuracy) is judged on seeds {data['seeds']}.",
         ]
     made_at = ", ".join(sorted({str(row.get("revision")) for row in rows})) or machine["revision"]
-    lines += ["", f"{machine['machine']['device']}, torch {machine['versions']['torch']}; runs made at revision {made_at}.", ""]
-    lines += ["Median onset in epochs:", "", overview(entries)]
+    before_all = "".join(f", {name} preloaded" for name in machine["machine"].get("preloaded", ()))
+    lines += ["", f"{machine['machine']['device']}, torch {machine['versions']['torch']}{before_all}; "]
+    lines[-1] += f"runs made at revision {made_at}."
+    lines += ["", "Median onset in epochs:", "", overview(entries)]
+    if data["tuning"] and len({entry["setting"] for entry in entries}) > 1:
+        pairs = len(data["seeds"])
+        lines += [
+            f"Over all settings (with {pairs} pairs of runs a setting, no sign test of one setting can be below "
+            f"{0.5 ** (pairs - 1):.2g}; *after correction*: Benjamini and Hochberg's, over the arms):",
+            "",
+            over_all(entries),
+        ]
     if data.get("published"):
         lines += beside_published(data, entries)
     return "\n".join([*lines, markdown(entries)])

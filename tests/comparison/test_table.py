@@ -1,0 +1,57 @@
+"""Tables of comparisons: what is counted, what is a bound, and what is pooled over settings, by cases one can see."""
+
+import math
+
+import pytest
+
+from hf_radial.comparison.table import markdown, over_all, pooled, summary
+
+
+def run(setting, arm, seed, onset, fit=10.0, last=300.0):
+    status = "censored" if onset is None else "solved"
+    steps = None if onset is None else onset * 7
+    row = {"setting": setting, "arm": arm, "stage": "judged", "seed": seed, "status": status, "fit": fit, "onset": onset}
+    return {**row, "last": last, "onset_steps": steps, "last_steps": last * 7, "seconds": steps, "last_seconds": last * 7}
+
+
+def arm(setting, name, onsets):
+    return [run(setting, name, seed, onset) for seed, onset in enumerate(onsets)]
+
+
+def test_a_run_that_never_fitted_or_failed_is_not_left_out():
+    rows = [run("", "a", 0, 40, fit=10.0), run("", "a", 1, None, fit=None), run("", "a", 2, None, fit=None)]
+    (entry,) = summary(rows, "a")
+    assert entry["fit"] is None and entry["onset"] is None and entry["last"] == 300
+    rows += [{"setting": "", "arm": "a", "stage": "judged", "seed": 3, "status": "failed", "failure": "x", "attempts": 2}]
+    (entry,) = summary(rows, "a")
+    assert (entry["runs"], entry["solved"], entry["censored"], entry["failed"]) == (4, 1, 2, 1)
+    assert "| 1 of 4, 1 FAILED |" in markdown([entry])
+
+
+def test_onsets_are_told_in_epochs_and_in_steps():
+    (entry,) = summary(arm("", "a", [40, 50, 60]), "a")
+    assert (entry["onset"], entry["steps"]) == (50, 350)
+    assert "| 50 | 350 |" in markdown([entry])
+
+
+def test_settings_are_pooled_by_pairs_and_by_the_geometric_mean():
+    rows = arm("x", "a", [40] * 5) + arm("x", "b", [20] * 5) + arm("y", "a", [40] * 5) + arm("y", "b", [80] * 5)
+    (found,) = pooled(summary(rows, "a"))
+    assert found["ratio"] == pytest.approx(1.0) and (found["sooner"], found["later"], found["bound"]) == (5, 5, "")
+    assert found["p_value"] == found["q_value"] == 1
+
+
+def test_a_median_beyond_the_end_is_a_bound_of_the_pooled_ratio():
+    rows = arm("x", "a", [30] * 3) + arm("x", "never", [None] * 3) + arm("x", "same", [30] * 3)
+    rows += arm("y", "a", [75] * 3) + arm("y", "never", [None] * 3) + arm("y", "same", [75] * 3)
+    found = {one["arm"]: one for one in pooled(summary(rows, "a"))}
+    assert found["never"]["bound"] == "<" and found["never"]["ratio"] == pytest.approx(math.sqrt(0.1 * 0.25))
+    assert found["never"]["q_value"] == pytest.approx(2 * found["never"]["p_value"]) == pytest.approx(0.0625)
+    assert "| never | < 0.158 | 0 | 6 |" in over_all(summary(rows, "a")) and "| same | 1 | 0 | 0 |" in over_all(
+        summary(rows, "a")
+    )
+
+
+def test_where_one_setting_is_a_bound_from_below_and_one_from_above_nothing_is_said():
+    rows = arm("x", "a", [30] * 3) + arm("x", "b", [None] * 3) + arm("y", "a", [None] * 3) + arm("y", "b", [30] * 3)
+    assert "| b | – | 3 | 3 |" in over_all(summary(rows, "a"))
