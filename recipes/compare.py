@@ -1,7 +1,7 @@
 """Many ways of training under the same rules: a grid of tasks, models, methods, settings and seeds, run, judged and printed.
 
     python recipes/compare.py recipes/configs/compare_rivals.yaml --jobs 2             # again to go on where it stopped
-    python recipes/compare.py recipes/configs/compare_rivals.yaml --only judged --limit 3     # single cells
+    python recipes/compare.py recipes/configs/compare_rivals.yaml --again Muon "seed 0"   # committed cells, then and now
     python recipes/compare.py recipes/configs/compare_rivals.yaml --table              # the tables from what there is
     python recipes/compare.py recipes/configs/compare_rivals.yaml --ray auto             # on a Ray cluster with a shared folder
     python recipes/compare.py recipes/configs/compare_decay.yaml --together 16           # MLPs that can share their steps do
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -611,6 +612,43 @@ def label(setting: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+# Committed runs, again --------------------------------------------------------------------------------------------------
+
+
+def run_again(grid: Grid, options: argparse.Namespace, runner: Runner) -> str:
+    """Make judged runs of the committed comparison anew, with the options that they have there, and tell both outcomes.
+
+    Raises:
+        ValueError: the comparison is not there, or none of its judged runs has all of the words.
+    """
+    file = options.results / f"{grid.name}.json"
+    if not file.is_file():
+        raise ValueError(f"--again: there is no {file}; make the comparison first, without --again")
+    judged = [row for row in json.loads(file.read_text())["rows"] if row["stage"] == "judged"]
+    said = {row["run"]: ", ".join(filter(None, [row["setting"], row["arm"], f"seed {row['seed']}"])) for row in judged}
+    rows = [row for row in judged if all(word in said[row["run"]] for word in options.again)][: options.limit]
+    if not rows:
+        raise ValueError(
+            f"--again {' '.join(options.again)}: no judged run has all of these words; the first is {said[judged[0]['run']]!r}"
+        )
+    followed = {row["options"].get("follows") for row in rows}
+    cells = [
+        Cell(row["setting"], row["arm"], "judged", row["drawn"], row["options"])
+        for row in judged
+        if row in rows or row["run"] in followed
+    ]
+    root = options.runs / "again"
+    for cell in cells:
+        shutil.rmtree(cell.folder(root), ignore_errors=True)
+    run_all(cells, root, runner, f"{grid.name} again", options.together)
+    lines = ["| run | committed: onset | held out, at the end | now: onset | held out, at the end |", "|" + "---|" * 5]
+    for row in rows:
+        now = outcome(root / row["run"]) or {"status": "failed"}
+        told = [f"{one.get('onset') or one['status']} | {one.get('held_out', '–')}" for one in (row, now)]
+        lines.append(f"| {said[row['run']]} | {told[0]} | {told[1]} |")
+    return "\n".join(lines)
+
+
 # The whole ------------------------------------------------------------------------------------------------------------
 
 
@@ -623,8 +661,11 @@ def main(argv: Sequence[str]) -> Path:
     if options.retry:
         for cell in [*tuning_cells(grid), *judged_cells(grid, root)]:
             (cell.folder(root) / FAILED_FILE).unlink(missing_ok=True)
+    runner = on_ray(options.ray) if options.ray else in_processes(options.jobs)
+    if options.again:
+        print(run_again(grid, options, runner))
+        return options.results / f"{grid.name}.md"
     if not options.table:
-        runner = on_ray(options.ray) if options.ray else in_processes(options.jobs)
         for i, setting in enumerate(grid.settings, 1):  # one after the other: what is there early is whole
             part, title = replace(grid, settings=(setting,)), f"{grid.name} {i}/{len(grid.settings)}"
             if "tuning" in options.only:
@@ -696,6 +737,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where tables go (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=["tuning", "judged"], default=["tuning", "judged"], help="stages to run")
     parser.add_argument("--limit", type=int, help="at most so many runs of each stage")
+    parser.add_argument(
+        "--again",
+        nargs="+",
+        metavar="WORD",
+        help="make anew those committed judged runs that have all of these words in 'SETTING, ARM, seed N'; tell both outcomes",
+    )
     parser.add_argument("--retry", action="store_true", help="forget which runs failed, and make them again")
     parser.add_argument("--table", action="store_true", help="run nothing, make the tables from the runs that there are")
     options = parser.parse_args(argv)

@@ -12,6 +12,8 @@ import psutil
 import pytest
 import yaml
 
+from recipes.compare import main
+
 ROOT = Path(__file__).parents[2]
 BASE = {
     "task": "modular",
@@ -189,7 +191,7 @@ def test_texts_are_learned_by_a_language_model(tmp_path):
     assert "which model='mlp' cannot read" in data(tmp_path)["rows"][0]["failure"]
 
 
-def test_an_arm_follows_the_run_of_another_on_the_same_seed(tmp_path):
+def test_an_arm_follows_the_run_of_another_on_the_same_seed_also_when_it_is_made_again(tmp_path):
     arms = {
         "held": {
             "options": {
@@ -199,7 +201,8 @@ def test_an_arm_follows_the_run_of_another_on_the_same_seed(tmp_path):
         },
         "penalty": {"options": {"interventions": ["radial:strength=0.05", "record"]}},
     }
-    done = compare(write_grid(tmp_path, arms=arms), tmp_path)
+    grid = write_grid(tmp_path, arms=arms)
+    done = compare(grid, tmp_path)
     assert done.returncode == 0, done.stderr
     runs = {(row["arm"], row["seed"]): row["run"] for row in data(tmp_path)["rows"]}
     assert len(set(runs.values())) == 4
@@ -210,6 +213,17 @@ def test_an_arm_follows_the_run_of_another_on_the_same_seed(tmp_path):
     for seed in (0, 1):
         assert norms["held", seed] == pytest.approx(norms["penalty", seed], rel=1e-6)
     assert norms["penalty", 0] != pytest.approx(norms["penalty", 1], rel=1e-3)
+
+    committed = (tmp_path / "out" / "tiny.json").read_bytes()
+    done = compare(grid, tmp_path, "--again", "held", "seed 1")
+    assert done.returncode == 0, done.stderr
+    assert {folder.name for folder in (tmp_path / "runs" / "again").iterdir()} == {runs["held", 1], runs["penalty", 1]}
+    (row,) = [row for row in data(tmp_path)["rows"] if row["run"] == runs["held", 1]]
+    now = json.loads((tmp_path / "runs" / "again" / row["run"] / "result.json").read_text())
+    assert now["curve"] == row["curve"] and f"| held, seed 1 | censored | {row['held_out']} | censored |" in done.stdout
+    assert (tmp_path / "out" / "tiny.json").read_bytes() == committed
+    with pytest.raises(ValueError, match="no judged run has all of these words; the first is"):
+        main(command(grid, tmp_path, "--again", "nobody")[2:])
 
 
 def test_an_arm_cannot_follow_what_is_not_there(tmp_path):
