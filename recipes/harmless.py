@@ -151,7 +151,7 @@ def main(argv: Sequence[str]) -> Path:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, help="the text; left out, the reference texts that Python ships")
-    parser.add_argument("--steps", type=int, default=1000, help="of each run (%(default)s)")
+    parser.add_argument("--steps", type=int, default=3000, help="of each run (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=RESULTS, help="where data and table go (%(default)s)")
     options = parser.parse_args(argv)
