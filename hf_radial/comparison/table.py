@@ -20,12 +20,20 @@ BOUNDS = {0.0: "<", math.inf: ">"}  # of a ratio of medians of which one lies be
 
 
 def times_of(rows: Sequence[dict[str, Any]], key: str = "onset") -> list[Time]:
-    """Times of the runs that ended as they should; one that failed has no time, and is counted by the table."""
+    """Times of runs; one that failed counts as one that did not get there by the time that the longest of the others ended.
+
+    No times at all where a run has none of this kind: seconds of runs that shared their steps.
+    """
     last = {"onset": "last", "onset_steps": "last_steps", "seconds": "last_seconds"}[key]
+    ends = [row[last] for row in rows if row["status"] != "failed"]
+    if None in ends:
+        return []
+    longest = max(ends or [row["options"]["epochs"] for row in rows], default=0.0)
     return [
-        Time(row["seed"], row[key] if row["status"] == "solved" else row[last], row["status"] != "solved")
+        Time(row["seed"], longest, True)
+        if row["status"] == "failed"
+        else Time(row["seed"], row[key] if row["status"] == "solved" else row[last], row["status"] != "solved")
         for row in rows
-        if row["status"] in ("solved", "censored")
     ]
 
 
@@ -39,8 +47,7 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
         for arm in dict.fromkeys(row["arm"] for row in here):
             own = [row for row in here if row["arm"] == arm]
             times = times_of(own)
-            # One that never fitted is later than all others.
-            fits = sorted(math.inf if row.get("fit") is None else row["fit"] for row in own if row["status"] != "failed")
+            fits = sorted(math.inf if row.get("fit") is None else row["fit"] for row in own)  # never is later than all others
             entry: dict[str, Any] = {
                 "setting": setting,
                 "arm": arm,
@@ -49,7 +56,7 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
                 "solved": sum(row["status"] == "solved" for row in own),
                 "censored": sum(row["status"] == "censored" for row in own),
                 "failed": sum(row["status"] == "failed" for row in own),
-                "fit": fits[len(fits) // 2] if fits and fits[len(fits) // 2] < math.inf else None,
+                "fit": fits[len(fits) // 2] if fits[len(fits) // 2] < math.inf else None,
                 "onset": median_time(times),
                 "last": max((time.value for time in times), default=None),
                 "steps": median_time(times_of(own, "onset_steps")),
@@ -238,15 +245,15 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
     """The page of a grid: what was asked, under which rules, and the table."""
     rows = data["rows"]
     judged = [row for row in rows if row["stage"] == "judged"]
-    count = {status: sum(row["status"] == status for row in judged) for status in ("solved", "censored", "failed")}
+    solved, censored, failed = (sum(row["status"] == status for row in judged) for status in ("solved", "censored", "failed"))
     machine = data["environment"]
     lines = [
         f"# {data['title']}",
         "",
         *([data["question"].strip(), ""] if data["question"] else []),
         f"Made by `{data['command']}` from {data['grid']}.json, which has every run.",
-        f"{len(judged)} judged runs: {count['solved']} solved, {count['censored']} ended before they were (they stay in the "
-        f"medians as *later than that*), {count['failed']} failed. {data['missing']} runs of the grid were not made.",
+        f"{len(judged)} judged runs: {solved} solved, {censored} ended before they were (they stay in the medians as *later "
+        f"than that*), {failed} failed (and count as never). {data['missing']} runs of the grid were not made.",
         "",
         "*Onset*: the first evaluation from which held-out accuracy stays above 90 %, of a run that was then "
         f"{data['solved_evaluations']} evaluations in a row at {data['solved_at']:.0%} or above. Medians are Kaplan and "
@@ -281,7 +288,10 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(data: dict[str, Any], file: Path) -> None:
-    """Share of runs that have not got there yet, over epochs: one panel a setting, one line an arm."""
+    """Share of runs that have not got there yet, over epochs: one panel a setting, one line an arm.
+
+    Where every arm has a single run, onsets over the settings instead, those beyond the end with an open marker at the end.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -291,16 +301,37 @@ def draw(data: dict[str, Any], file: Path) -> None:
     settings = list(dict.fromkeys(row["setting"] for row in judged))
     if not settings:
         return
-    figure = Figure(figsize=(7, 3.2 * len(settings)), layout="constrained")
+    single = len(judged) == len({(row["setting"], row["arm"]) for row in judged})
+    figure = Figure(figsize=(7, 4.5) if single else (7, 3.2 * len(settings)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(settings), 1, squeeze=False)[:, 0]
-    for panel, setting in zip(panels, settings, strict=True):
-        here = [row for row in judged if row["setting"] == setting]
-        for i, arm in enumerate(dict.fromkeys(row["arm"] for row in here)):
-            x, y = survival(times_of([row for row in here if row["arm"] == arm]))
-            panel.step(
-                [0.0, *x], [1.0, *y], where="post", lw=1.3, color=f"C{i % 10}", ls=("-", "--", ":")[i // 10 % 3], label=arm
-            )
-        panel.set(title=setting, xlabel="epoch", ylabel="not yet generalised", xscale="symlog", ylim=(-0.02, 1.02))
+    panels = figure.subplots(1 if single else len(settings), 1, squeeze=False)[:, 0]
+    if single:
+        _draw_onsets(panels[0], judged, settings)
+    else:
+        for panel, setting in zip(panels, settings, strict=True):
+            _draw_survival(panel, [row for row in judged if row["setting"] == setting])
+            panel.set_title(setting, fontsize="medium")
+    for panel in panels:
         panel.legend(fontsize="x-small", ncols=2)
     figure.savefig(file, dpi=110)
+
+
+def _style(i: int) -> dict[str, Any]:
+    return {"lw": 1.3, "color": f"C{i % 10}", "ls": ("-", "--", ":")[i // 10 % 3]}
+
+
+def _draw_survival(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
+    for i, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
+        x, y = survival(times_of([row for row in rows if row["arm"] == arm]))
+        panel.step([0.0, *x], [1.0, *y], where="post", label=arm, **_style(i))
+    panel.set(xlabel="epoch", ylabel="not yet generalised", xscale="symlog", ylim=(-0.02, 1.02))
+
+
+def _draw_onsets(panel: Any, rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
+    for i, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
+        found = [(settings.index(row["setting"]), times_of([row])[0]) for row in rows if row["arm"] == arm]
+        panel.plot([x for x, _ in found], [time.value for _, time in found], label=arm, **_style(i))
+        for x, time in found:
+            panel.plot(x, time.value, "o", color=f"C{i % 10}", mfc="white" if time.censored else None, ms=5)
+    panel.set_xticks(range(len(settings)), [short(setting) for setting in settings], rotation=20, ha="right", fontsize="small")
+    panel.set(yscale="log", ylabel="onset, epochs (open: later than that)")

@@ -22,10 +22,24 @@ def test_a_run_that_never_fitted_or_failed_is_not_left_out():
     rows = [run("", "a", 0, 40, fit=10.0), run("", "a", 1, None, fit=None), run("", "a", 2, None, fit=None)]
     (entry,) = summary(rows, "a")
     assert entry["fit"] is None and entry["onset"] is None and entry["last"] == 300
-    rows += [{"setting": "", "arm": "a", "stage": "judged", "seed": 3, "status": "failed", "failure": "x", "attempts": 2}]
+    rows += [{"setting": "", "arm": "a", "stage": "judged", "seed": 3, "status": "failed", "options": {"epochs": 300}}]
     (entry,) = summary(rows, "a")
     assert (entry["runs"], entry["solved"], entry["censored"], entry["failed"]) == (4, 1, 2, 1)
     assert "| 1 of 4, 1 FAILED |" in markdown([entry])
+
+
+def test_a_failed_run_is_one_that_never_got_there():
+    failed = {"setting": "", "arm": "a", "stage": "judged", "seed": 2, "status": "failed", "options": {"epochs": 300}}
+    (entry,) = summary([*arm("", "a", [40, 50]), failed], "a")
+    assert (entry["onset"], entry["solved"], entry["failed"]) == (50, 2, 1)  # without it, 40
+    _, entry = summary([*arm("", "b", [30, 30]), failed], "b")  # an arm all of whose runs failed
+    assert entry["onset"] is None and entry["speedup"]["ratio"] == 0 and entry["speedup"]["bound"] == 0.1
+    assert "| 0 of 1, 1 FAILED | – | > 300 | – | – | < 0.1 |" in markdown([entry])
+
+
+def test_seconds_of_runs_that_shared_their_steps_are_not_told():
+    rows = [{**row, "seconds": None, "last_seconds": None, "together": 2} for row in arm("", "a", [40, 50, 60])]
+    assert summary(rows, "a")[0]["seconds"] is None and summary([*rows, run("", "a", 3, 40)], "a")[0]["seconds"] is None
 
 
 def test_onsets_are_told_in_epochs_and_in_steps():
