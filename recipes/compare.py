@@ -8,8 +8,8 @@
 
 Each run is made in a folder of its own, named by a hash of its options, and writes `run.json` first and `result.json` last. A
 run that fails writes `failed.json` with the traceback and is tried once more (and again with --retry); it stays in the table.
-What is tuned, and how much, is in the grid file (hf_radial/comparison/grid.py): each arm has as many trials, on seeds that
-are not judged. Rows, tables and the figure go to recipes/results/compare.
+What is tuned, and how much, is in the grid file (hf_radial/comparison/grid.py): each arm has as many trials (tuning.py), on
+seeds that are not judged. Rows, tables and the figure go to recipes/results/compare.
 
 Read from top to bottom: what a run is, how one is made, how many are, tuning, and `main`.
 """
@@ -34,8 +34,11 @@ from typing import Any
 
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from hf_radial.comparison.grid import Arm, Grid, read_grid, run_name, run_options, trials
+sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
+
+from hf_radial.comparison.grid import Arm, Grid, ranges_of, read_grid, run_name, run_options
 from hf_radial.comparison.table import markdown, write
+from hf_radial.comparison.tuning import sampler_name, score, search
 from hf_radial.run_record import describe_environment
 
 RESULTS = Path(__file__).resolve().parent / "results" / "compare"
@@ -54,6 +57,7 @@ class Run:
     task: str = "modular"
     fields: dict[str, Any] = field(default_factory=dict)  # of the task, as `load_task` takes them
     train_fraction: float | None = None  # over that in `fields`
+    split_by_seed: bool = False  # whether rows are drawn and dealt by the run's seed too, and not by the task's alone
     model: str = "mlp"  # or "transformer"
     width: int = 128
     embedding_size: int = 64
@@ -124,15 +128,15 @@ def make_run(
     return result
 
 
-def make_runs(job: Job) -> None:
-    """Train the runs of a job, which must be alike (see `jobs_of`), a step of all of them at a time; each writes its result.
+def make_runs(together: Runs) -> None:
+    """Train runs that are alike (see `jobs_of`), a step of all of them at a time; each writes its result.
 
     One whose loss is no number any more has failed; the others go on.
     """
     from hf_radial.sweep import SweepMember, train_together
 
     be_quiet()
-    runs = {str(folder): read_run(options) for folder, options in job}
+    runs = {str(folder): read_run(options) for folder, options in together}
     rows = load_rows(next(iter(runs.values())))
     members = [make_trainer(Path(folder), run, rows, SweepMember)[0] for folder, run in runs.items()]
     for member in members:
@@ -298,6 +302,8 @@ def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
     fields = dict(run.fields)
     if run.train_fraction is not None:
         fields |= {"train_fraction": run.train_fraction, "validation_fraction": round((1 - run.train_fraction) / 2, 4)}
+    if run.split_by_seed:
+        fields["seed"] = run.seed
     data: Any = load_task(run.task, **fields)
     if "validation" not in data:
         raise ValueError(f"task {run.task!r} with {fields} has no validation split; give it a validation_fraction or size")
@@ -378,38 +384,71 @@ class Cell:
         return root / run_name(self.options)
 
 
-Job = list[tuple[Path, dict[str, Any]]]  # runs that are made in one piece of work: one, or several that share their steps
+Runs = list[tuple[Path, dict[str, Any]]]
 
 
-def jobs_of(todo: dict[Path, dict[str, Any]], together: int) -> list[Job]:
+@dataclass(frozen=True)
+class Job:
+    """Runs that are made in one piece of work: one, or several that share their steps."""
+
+    runs: Runs
+
+    def make(self) -> None:
+        """Make those that are not done yet, each to a result or a failure, which is written to its folder."""
+        attempt(self.runs)
+
+    def undone(self) -> Runs:
+        return undone(self.runs)
+
+
+@dataclass(frozen=True)
+class TuningJob:
+    """The tuning of one arm at one setting, trial after trial."""
+
+    grid: Grid
+    setting: dict[str, Any]
+    arm: Arm
+    root: Path
+
+    def make(self) -> None:
+        while todo := self.undone():
+            attempt(todo[:1])
+
+    def undone(self) -> Runs:
+        """What is to be run next: the trial after those that are done, or what is left of the finalists."""
+        cells = tuning_cells(self.grid, self.setting, self.arm, self.root)[1]
+        return undone([(cell.folder(self.root), cell.options) for cell in cells])
+
+
+def jobs_of(todo: Runs, together: int) -> list[Job]:
     """Runs as jobs: MLPs without interventions that differ in nothing but numbers of the optimizer and seeds go together."""
-    alike: dict[str, Job] = {}
-    for folder, options in todo.items():
-        can = options.get("model", "mlp") == "mlp" and not options.get("interventions")
+    alike: dict[str, Runs] = {}
+    for folder, options in todo:
+        can = options.get("model", "mlp") == "mlp" and not options.get("interventions") and not options.get("split_by_seed")
         rest = {name: value for name, value in options.items() if name not in SHARED}
         key = json.dumps(rest, sort_keys=True, default=str) if can and together > 1 else str(folder)
         alike.setdefault(key, []).append((folder, options))
     return [
-        sorted(job[i::parts], key=lambda pair: [pair[1].get(name, 0) for name in SHARED])
-        for job in alike.values()
-        for parts in [-(-len(job) // together)]
+        Job(sorted(runs[i::parts], key=lambda pair: [pair[1].get(name, 0) for name in SHARED]))
+        for runs in alike.values()
+        for parts in [-(-len(runs) // together)]
         for i in range(parts)
     ]
 
 
-def attempt(job: Job) -> None:
-    """Runs that are not done yet, each to a result or a failure, which is written to its folder."""
-    for folder, options in job:
+def attempt(runs: Runs) -> None:
+    """See `Job.make`."""
+    for folder, options in runs:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "options.json", options)
-    if len(job) > 1:
+    if len(runs) > 1:
         try:
-            make_runs(job)
+            make_runs(runs)
             return
         except Exception:  # of one of them or of what they share: run by run it can be seen
             traceback.print_exc()
-    for folder, options in job:
-        if (folder / RESULT_FILE).is_file() or (len(job) > 1 and (folder / FAILED_FILE).is_file()):
+    for folder, options in runs:
+        if (folder / RESULT_FILE).is_file() or (len(runs) > 1 and (folder / FAILED_FILE).is_file()):
             continue
         try:
             make_run(folder, options)
@@ -426,14 +465,14 @@ def note_failure(folder: Path, message: str, details: str) -> dict[str, Any]:
     return failure
 
 
-def note_failures(job: Job, message: str) -> None:
-    """The failure of a process, for each of its runs that was not done."""
-    for folder, _ in undone(job):
+def note_failures(job: Job | TuningJob, message: str) -> None:
+    """The failure of a process, for each of the runs that it may have had in hand."""
+    for folder, _ in job.undone()[: 1 if isinstance(job, TuningJob) else None]:
         note_failure(folder, message, "")
 
 
-def undone(job: Job) -> Job:
-    return [(folder, options) for folder, options in job if outcome(folder) is None]
+def undone(runs: Runs) -> Runs:
+    return [(folder, options) for folder, options in runs if outcome(folder) is None]
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -454,22 +493,23 @@ def outcome(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-Runner = Callable[[list[Job]], Iterator[Job]]
+Jobs = Sequence[Job | TuningJob]
+Runner = Callable[[Jobs], Iterator[Job | TuningJob]]
 
 
 def in_processes(processes: int) -> Runner:
     """Jobs side by side in so many processes. A process that dies is a failure of the runs that it may have had."""
 
-    def runner(todo: list[Job]) -> Iterator[Job]:
+    def runner(todo: Jobs) -> Iterator[Job | TuningJob]:
         waiting = list(todo)
         while waiting:
             with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-                running: dict[Future[Any], Job] = {}
+                running: dict[Future[Any], Job | TuningJob] = {}
                 broken = False
                 while (waiting or running) and not broken:
                     while waiting and len(running) < processes:
                         job = waiting.pop(0)
-                        running[pool.submit(attempt, job)] = job
+                        running[pool.submit(job.make)] = job
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         job = running.pop(future)
@@ -480,7 +520,7 @@ def in_processes(processes: int) -> Runner:
                             note_failures(job, str(error))
                         yield job
                 if broken:  # whichever of them was not at fault has lost nothing but time
-                    waiting += [job for job in running.values() if undone(job)]
+                    waiting += [job for job in running.values() if job.undone()]
 
     return runner
 
@@ -497,6 +537,10 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def made_by_ray(job: Job | TuningJob) -> None:
+    job.make()
+
+
 def on_ray(address: str) -> Runner:
     """Runs on a Ray cluster whose machines share the folder. A worker that dies has its run made again elsewhere."""
     try:
@@ -504,10 +548,10 @@ def on_ray(address: str) -> Runner:
     except ImportError as error:
         raise ImportError("--ray needs Ray: pip install 'hf_radial[ray]'") from error
 
-    def runner(todo: list[Job]) -> Iterator[Job]:
+    def runner(todo: Jobs) -> Iterator[Job | TuningJob]:
         ray.init(address=None if address == "local" else address, ignore_reinit_error=True, log_to_driver=False)
-        remote = ray.remote(num_cpus=1, max_retries=3)(attempt)
-        running = {remote.remote([(folder.resolve(), options) for folder, options in job]): job for job in todo}
+        remote = ray.remote(num_cpus=1, max_retries=3)(made_by_ray)
+        running = {remote.remote(job): job for job in todo}
         while running:
             done, _ = ray.wait(list(running), num_returns=1)
             for reference in done:
@@ -527,39 +571,77 @@ def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str, toget
     A run that fails among others is made again by itself.
     """
     for follows in (False, True):
-        todo = {cell.folder(root): cell.options for cell in cells if ("follows" in cell.options) is follows}
-        while todo := dict(undone(list(todo.items()))):
-            again = {folder: options for folder, options in todo.items() if (folder / FAILED_FILE).is_file()}
-            first = {folder: options for folder, options in todo.items() if folder not in again}
+        all_of_them = {cell.folder(root): cell.options for cell in cells if ("follows" in cell.options) is follows}
+        while todo := undone(list(all_of_them.items())):
+            again = [(folder, options) for folder, options in todo if (folder / FAILED_FILE).is_file()]
+            first = [one for one in todo if one not in again]
             _run([*jobs_of(first, together), *jobs_of(again, 1)], runner, title)
 
 
-def _run(todo: list[Job], runner: Runner, title: str) -> None:
-    with tqdm(total=sum(map(len, todo)), desc=title, unit="run", dynamic_ncols=True, disable=None) as bar:
+def tune_all(grid: Grid, root: Path, runner: Runner, title: str) -> None:
+    """Tune the arms of a grid, side by side; the trials of one arm are made one after the other."""
+    jobs = [TuningJob(grid, setting, arm, root) for setting in grid.settings for arm in grid.arms]
+    while todo := [job for job in jobs if job.undone()]:
+        _run(todo, runner, title)
+
+
+def _run(todo: Jobs, runner: Runner, title: str) -> None:
+    with tqdm(total=len(todo), desc=title, unit="job", dynamic_ncols=True, disable=None) as bar:
         for job in runner(todo):
-            for folder, _ in job:
-                said = outcome(folder)
-                bar.set_postfix_str(
-                    "failed, to be made again" if said is None else f"{said['status']} {said.get('onset') or ''}"
-                )
-                bar.update()
-                if said is not None and said["status"] == "failed":
-                    print(f"  FAILED {folder}: {said['failure']}", flush=True)
+            if isinstance(job, Job):
+                for folder, _ in job.runs:
+                    said = outcome(folder)
+                    bar.set_postfix_str(
+                        "failed, to be made again" if said is None else f"{said['status']} {said.get('onset') or ''}"
+                    )
+                    if said is not None and said["status"] == "failed":
+                        print(f"  FAILED {folder}: {said['failure']}", flush=True)
+            else:
+                bar.set_postfix_str(f"{job.arm.name}: {best_trial(job.grid, job.setting, job.arm, job.root) or 'not yet'}")
+            bar.update()
 
 
 # Tuning ---------------------------------------------------------------------------------------------------------------
 
 
-def tuning_cells(grid: Grid) -> list[Cell]:
+def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> tuple[list[Cell], list[Cell]]:
+    """The runs of an arm's tuning that are done, in their order, and those that are next: none if it is through.
+
+    What is drawn depends on how the runs before went, so that those after the next are not known.
+    """
     if grid.tuning is None:
-        return []
-    return [
-        Cell(label(setting), arm.name, "tuning", drawn, run_options(grid, setting, arm, drawn, seed))
-        for setting in grid.settings
-        for arm in grid.arms
-        for drawn in trials(arm, grid.tuning)
-        for seed in grid.tuning.seeds
-    ]
+        return [], []
+
+    def cells(drawn: dict[str, Any], seeds: Sequence[int]) -> list[Cell]:
+        options = [run_options(grid, setting, arm, drawn, seed) for seed in seeds]
+        return [Cell(label(setting), arm.name, "tuning", drawn, one) for one in options]
+
+    done: list[Cell] = []
+    tried: dict[str, tuple[float, dict[str, Any]]] = {}
+    asked = search(ranges_of(arm, grid.tuning), grid.tuning.trials)
+    drawn = next(asked)
+    while True:
+        trial = cells(drawn, grid.tuning.seeds)
+        found = median_score(trial, root)
+        if found is None:
+            return done, trial
+        done += [cell for cell in trial if cell not in done]  # what is drawn twice is run once
+        tried.setdefault(json.dumps(drawn), (found, drawn))
+        try:
+            drawn = asked.send(found)
+        except StopIteration:
+            break
+    best = sorted(tried.values(), key=lambda pair: pair[0])[: grid.tuning.finalists]
+    finalists = [cell for _, drawn in best for cell in cells(drawn, grid.tuning.finalist_seeds)]
+    waiting = [cell for cell in finalists if outcome(cell.folder(root)) is None]
+    return done + [cell for cell in finalists if cell not in waiting], waiting
+
+
+def median_score(cells: Sequence[Cell], root: Path) -> float | None:
+    """The median of the runs' scores; `None` if one is not done."""
+    found = [(outcome(cell.folder(root)), read_run(cell.options).epochs) for cell in cells]
+    scores = sorted(score(one, epochs) for one, epochs in found if one is not None)
+    return scores[len(scores) // 2] if len(scores) == len(cells) else None
 
 
 def judged_cells(grid: Grid, root: Path) -> list[Cell]:
@@ -577,23 +659,17 @@ def judged_cells(grid: Grid, root: Path) -> list[Cell]:
 
 
 def best_trial(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> dict[str, Any] | None:
-    """The trial with the earliest onset, as a median over the tuning's seeds, or else the highest held-out accuracy."""
+    """The finalist with the best median over all seeds of the tuning; `None` before the tuning is through."""
     if grid.tuning is None:
         return {}
-    scored = []
-    for drawn in trials(arm, grid.tuning):
-        scores = []
-        for seed in grid.tuning.seeds:
-            found = outcome(root / run_name(run_options(grid, setting, arm, drawn, seed)))
-            if found is None:
-                return None
-            if found["status"] == "failed":
-                scores.append((2, 0.0))
-            elif found["status"] == "solved":
-                scores.append((0, found["onset"]))
-            else:
-                scores.append((1, -found["held_out"]))
-        scored.append((sorted(scores)[len(scores) // 2], drawn))
+    done, waiting = tuning_cells(grid, setting, arm, root)
+    if waiting:
+        return None
+    runs: dict[str, list[Cell]] = {}
+    for cell in done:
+        runs.setdefault(json.dumps(cell.drawn), []).append(cell)
+    longest = max(map(len, runs.values()))  # finalists have runs on more seeds
+    scored = [(median_score(cells, root) or 0.0, cells[0].drawn) for cells in runs.values() if len(cells) == longest]
     return min(scored, key=lambda pair: pair[0])[1]
 
 
@@ -626,7 +702,7 @@ def run_again(grid: Grid, options: argparse.Namespace, runner: Runner) -> str:
         raise ValueError(f"--again: there is no {file}; make the comparison first, without --again")
     judged = [row for row in json.loads(file.read_text())["rows"] if row["stage"] == "judged"]
     said = {row["run"]: ", ".join(filter(None, [row["setting"], row["arm"], f"seed {row['seed']}"])) for row in judged}
-    rows = [row for row in judged if all(word in said[row["run"]] for word in options.again)][: options.limit]
+    rows = [row for row in judged if all(word in said[row["run"]] for word in options.again)]
     if not rows:
         raise ValueError(
             f"--again {' '.join(options.again)}: no judged run has all of these words; the first is {said[judged[0]['run']]!r}"
@@ -655,12 +731,16 @@ def run_again(grid: Grid, options: argparse.Namespace, runner: Runner) -> str:
 def main(argv: Sequence[str]) -> Path:
     options = parse(argv)
     grid = read_grid(options.grid)
-    root = options.runs
-    for cell in [*tuning_cells(grid), *judged_cells(grid, root)]:
-        read_run(cell.options)  # what is wrong is said before anything is trained
+    root = options.runs.resolve()
+    arms = [(setting, arm) for setting in grid.settings for arm in grid.arms]
+    for cells in (part for one in arms for part in tuning_cells(grid, *one, root)):
+        for cell in cells:
+            read_run(cell.options)  # what is wrong is said before anything is trained
+    for cell in judged_cells(grid, root):
+        read_run(cell.options)
     if options.retry:
-        for cell in [*tuning_cells(grid), *judged_cells(grid, root)]:
-            (cell.folder(root) / FAILED_FILE).unlink(missing_ok=True)
+        for folder in root.glob("*"):
+            (folder / FAILED_FILE).unlink(missing_ok=True)
     runner = on_ray(options.ray) if options.ray else in_processes(options.jobs)
     if options.again:
         print(run_again(grid, options, runner))
@@ -669,9 +749,9 @@ def main(argv: Sequence[str]) -> Path:
         for i, setting in enumerate(grid.settings, 1):  # one after the other: what is there early is whole
             part, title = replace(grid, settings=(setting,)), f"{grid.name} {i}/{len(grid.settings)}"
             if "tuning" in options.only:
-                run_all(tuning_cells(part)[: options.limit], root, runner, f"{title}: tuning", options.together)
+                tune_all(part, root, runner, f"{title}: tuning")
             if "judged" in options.only:
-                run_all(judged_cells(part, root)[: options.limit], root, runner, f"{title}: judged", options.together)
+                run_all(judged_cells(part, root), root, runner, f"{title}: judged", options.together)
     data = collect(grid, root, options)
     entries = write(data, options.results)
     print(f"\n{grid.title}\n\n{markdown(entries)}")
@@ -682,10 +762,11 @@ def main(argv: Sequence[str]) -> Path:
 
 def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All rows of a grid, and what must be known to judge them."""
-    rows, missing = [], 0
+    rows = []
     judged = judged_cells(grid, root)
-    missing += len(grid.settings) * len(grid.arms) * len(grid.seeds) - len(judged)
-    for cell in [*tuning_cells(grid), *judged]:
+    tuned = [tuning_cells(grid, setting, arm, root) for setting in grid.settings for arm in grid.arms]
+    missing = len(grid.settings) * len(grid.arms) * len(grid.seeds) - len(judged) + sum(len(waiting) for _, waiting in tuned)
+    for cell in [*(cell for done, _ in tuned for cell in done), *judged]:
         found = outcome(cell.folder(root))
         if found is None:
             missing += 1
@@ -701,8 +782,9 @@ def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, An
             "drawn": cell.drawn,
         }
         made_at = json.loads((cell.folder(root) / RUN_FILE).read_text()) if (cell.folder(root) / RUN_FILE).is_file() else {}
-        revision = made_at.get("environment", {}).get("revision")
-        rows.append({**where, **found, "options": cell.options, "run": cell.folder(root).name, "revision": revision})
+        environment = made_at.get("environment", {})
+        facts = {"run": cell.folder(root).name, "revision": environment.get("revision"), "made_on": made_on(environment)}
+        rows.append({**where, **found, "options": cell.options, **facts})
     base = Run(**{key: value for key, value in grid.base.items() if key in Run.__dataclass_fields__})
     return {
         "grid": grid.name,
@@ -712,7 +794,13 @@ def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, An
         "published": list(grid.published),
         "command": f"python recipes/compare.py recipes/configs/{options.grid.name}",
         "seeds": list(grid.seeds),
-        "tuning": None if grid.tuning is None else {"trials": grid.tuning.trials, "seeds": list(grid.tuning.seeds)},
+        "tuning": None
+        if grid.tuning is None
+        else {
+            **asdict(grid.tuning),
+            "sampler": sampler_name(),
+            "own": {arm.name: arm.tune for arm in grid.arms if arm.tune},
+        },
         "solved_at": base.solved_at,
         "solved_evaluations": base.solved_evaluations,
         "missing": missing,
@@ -720,6 +808,15 @@ def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, An
         "environment": describe_environment(),
         "rows": rows,
     }
+
+
+def made_on(environment: dict[str, Any]) -> str | None:
+    """Where a run was made, in words; `None` of a run that has no record of it."""
+    if "machine" not in environment:
+        return None
+    machine, versions = environment["machine"], environment["versions"]
+    words = [machine["device"], f"torch {versions['torch']}", *(f"{name} preloaded" for name in machine.get("preloaded", ()))]
+    return ", ".join(words)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -736,7 +833,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="where runs are kept (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where tables go (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=["tuning", "judged"], default=["tuning", "judged"], help="stages to run")
-    parser.add_argument("--limit", type=int, help="at most so many runs of each stage")
     parser.add_argument(
         "--again",
         nargs="+",
@@ -752,8 +848,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise ValueError(f"--together {options.together} must be at least 1")
     return options
 
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -9,15 +9,17 @@
     seeds: [0, 1, 2, 3, 4]                                        # judged on these
     published: [{where: Table 2, setting: {train_fraction: 0.5}, arm: penalty, onset: 2460}]     # printed beside ours
     tuning:                                                       # the same budget for every arm; leave out to tune nothing
-      trials: 12
+      trials: 20                                                  # each on `seeds`
       seeds: [100]
-      common: {weight_decay: {log: [0.05, 5.0]}}                  # tuned of every arm, unless its own `tune` has a range
+      finalists: 3                                                # so many of the best are run on these seeds, too
+      finalist_seeds: [101, 102]
+      common: {weight_decay: {log: [0.05, 5.0]}}                  # of every arm, unless its own `tune` has a range or null
 
 The values of an axis named `cell` are several options at once: `cell: [{task: modular, epochs: 300}, {task: groups}]`.
 An arm that `follows` another has in `{followed}` the folder of that arm's run on the same seed, which is made first.
 
-In here: the file, its checks, and the draws. `{name}` in an arm's interventions stands for what is tuned of it. Not in here:
-what an option means (recipes/compare.py) and how runs are made.
+In here: the file and its checks. `{name}` in an arm's interventions stands for what is tuned of it. Not in here: what is drawn
+(`tuning`), what an option means (recipes/compare.py) and how runs are made.
 """
 
 from __future__ import annotations
@@ -34,17 +36,22 @@ from typing import Any
 import yaml
 
 KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "reference", "published")
-TUNING_KEYS = ("trials", "seeds", "common")
-PRIMES = (2, 3, 5, 7, 11, 13)
+TUNING_KEYS = ("trials", "seeds", "finalists", "finalist_seeds", "common")
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The budget of every arm: so many trials, each on all of these seeds, of which none is judged."""
+    """The budget of every arm: so many trials, each on all of these seeds, of which none is judged.
+
+    The best `finalists` of them are run on `finalist_seeds` as well, and the best of these by the median over all is judged: a
+    trial that had luck on one seed is found out.
+    """
 
     trials: int
     seeds: tuple[int, ...]
     common: dict[str, Any]
+    finalists: int = 1
+    finalist_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,15 +116,26 @@ def read_grid(file: Path) -> Grid:
         wrong = [key for key in data["tuning"] if key not in TUNING_KEYS]
         if wrong:
             raise ValueError(f"{file}: tuning: unknown key {wrong[0]!r}; there are {', '.join(TUNING_KEYS)}")
-        tuning = Tuning(int(data["tuning"]["trials"]), tuple(data["tuning"]["seeds"]), dict(data["tuning"].get("common") or {}))
-        both = sorted(set(tuning.seeds) & set(seeds))
-        if both or tuning.trials < 1 or not tuning.seeds:
+        given = data["tuning"]
+        tuning = Tuning(
+            int(given["trials"]),
+            tuple(given["seeds"]),
+            dict(given.get("common") or {}),
+            int(given.get("finalists", 1)),
+            tuple(given.get("finalist_seeds") or ()),
+        )
+        all_seeds = [*tuning.seeds, *tuning.finalist_seeds]
+        both = sorted(set(all_seeds) & set(seeds))
+        if both or tuning.trials < 1 or not tuning.seeds or len(set(all_seeds)) < len(all_seeds):
             raise ValueError(
-                f"{file}: tuning needs at least one trial and one seed, and none that is judged: seeds in both are {both}"
+                f"{file}: tuning needs at least one trial and one seed, each once, none of them judged: in both are {both}"
             )
+        if not 1 <= tuning.finalists <= tuning.trials:
+            raise ValueError(f"{file}: tuning: finalists={tuning.finalists} must be from 1 to the number of trials")
         for ranges in (tuning.common, *(arm.tune for arm in arms)):
             for name, choice in ranges.items():
-                _draw(choice, 0.5, f"{file}: {name}")
+                if choice is not None:
+                    bounds(choice, f"{file}: {name}")
     elif any(arm.tune for arm in arms):
         raise ValueError(f"{file}: an arm has something to tune, but there is no tuning with trials and seeds")
     axes = {name: list(values) for name, values in (data.get("axes") or {}).items()}
@@ -151,52 +169,27 @@ def _spread(setting: dict[str, Any]) -> dict[str, Any]:
     return {**setting, **inner}
 
 
-# Draws ----------------------------------------------------------------------------------------------------------------
+def ranges_of(arm: Arm, tuning: Tuning) -> dict[str, Any]:
+    """What is tuned of an arm: what is tuned of every arm, unless its own `tune` has another range or null, and its own."""
+    return {name: choice for name, choice in {**tuning.common, **arm.tune}.items() if choice is not None}
 
 
-def trials(arm: Arm, tuning: Tuning) -> list[dict[str, Any]]:
-    """What is tried of an arm: points of a Halton sequence, what is common to all arms on the first axes.
+def bounds(choice: Any, name: str) -> tuple[str, list[Any]]:
+    """The kind of a range, and its ends or values.
 
-    Two arms without ranges of their own are thus tried at the same learning rates and weight decays, and an arm with more to
-    tune has no more trials.
+    Raises:
+        ValueError: it is none; the message has its `name`.
 
-    >>> tuning = Tuning(2, (100,), {"weight_decay": {"log": [0.01, 1.0]}})
-    >>> trials(Arm("AdamW"), tuning)
-    [{'weight_decay': 0.1}, {'weight_decay': 0.0316}]
-    >>> trials(Arm("dropout", tune={"p": {"choices": [0.1, 0.3]}}), tuning)
-    [{'weight_decay': 0.1, 'p': 0.1}, {'weight_decay': 0.0316, 'p': 0.3}]
+    >>> bounds({"log": [0.1, 10]}, "weight_decay")
+    ('log', [0.1, 10.0])
     """
-    ranges = {**tuning.common, **arm.tune}
-    if len(ranges) > len(PRIMES):
-        raise ValueError(f"arm {arm.name!r} has {len(ranges)} numbers to tune; at most {len(PRIMES)} are supported")
-    return [
-        {
-            name: _draw(choice, _halton(i + 1, prime), name)
-            for (name, choice), prime in zip(ranges.items(), PRIMES, strict=False)
-        }
-        for i in range(tuning.trials)
-    ]
-
-
-def _halton(index: int, base: int) -> float:
-    """The digits of `index`, mirrored at the point."""
-    value, share = 0.0, 1.0
-    while index:
-        share /= base
-        index, digit = divmod(index, base)
-        value += share * digit
-    return value
-
-
-def _draw(choice: Any, at: float, name: str) -> Any:
-    """The value at `at`, from 0 to 1, of `{log: [low, high]}`, `{linear: [low, high]}` or `{choices: [...]}`."""
     kind, values = next(iter(choice.items())) if isinstance(choice, Mapping) and len(choice) == 1 else (None, None)
     if kind == "choices" and isinstance(values, Sequence) and values:
-        return values[min(int(at * len(values)), len(values) - 1)]
+        return kind, list(values)
     if kind in ("log", "linear") and isinstance(values, Sequence) and len(values) == 2:
         low, high = map(float, values)
         if low < high and (kind == "linear" or low > 0):
-            return float(f"{low * (high / low) ** at if kind == 'log' else low + (high - low) * at:.3g}")
+            return kind, [low, high]
     raise ValueError(f"{name}: {choice!r} must be {{log: [low, high]}}, {{linear: [low, high]}} or {{choices: [...]}}")
 
 

@@ -14,27 +14,34 @@ from typing import Any
 
 from hf_radial.comparison.statistics import Time, median_time, speedup, survival
 
-HEAD = ["arm", "tuned to", "solved", "fit", "onset, epochs", "steps", "seconds", "sooner than reference", "95 %", "seeds"]
-HEAD += ["sign test"]
+HEAD = ["arm", "tuned to", "tuning runs solved", "solved", "fit", "onset, epochs", "steps", "seconds", "test accuracy"]
+HEAD += ["sooner than reference", "95 %", "seeds", "sign test"]
+NEVER = 1e12  # later than any run's end, in whatever unit
 BOUNDS = {0.0: "<", math.inf: ">"}  # of a ratio of medians of which one lies beyond the end of the runs
 
 
-def times_of(rows: Sequence[dict[str, Any]], key: str = "onset") -> list[Time]:
-    """Times of runs; one that failed counts as one that did not get there by the time that the longest of the others ended.
+def times_of(rows: Sequence[dict[str, Any]], key: str = "onset", horizon: float = 0.0) -> list[Time]:
+    """Times of runs; one that failed counts as one that did not get there.
 
     No times at all where a run has none of this kind: seconds of runs that shared their steps.
+
+    Args:
+        horizon: until when a run that failed is known not to have got there.
     """
     last = {"onset": "last", "onset_steps": "last_steps", "seconds": "last_seconds"}[key]
-    ends = [row[last] for row in rows if row["status"] != "failed"]
-    if None in ends:
+    if any(row[last] is None for row in rows if row["status"] != "failed"):
         return []
-    longest = max(ends or [row["options"]["epochs"] for row in rows], default=0.0)
     return [
-        Time(row["seed"], longest, True)
+        Time(row["seed"], horizon, True)
         if row["status"] == "failed"
         else Time(row["seed"], row[key] if row["status"] == "solved" else row[last], row["status"] != "solved")
         for row in rows
     ]
+
+
+def horizon_of(rows: Sequence[dict[str, Any]]) -> float:
+    """The end of a setting's longest run, in epochs; of one that failed, the end that it was to have."""
+    return max((row["options"]["epochs"] if row["status"] == "failed" else row["last"] for row in rows), default=0.0)
 
 
 def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
@@ -43,10 +50,13 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
     settings: list[str] = list(dict.fromkeys(row["setting"] for row in rows))
     for setting in settings:
         here = [row for row in rows if row["setting"] == setting and row["stage"] == "judged"]
-        base = times_of([row for row in here if row["arm"] == reference])
+        horizon = horizon_of(here)
+        base = times_of([row for row in here if row["arm"] == reference], horizon=horizon)
         for arm in dict.fromkeys(row["arm"] for row in here):
             own = [row for row in here if row["arm"] == arm]
-            times = times_of(own)
+            times = times_of(own, horizon=horizon)
+            trials = [row for row in rows if (row["setting"], row["arm"], row["stage"]) == (setting, arm, "tuning")]
+            tests = sorted(row["test"] for row in own if row.get("test") is not None)
             fits = sorted(math.inf if row.get("fit") is None else row["fit"] for row in own)  # never is later than all others
             entry: dict[str, Any] = {
                 "setting": setting,
@@ -59,8 +69,11 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
                 "fit": fits[len(fits) // 2] if fits[len(fits) // 2] < math.inf else None,
                 "onset": median_time(times),
                 "last": max((time.value for time in times), default=None),
-                "steps": median_time(times_of(own, "onset_steps")),
-                "seconds": median_time(times_of(own, "seconds")),
+                "trials": len(trials),
+                "trials_solved": sum(row["status"] == "solved" for row in trials),
+                "test": tests[len(tests) // 2] if len(tests) == len(own) else None,
+                "steps": median_time(times_of(own, "onset_steps", NEVER)),
+                "seconds": median_time(times_of(own, "seconds", NEVER)),
             }
             if arm != reference and times and base:
                 own_time, its_time = median_time(times) or entry["last"], median_time(base) or max(time.value for time in base)
@@ -86,8 +99,9 @@ def cells(entry: dict[str, Any]) -> list[str]:
     drawn = ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry["drawn"].items()
     )
-    line = [entry["arm"], drawn or "–", solved, number(entry["fit"]), onset_text(entry)]
-    line += [number(entry["steps"]), number(entry["seconds"])]
+    trials = f"{entry['trials_solved']} of {entry['trials']}" if entry["trials"] else "–"
+    line = [entry["arm"], drawn or "–", trials, solved, number(entry["fit"]), onset_text(entry), number(entry["steps"])]
+    line += [number(entry["seconds"]), "–" if entry["test"] is None else f"{entry['test']:.3f}"]
     found = entry.get("speedup")
     if not found:
         return [*line, "–", "–", "–", "–"]
@@ -256,23 +270,19 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
         f"than that*), {failed} failed (and count as never). {data['missing']} runs of the grid were not made.",
         "",
         "*Onset*: the first evaluation from which held-out accuracy stays above 90 %, of a run that was then "
-        f"{data['solved_evaluations']} evaluations in a row at {data['solved_at']:.0%} or above. Medians are Kaplan and "
-        f"Meier's. *Sooner than reference*: the median onset of *{data['reference']}* by the arm's, with a bootstrap interval "
-        "over seeds; where one of the two did not get there by the end, a bound. *Seconds*: of training until the onset, "
-        "without evaluations, on one CPU core (CPU time) or on an accelerator (wall-clock)"
+        f"{data['solved_evaluations']} evaluations in a row at {data['solved_at']:.0%} or above, where it ended. Medians are "
+        "Kaplan and Meier's. *Sooner than reference*: the median onset of "
+        f"*{data['reference']}* by the arm's, with a bootstrap interval over seeds; where one of the two did not get there by "
+        "the end, a bound. *Seconds*: of training until the onset, without evaluations, on one CPU core (CPU time) or on an "
+        "accelerator (wall-clock)"
         + ("; runs that shared their steps have none of their own." if any("together" in row for row in rows) else "."),
     ]
     if data["tuning"]:
-        tuning = data["tuning"]
-        lines += [
-            "",
-            f"Tuning: {tuning['trials']} trials for every arm, each on seeds {tuning['seeds']}, which are not judged; the best "
-            f"by median onset (then by held-out accuracy) is judged on seeds {data['seeds']}.",
-        ]
+        lines += ["", tuning_text(data)]
     made_at = ", ".join(sorted({str(row.get("revision")) for row in rows})) or machine["revision"]
-    before_all = "".join(f", {name} preloaded" for name in machine["machine"].get("preloaded", ()))
-    lines += ["", f"{machine['machine']['device']}, torch {machine['versions']['torch']}{before_all}; "]
-    lines[-1] += f"runs made at revision {made_at}."
+    device = f"{machine['machine']['device']}, torch {machine['versions']['torch']}"  # of runs that have no record of their own
+    made_on = "; ".join(sorted({row.get("made_on") or device for row in rows})) or device
+    lines += ["", f"Runs made on {made_on}, at revision {made_at}."]
     lines += ["", "Median onset in epochs:", "", overview(entries)]
     if data["tuning"] and len({entry["setting"] for entry in entries}) > 1:
         pairs = len(data["seeds"])
@@ -285,6 +295,41 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
     if data.get("published"):
         lines += beside_published(data, entries)
     return "\n".join([*lines, markdown(entries)])
+
+
+def tuning_text(data: dict[str, Any]) -> str:
+    """The budget of every arm, and the ranges."""
+    tuning = data["tuning"]
+    text = f"Tuning: {tuning['trials']} trials for every arm"
+    text += f" ({tuning['sampler']})" if "sampler" in tuning else ""
+    text += f", each on seeds {list(tuning['seeds'])}, which are not judged; "
+    if tuning.get("finalist_seeds"):
+        text += f"the best {tuning['finalists']} are run on seeds {list(tuning['finalist_seeds'])}, too, and the best of these "
+    else:
+        text += "the best "
+    text += f"by median onset (then by held-out accuracy) is judged on seeds {data['seeds']}."
+    if "common" in tuning:
+        text += " Ranges: " + ", ".join(f"{name} {range_text(choice)}" for name, choice in tuning["common"].items())
+        own = [
+            f"{arm}: " + ", ".join(f"{name} {range_text(choice)}" for name, choice in ranges.items())
+            for arm, ranges in tuning["own"].items()
+        ]
+        text += "".join(f"; {one}" for one in own) + "."
+    return text
+
+
+def range_text(choice: dict[str, Any] | None) -> str:
+    """A range in words.
+
+    >>> range_text({"log": [0.1, 5.0]}), range_text({"choices": [10, 30]}), range_text(None)
+    ('0.1 to 5 (log)', 'of 10, 30', 'not tuned')
+    """
+    if choice is None:
+        return "not tuned"
+    kind, values = next(iter(choice.items()))
+    if kind == "choices":
+        return "of " + ", ".join(map(str, values))
+    return f"{values[0]:g} to {values[1]:g}" + (" (log)" if kind == "log" else "")
 
 
 def draw(data: dict[str, Any], file: Path) -> None:
@@ -322,14 +367,16 @@ def _style(i: int) -> dict[str, Any]:
 
 def _draw_survival(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
     for i, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
-        x, y = survival(times_of([row for row in rows if row["arm"] == arm]))
+        x, y = survival(times_of([row for row in rows if row["arm"] == arm], horizon=horizon_of(rows)))
         panel.step([0.0, *x], [1.0, *y], where="post", label=arm, **_style(i))
     panel.set(xlabel="epoch", ylabel="not yet generalised", xscale="symlog", ylim=(-0.02, 1.02))
 
 
 def _draw_onsets(panel: Any, rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
     for i, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
-        found = [(settings.index(row["setting"]), times_of([row])[0]) for row in rows if row["arm"] == arm]
+        found = [
+            (settings.index(row["setting"]), times_of([row], horizon=horizon_of(rows))[0]) for row in rows if row["arm"] == arm
+        ]
         panel.plot([x for x, _ in found], [time.value for _, time in found], label=arm, **_style(i))
         for x, time in found:
             panel.plot(x, time.value, "o", color=f"C{i % 10}", mfc="white" if time.censored else None, ms=5)
