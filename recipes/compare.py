@@ -720,7 +720,9 @@ def run_again(grid: Grid, options: argparse.Namespace, runner: Runner) -> str:
     lines = ["| run | committed: onset | held out, at the end | now: onset | held out, at the end |", "|" + "---|" * 5]
     for row in rows:
         now = outcome(root / row["run"]) or {"status": "failed"}
-        told = [f"{one.get('onset') or one['status']} | {one.get('held_out', '–')}" for one in (row, now)]
+        told = [
+            f"{one['onset'] if one['status'] == 'solved' else one['status']} | {one.get('held_out', '–')}" for one in (row, now)
+        ]
         lines.append(f"| {said[row['run']]} | {told[0]} | {told[1]} |")
     return "\n".join(lines)
 

@@ -128,7 +128,7 @@ def read_grid(file: Path) -> Grid:
         both = sorted(set(all_seeds) & set(seeds))
         if both or tuning.trials < 1 or not tuning.seeds or len(set(all_seeds)) < len(all_seeds):
             raise ValueError(
-                f"{file}: tuning needs at least one trial and one seed, each once, none of them judged: in both are {both}"
+                f"{file}: tuning needs a trial and a seed, each seed once, and none that is judged: seeds in both are {both}"
             )
         if not 1 <= tuning.finalists <= tuning.trials:
             raise ValueError(f"{file}: tuning: finalists={tuning.finalists} must be from 1 to the number of trials")

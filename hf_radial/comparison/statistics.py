@@ -55,7 +55,8 @@ class Speedup:
     Attributes:
         ratio: the reference's median by the arm's; infinite where only the arm has one, zero where only the reference has one,
             `None` where neither has.
-        low, high: 95 % interval of it over resampled seeds (percentiles; with five seeds, a rough one).
+        low, high: 95 % interval of it over resampled seeds (percentiles; with five seeds, a rough one), without those
+            samples in which neither has a median.
         sooner, pairs: of how many seeds that both have, the arm was certainly the sooner one; ties and pairs that were
             both ended before count as not.
         later: the same for the reference.

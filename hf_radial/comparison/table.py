@@ -287,8 +287,10 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
     if data["tuning"] and len({entry["setting"] for entry in entries}) > 1:
         pairs = len(data["seeds"])
         lines += [
-            f"Over all settings (with {pairs} pairs of runs a setting, no sign test of one setting can be below "
-            f"{0.5 ** (pairs - 1):.2g}; *after correction*: Benjamini and Hochberg's, over the arms):",
+            "Over all settings, of the one configuration to which an arm is tuned at each. With "
+            f"{pairs} pairs of runs a setting, no sign test of one setting can be below {0.5 ** (pairs - 1):.2g}. *After "
+            "correction*: Benjamini and Hochberg's, over the arms. Settings where neither the arm nor the reference got there "
+            "say nothing of their ratio.",
             "",
             over_all(entries),
         ]

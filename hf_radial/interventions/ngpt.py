@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.layer_norm import check_normalization, set_normalization
+from hf_radial.interventions.optim import check_no_optimizer
 
 
 @torch.no_grad()
@@ -36,6 +37,7 @@ class NGPT(Intervention):
 
     def attach(self, trainer: Trainer) -> None:
         check_normalization(trainer, "ngpt", self.name)
+        check_no_optimizer(trainer, self.name)  # it would have its weight decay already
         trainer.args.weight_decay = 0.0
         super().attach(trainer)
 

@@ -14,7 +14,7 @@ from hf_radial.interventions.base import Intervention
 def check_no_optimizer(trainer: Trainer, name: str) -> None:
     """ValueError if the trainer was given one, or an intervention has brought one."""
     if trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None:
-        raise ValueError(f"{name}: the trainer has an optimizer already; leave one of them out")
+        raise ValueError(f"{name}: the trainer has an optimizer already; leave that out, or give {name} before it")
 
 
 @dataclass(eq=False)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from transformers import Trainer
 
 from hf_radial.interventions.base import Intervention
+from hf_radial.interventions.optim import check_no_optimizer
 
 
 @dataclass(eq=False)
@@ -28,6 +29,7 @@ class WeightDecay(Intervention):
             raise ValueError(f"value={self.value} must be at least 0")
 
     def attach(self, trainer: Trainer) -> None:
+        check_no_optimizer(trainer, self.name)  # it would have its weight decay already
         trainer.args.weight_decay = float(self.value)
         if self.biases:
             names: Any = lambda model: [name for name, _ in model.named_parameters()]  # noqa: E731

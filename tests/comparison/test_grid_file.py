@@ -1,11 +1,11 @@
-"""Grid files: what is refused, and that every method has the same budget and the same draws."""
+"""Grid files: what they say, and what is refused."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hf_radial.comparison.grid import Arm, Tuning, read_grid, run_name, run_options, trials
+from hf_radial.comparison.grid import ranges_of, read_grid, run_name, run_options
 
 GOOD = {
     "title": "t",
@@ -25,13 +25,17 @@ def grid(tmp_path, **changes):
     return read_grid(file)
 
 
-def test_axes_combine_and_each_arm_has_as_many_trials_with_the_same_common_draws(tmp_path):
+def test_axes_combine(tmp_path):
     found = grid(tmp_path)
     assert found.name == "x" and len(found.settings) == 4 and found.reference == "AdamW"
-    plain, penalty = (trials(arm, found.tuning) for arm in found.arms)
-    assert len(plain) == len(penalty) == 3
-    assert [draw["weight_decay"] for draw in plain] == [draw["weight_decay"] for draw in penalty]
-    assert len({draw["s"] for draw in penalty}) == 3
+
+
+def test_every_arm_is_tuned_over_what_is_common_unless_it_says_otherwise(tmp_path):
+    own = {"weight_decay": None, "s": {"linear": [0, 1]}}
+    found = grid(tmp_path, arms={**GOOD["arms"], "other": {"tune": own}})
+    ranges = {arm.name: ranges_of(arm, found.tuning) for arm in found.arms}
+    assert ranges["AdamW"] == GOOD["tuning"]["common"] and set(ranges["penalty"]) == {"weight_decay", "s"}
+    assert ranges["other"] == {"s": {"linear": [0, 1]}}
 
 
 def test_what_is_drawn_goes_where_it_is_named_and_else_to_the_options(tmp_path):
@@ -56,6 +60,8 @@ def test_a_run_has_one_name_and_another_one_with_any_other_option():
         ({"reference": "Adam"}, "reference='Adam'"),
         ({"tuning": None}, "something to tune"),
         ({"tuning": {"trials": 3, "seeds": [9], "common": {"weight_decay": {"log": [0, 1]}}}}, "weight_decay"),
+        ({"tuning": {**GOOD["tuning"], "finalist_seeds": [1]}}, r"seeds in both are \[1\]"),
+        ({"tuning": {**GOOD["tuning"], "finalists": 4}}, "finalists=4"),
         ({"arms": {"a": {"optins": {}}}}, "optins"),
         ({"published": [{"where": "Table 7"}]}, "must have where, setting, arm and onset"),
         ({"published": [{"where": "Table 7", "setting": {}, "arm": "magic", "onset": 3}]}, "'magic' is no arm"),
@@ -69,11 +75,3 @@ def test_a_file_that_means_nothing_is_refused(tmp_path, changes, message):
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="nowhere"):
         read_grid(Path("nowhere.yaml"))
-
-
-def test_draws_stay_in_their_ranges_and_spread():
-    tuning = Tuning(16, (100,), {"lr": {"log": [1e-4, 1e-2]}, "p": {"choices": ["a", "b"]}, "m": {"linear": [0.0, 0.9]}})
-    drawn = trials(Arm("x"), tuning)
-    rates = sorted(draw["lr"] for draw in drawn)
-    assert 1e-4 <= rates[0] < 3e-4 and 3e-3 < rates[-1] <= 1e-2
-    assert {draw["p"] for draw in drawn} == {"a", "b"} and all(0 <= draw["m"] < 0.9 for draw in drawn)

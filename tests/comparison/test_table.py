@@ -32,9 +32,11 @@ def test_a_failed_run_is_one_that_never_got_there():
     failed = {"setting": "", "arm": "a", "stage": "judged", "seed": 2, "status": "failed", "options": {"epochs": 300}}
     (entry,) = summary([*arm("", "a", [40, 50]), failed], "a")
     assert (entry["onset"], entry["solved"], entry["failed"]) == (50, 2, 1)  # without it, 40
+    (entry,) = summary([*arm("", "a", [40, 50]), *({**failed, "seed": seed} for seed in (2, 3, 4))], "a")
+    assert entry["onset"] is None and entry["last"] == 300
     _, entry = summary([*arm("", "b", [30, 30]), failed], "b")  # an arm all of whose runs failed
     assert entry["onset"] is None and entry["speedup"]["ratio"] == 0 and entry["speedup"]["bound"] == 0.1
-    assert "| 0 of 1, 1 FAILED | – | > 300 | – | – | < 0.1 |" in markdown([entry])
+    assert "| 0 of 1, 1 FAILED | – | > 300 | – | – | – | < 0.1 |" in markdown([entry])
 
 
 def test_seconds_of_runs_that_shared_their_steps_are_not_told():

@@ -109,3 +109,11 @@ def test_what_is_saved_loads_and_says_the_same(name, tmp_path):
 def test_what_cannot_be_is_named(text, message):
     with pytest.raises(ValueError, match=message):
         intervention(text)
+
+
+@pytest.mark.parametrize("second", ["weight_decay", "ngpt", "optim"])
+def test_what_an_optimizer_would_never_see_is_refused(second, tmp_path):
+    """Muon is made with the weight decay that there is then."""
+    text = SETTINGS[second]
+    with pytest.raises(ValueError, match=f"{second}: the trainer has an optimizer already"):
+        make(tmp_path, ["muon", text], config=config([text]))

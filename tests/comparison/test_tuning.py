@@ -1,0 +1,45 @@
+"""What is drawn in a tuning: in range, the same again, drawn to what is good, and as often for every arm."""
+
+import pytest
+
+from hf_radial.comparison.tuning import score, search
+
+RANGES = {"lr": {"log": [1e-4, 1e-1]}, "p": {"choices": ["a", "b"]}, "m": {"linear": [0.0, 0.9]}}
+
+
+def drawn(goodness, trials=16, ranges=RANGES):
+    asked = search(ranges, trials)
+    out = [next(asked)]
+    with pytest.raises(StopIteration):
+        while True:
+            out.append(asked.send(goodness(out[-1])))
+    return out
+
+
+def test_draws_stay_in_their_ranges_and_spread():
+    tried = drawn(lambda draw: 0.0)
+    assert len(tried) == 16
+    rates = sorted(draw["lr"] for draw in tried)
+    assert 1e-4 <= rates[0] < 1e-3 and 1e-2 < rates[-1] <= 1e-1
+    assert {draw["p"] for draw in tried} == {"a", "b"} and all(0 <= draw["m"] <= 0.9 for draw in tried)
+
+
+def test_the_same_outcomes_lead_to_the_same_draws_and_others_to_others():
+    assert drawn(lambda draw: draw["lr"]) == drawn(lambda draw: draw["lr"])
+    assert drawn(lambda draw: draw["lr"]) != drawn(lambda draw: -draw["lr"])
+
+
+def test_later_draws_are_nearer_to_what_was_good():
+    tried = [draw["lr"] for draw in drawn(lambda draw: draw["lr"], trials=40)]
+    assert sorted(tried[20:])[10] < sorted(tried[:10])[5] / 3
+
+
+def test_an_arm_with_nothing_to_tune_has_as_many_trials():
+    assert drawn(lambda draw: 0.0, 3, {}) == [{}, {}, {}]
+
+
+def test_runs_that_got_there_are_better_than_those_that_did_not_and_those_than_failures():
+    scores = [score({"status": "solved", "onset": onset}, 300) for onset in (40.0, 299.0)]
+    scores += [score({"status": "censored", "held_out": value}, 300) for value in (0.99, 0.0)]
+    scores.append(score({"status": "failed"}, 300))
+    assert scores == sorted(scores) and len(set(scores)) == 5
