@@ -251,7 +251,7 @@ def test_a_ray_cluster_runs_the_same_grid_and_outlives_a_worker_that_is_killed(t
     deadline, killed = time.time() + 150, None
     while time.time() < deadline and killed is None and process.poll() is None:
         for file in (tmp_path / "runs").glob("*/run.json"):
-            workers = [p for p in psutil.process_iter(["name"]) if (p.info["name"] or "").startswith("ray::attempt")]
+            workers = [p for p in psutil.process_iter(["name"]) if (p.info["name"] or "").startswith("ray::made_by_ray")]
             if workers and not (file.parent / "result.json").exists():
                 killed = workers[0].pid
                 os.kill(killed, signal.SIGKILL)
