@@ -74,6 +74,19 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+def made_on(environment: dict[str, Any]) -> str | None:
+    """Where a run was made, in words, of what `describe_environment` gave; `None` without a record of it.
+
+    >>> made_on({"machine": {"device": "a CPU", "preloaded": ["lib.so"]}, "versions": {"torch": "2.13.0"}})
+    'a CPU, torch 2.13.0, lib.so preloaded'
+    """
+    if "machine" not in environment:
+        return None
+    machine, versions = environment["machine"], environment["versions"]
+    words = [machine["device"], f"torch {versions['torch']}", *(f"{name} preloaded" for name in machine.get("preloaded", ()))]
+    return ", ".join(words)
+
+
 def _command() -> str:
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
     for i, word in enumerate(words):  # a record travels to the Hub: no secret in it

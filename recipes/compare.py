@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this 
 from hf_radial.comparison.grid import Arm, Grid, ranges_of, read_grid, run_name, run_options
 from hf_radial.comparison.table import markdown, write
 from hf_radial.comparison.tuning import sampler_name, score, search
-from hf_radial.run_record import describe_environment
+from hf_radial.run_record import describe_environment, made_on
 
 RESULTS = Path(__file__).resolve().parent / "results" / "compare"
 RUN_FILE, RESULT_FILE, FAILED_FILE = "run.json", "result.json", "failed.json"
@@ -810,15 +810,6 @@ def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, An
         "environment": describe_environment(),
         "rows": rows,
     }
-
-
-def made_on(environment: dict[str, Any]) -> str | None:
-    """Where a run was made, in words; `None` of a run that has no record of it."""
-    if "machine" not in environment:
-        return None
-    machine, versions = environment["machine"], environment["versions"]
-    words = [machine["device"], f"torch {versions['torch']}", *(f"{name} preloaded" for name in machine.get("preloaded", ()))]
-    return ", ".join(words)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
 
-from hf_radial.run_record import describe_environment
+from hf_radial.run_record import describe_environment, made_on
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ARMS: dict[str, dict[str, Any]] = {
@@ -120,7 +120,7 @@ def run(text: str, arm: dict[str, Any], seed: int, steps: int) -> dict[str, Any]
 
 def markdown(data: dict[str, Any]) -> str:
     """The table of the data, with each seed's difference from no penalty."""
-    text, machine, versions = data["text"], data["environment"]["machine"], data["environment"]["versions"]
+    text = data["text"]
     runs: dict[str, list[dict[str, Any]]] = data["arms"]
     base = {run["seed"]: run["held_out_loss"] for run in runs["no penalty"]}
     lines = [
@@ -128,7 +128,7 @@ def markdown(data: dict[str, Any]) -> str:
         "",
         f"`{data['command']}` on {text['name']} ({text['characters']:,} characters, SHA-256 {text['sha256'][:12]}), "
         f"{data['steps']:,} steps of {data['batch']} windows of {data['length']} characters, "
-        f"{runs['no penalty'][0]['parameters']:,} parameters; {machine['device']}, torch {versions['torch']}, revision "
+        f"{runs['no penalty'][0]['parameters']:,} parameters; {made_on(data['environment'])}, revision "
         f"{data['environment']['revision']}. Medians over {len(base)} seeds.",
         "",
         "| arm | held-out loss | minus no penalty, by seed | training loss | effective rank | radius |",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_radial.comparison.statistics import Time, median_time, speedup, survival
+from hf_radial.run_record import made_on
 
 HEAD = ["arm", "tuned to", "tuning runs solved", "solved", "fit", "onset, epochs", "steps", "seconds", "test accuracy"]
 HEAD += ["sooner than reference", "95 %", "seeds", "sign test"]
@@ -280,9 +281,9 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
     if data["tuning"]:
         lines += ["", tuning_text(data)]
     made_at = ", ".join(sorted({str(row.get("revision")) for row in rows})) or machine["revision"]
-    device = f"{machine['machine']['device']}, torch {machine['versions']['torch']}"  # of runs that have no record of their own
-    made_on = "; ".join(sorted({row.get("made_on") or device for row in rows})) or device
-    lines += ["", f"Runs made on {made_on}, at revision {made_at}."]
+    device = made_on(machine)  # of runs that have no record of their own
+    where = "; ".join(sorted({str(row.get("made_on") or device) for row in rows})) or device
+    lines += ["", f"Runs made on {where}, at revision {made_at}."]
     lines += ["", "Median onset in epochs:", "", overview(entries)]
     if data["tuning"] and len({entry["setting"] for entry in entries}) > 1:
         pairs = len(data["seeds"])

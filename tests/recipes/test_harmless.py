@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recipes.harmless import ARMS, main
+from recipes.harmless import ARMS, RESULTS, main, markdown
 
 
 def test_each_arm_is_trained_on_each_seed_and_compared_with_no_penalty(tmp_path):
@@ -23,3 +23,9 @@ def test_a_text_that_cannot_be_used_is_refused(tmp_path, text, message):
         (tmp_path / "text.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
         main(["--file", str(tmp_path / "text.txt")])
+
+
+def test_the_committed_table_is_made_from_the_committed_data():
+    data = json.loads((RESULTS / "harmless.json").read_text())
+    assert (RESULTS / "harmless.md").read_text() == markdown(data)
+    assert {arm: [run["seed"] for run in runs] for arm, runs in data["arms"].items()} == dict.fromkeys(ARMS, [0, 1, 2])
