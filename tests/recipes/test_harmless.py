@@ -28,4 +28,4 @@ def test_a_text_that_cannot_be_used_is_refused(tmp_path, text, message):
 def test_the_committed_table_is_made_from_the_committed_data():
     data = json.loads((RESULTS / "harmless.json").read_text())
     assert (RESULTS / "harmless.md").read_text() == markdown(data)
-    assert {arm: [run["seed"] for run in runs] for arm, runs in data["arms"].items()} == dict.fromkeys(ARMS, [0, 1, 2])
+    assert {arm: [run["seed"] for run in runs] for arm, runs in data["arms"].items()} == {arm: [0, 1, 2] for arm in ARMS}
