@@ -106,10 +106,9 @@ def cells(entry: dict[str, Any]) -> list[str]:
     found = entry.get("speedup")
     if not found:
         return [*line, "–", "–", "–", "–"]
-    # Where all resampled medians lie beyond the end, there is no interval to tell.
-    interval = (
-        "–" if found["low"] in (None, math.inf) or found["high"] == 0 else f"{number(found['low'])} to {number(found['high'])}"
-    )
+    # One pair has no interval, and no more have samples whose medians all lie beyond the end.
+    known = found["pairs"] != 1 and found["low"] not in (None, math.inf) and found["high"] != 0
+    interval = f"{number(found['low'])} to {number(found['high'])}" if known else "–"
     seeds = f"{found['sooner']} sooner, {found['later']} later"
     # Where one of the two medians lies beyond the end of the runs, what is known is a bound.
     sign = BOUNDS.get(found["ratio"], "")
