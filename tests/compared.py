@@ -16,7 +16,6 @@ TABLES: dict[str, list[str] | None] = {
     ],
     "tuned": None,
     "decay": None,
-    "decay512": None,
     "controls": None,
     "batch": None,
     "beyond": None,

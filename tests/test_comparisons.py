@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,9 @@ def of(entries, task):
 def test_pages_and_the_readme_are_made_from_the_data(name):
     data, entries = read(name)
     assert (RESULTS / f"{name}.md").read_text() == page(data, entries)
+    if name not in TABLES:
+        assert f"(recipes/results/compare/{name}.md)" in README
+        return
     table = re.search(rf"<!-- compare_{name} -->\n(.*?)<!-- end -->", README, re.S)
     assert table and table[1] == overview(entries, TABLES[name])
 
@@ -42,11 +46,15 @@ def test_pages_and_the_readme_are_made_from_the_data(name):
 def test_nothing_is_left_out_of_a_committed_comparison(name):
     data, _ = read(name)
     grid = read_grid(ROOT / "recipes" / "configs" / f"compare_{name}.yaml")
-    trials = grid.tuning.trials * len(grid.tuning.seeds) if grid.tuning else 0
+    tuned = Counter((row["setting"], row["arm"]) for row in data["rows"] if row["stage"] == "tuning")
     cells = len(grid.settings) * len(grid.arms)
     stages = [row["stage"] for row in data["rows"]]
     assert data["missing"] == 0
-    assert stages.count("judged") == cells * len(grid.seeds) and stages.count("tuning") == cells * trials
+    assert stages.count("judged") == cells * len(grid.seeds)
+    if grid.tuning:
+        most = grid.tuning.trials * len(grid.tuning.seeds) + grid.tuning.finalists * len(grid.tuning.finalist_seeds)
+        # What is drawn twice is run once.
+        assert len(tuned) == cells and all(most - 2 <= count <= most for count in tuned.values())
     assert len({row["run"] for row in data["rows"]}) == len(stages)
     assert all(row["revision"] and "dirty" not in row["revision"] for row in data["rows"])
 
@@ -62,6 +70,40 @@ def test_a_committed_cell_run_again_comes_out_the_same(tmp_path):
     assert again["onset"] == pytest.approx(row["onset"], rel=0.15)  # on another machine, rounding
     for (epoch, value), (_, here) in zip(row["curve"][:5], again["curve"], strict=False):
         assert here == pytest.approx(value, abs=0.02), epoch
+
+
+def test_weight_decay_against_the_penalty():
+    data, entries = read("decay")
+    onset = {
+        decay: {a: e["onset"] for a, e in of(entries, f"weight_decay {decay},").items()}
+        for decay in ("1.0", "3.0", "0.001", "0.1")
+    }
+    assert round(onset["0.001"]["lambda 0.05"] / onset["1.0"]["lambda 0"]) == 19
+    for decay in ("1.0", "3.0"):
+        assert max(onset[decay].values()) - min(onset[decay].values()) <= 2 * data["rows"][0]["options"]["evaluate_every"]
+    small = onset["0.001"]
+    assert small["lambda 0"] is None and small["lambda 0.001"] is None and small["lambda 0.05"] < 2460
+    assert small["lambda 0.01"] > small["lambda 0.05"] > small["lambda 0.1"] > small["lambda 0.5"]
+    published = {
+        item["arm"]: item["onset"]
+        for item in data["published"]
+        if "Table" in item["where"] and item["setting"]["weight_decay"] == 1e-3
+    }
+    assert published["lambda 0.05"] < published["lambda 0.1"] < published["lambda 0.5"] < published["lambda 1"]
+    assert onset["0.1"]["lambda 0"] == 980
+
+
+def test_is_it_harmless():
+    table = (ROOT / "recipes" / "results" / "harmless.md").read_text()
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert re.search(r"<!-- harmless -->\n(.*?)<!-- end -->", README, re.S)[1] == "\n".join(lines) + "\n"
+    arms = json.loads((ROOT / "recipes" / "results" / "harmless.json").read_text())["arms"]
+    for arm in ("penalty 0.01 (paper)", "penalty 0.05"):
+        for with_it, without in zip(arms[arm], arms["no penalty"], strict=True):
+            assert with_it["held_out_loss"] - without["held_out_loss"] > 1.608 - 1.585  # the paper's
+            assert with_it["effective_rank"] < without["effective_rank"]
+    for one_sided, without in zip(arms["one-sided 0.01"], arms["no penalty"], strict=True):
+        assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
 
 
 def test_should_i_use_this():
