@@ -159,7 +159,7 @@ class LeanEpochMixin(_Base):
         self._maybe_log_save_evaluate(
             self._tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=learning_rate
         )
-        # A loader from which an epoch's steps are taken, and no more, stays registered, and each batch looks through all that are.
+        # A loader from which an epoch's steps are taken and no more stays registered; each batch looks through all that are.
         self.accelerator.gradient_state._remove_dataloader(dataloader)
 
     def _add_loss(self, loss: Tensor) -> None:

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from accelerate.state import GradientState
 from reference import tiny_gpt2, token_rows
 from transformers import Trainer, TrainerCallback
 
@@ -231,3 +232,10 @@ def test_a_plain_trainer_with_the_mixin(monkeypatch, tmp_path):
         cls(model=model, args=arguments(tmp_path / cls.__name__), train_dataset=token_rows(16, True)).train()
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*weights)
+
+
+def test_no_loader_stays_registered(tmp_path):
+    """Accelerate keeps one for each epoch else, and every batch of a process's later runs looks through all of them."""
+    registered = GradientState()._dataloader_references_ref
+    make_trainer("trainer", tmp_path, model=tiny_gpt2(), rows=token_rows(30, True), num_train_epochs=3, max_steps=-1).train()
+    assert len(GradientState()._dataloader_references_ref) == len(registered)
