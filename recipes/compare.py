@@ -73,6 +73,7 @@ class Run:
     evaluate_every: int = 5
     solved_at: float = 0.95
     solved_evaluations: int = 3
+    stop: bool = True  # whether it ends after so many evaluations in a row at `solved_at`
     radial_lambda: float = 0.0
     interventions: list[str] = field(default_factory=list)
     follows: str = ""  # the run whose folder is `{followed}` in the interventions
@@ -210,7 +211,11 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
         data_collator=as_batch,
         compute_metrics=exact_match,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
-        callbacks=[GrokkingCallback(stop_evaluations=run.solved_evaluations, stop_threshold=run.solved_at)],
+        callbacks=[
+            GrokkingCallback(stop_evaluations=run.solved_evaluations, stop_threshold=run.solved_at)
+            if run.stop
+            else GrokkingCallback()
+        ],
     )
     trainer.run_facts = {"comparison": asdict(run), "steps_per_epoch": steps}
     return trainer, methods
@@ -224,7 +229,7 @@ def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock:
     splits = rows[0]
     log = trainer.state.log_history
     found = summarise(log)
-    solved = trainer.state.global_step < trainer.state.max_steps or ends_solved(log, run)
+    solved = was_solved(log, run)
     values: Any = trainer.predict(TensorRows(splits["test"].columns)).metrics if "test" in splits else {}
     return {
         "status": "solved" if solved and found["onset_90"] is not None else "censored",
@@ -278,10 +283,11 @@ class Clock:
         return self.seconds.get(step) if step is not None else None
 
 
-def ends_solved(log: list[dict[str, Any]], run: Run) -> bool:
-    """Whether its last evaluations were all at `solved_at`: a run that got there just as it ended."""
-    values = [e["eval_validation_exact_match"] for e in log if "eval_validation_exact_match" in e][-run.solved_evaluations :]
-    return len(values) == run.solved_evaluations and min(values) >= run.solved_at
+def was_solved(log: list[dict[str, Any]], run: Run) -> bool:
+    """Whether so many evaluations in a row were at `solved_at`."""
+    values = [e["eval_validation_exact_match"] for e in log if "eval_validation_exact_match" in e]
+    windows = (values[i : i + run.solved_evaluations] for i in range(len(values) - run.solved_evaluations + 1))
+    return any(min(window) >= run.solved_at for window in windows)
 
 
 def exact_match(prediction: Any) -> dict[str, float]:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from recipes.compare import main
+from recipes.compare import Run, main, was_solved
 
 ROOT = Path(__file__).parents[2]
 BASE = {
@@ -155,6 +155,15 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     process.kill()
     process.wait()
     assert not psutil.wait_procs(workers, timeout=30)[1]
+
+
+def test_a_run_is_solved_by_any_evaluations_in_a_row():
+    def log(*values):
+        return [{"eval_validation_exact_match": value} for value in values]
+
+    run = Run(solved_at=0.9, solved_evaluations=3)
+    assert was_solved(log(0.1, 0.9, 0.95, 0.9), run) and was_solved(log(0.9, 0.9, 0.9, 0.2), run)
+    assert not was_solved(log(0.9, 0.9, 0.8, 0.9), run) and not was_solved(log(0.9, 0.9), run)
 
 
 def _children(pid):
