@@ -586,9 +586,11 @@ def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str, toget
 
 def tune_all(grid: Grid, root: Path, runner: Runner, title: str) -> None:
     """Tune the arms of a grid, side by side; the trials of one arm are made one after the other."""
-    jobs = [TuningJob(grid, setting, arm, root) for setting in grid.settings for arm in grid.arms]
-    while todo := [job for job in jobs if job.undone()]:
-        _run(todo, runner, title)
+    for first in (True, False):  # the others begin where the reference has ended
+        arms = [arm for arm in grid.arms if (arm.name == grid.reference) is first]
+        jobs = [TuningJob(grid, setting, arm, root) for setting in grid.settings for arm in arms]
+        while todo := [job for job in jobs if job.undone()]:
+            _run(todo, runner, title)
 
 
 def _run(todo: Jobs, runner: Runner, title: str) -> None:
@@ -624,7 +626,7 @@ def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> t
 
     done: list[Cell] = []
     tried: dict[str, tuple[float, dict[str, Any]]] = {}
-    asked = search(ranges_of(arm, grid.tuning), grid.tuning.trials)
+    asked = search(ranges_of(arm, grid.tuning), grid.tuning.trials, start_of(grid, setting, arm, root))
     drawn = next(asked)
     while True:
         trial = cells(drawn, grid.tuning.seeds)
@@ -641,6 +643,28 @@ def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> t
     finalists = [cell for _, drawn in best for cell in cells(drawn, grid.tuning.finalist_seeds)]
     waiting = [cell for cell in finalists if outcome(cell.folder(root)) is None]
     return done + [cell for cell in finalists if cell not in waiting], waiting
+
+
+_REFERENCES: dict[tuple[str, str, Path], dict[str, Any]] = {}  # what the reference is tuned to, once it is
+
+
+def start_of(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> list[dict[str, Any]]:
+    """The first trials of an arm: at what the reference is tuned to, twice if there are numbers of its own to draw beside it.
+
+    Whatever else is drawn, a method has thus been tried on top of the tuned reference.
+    """
+    if grid.tuning is None or arm.name == grid.reference:
+        return []
+    key = (grid.name, label(setting), root)
+    if key not in _REFERENCES:
+        reference = next(one for one in grid.arms if one.name == grid.reference)
+        found = best_trial(grid, setting, reference, root)
+        if found is None:
+            return []
+        _REFERENCES[key] = found
+    ranges = ranges_of(arm, grid.tuning)
+    shared = {name: value for name, value in _REFERENCES[key].items() if name in grid.tuning.common and name in ranges}
+    return [shared] * (2 if set(ranges) - set(shared) else 1)
 
 
 def median_score(cells: Sequence[Cell], root: Path) -> float | None:

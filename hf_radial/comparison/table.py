@@ -305,6 +305,8 @@ def tuning_text(data: dict[str, Any]) -> str:
     text = f"Tuning: {tuning['trials']} trials for every arm"
     text += f" ({tuning['sampler']})" if "sampler" in tuning else ""
     text += f", each on seeds {list(tuning['seeds'])}, which are not judged; "
+    if "sampler" in tuning:
+        text += f"the first of them, of every other arm, are at what {data['reference']} is tuned to; "
     if tuning.get("finalist_seeds"):
         text += f"the best {tuning['finalists']} are run on seeds {list(tuning['finalist_seeds'])}, too, and the best of these "
     else:

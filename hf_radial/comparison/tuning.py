@@ -6,7 +6,7 @@ with the same draws once it is told the outcomes that there are. In here: draws 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from hf_radial.comparison.grid import bounds
@@ -21,11 +21,14 @@ def sampler_name() -> str:
     return f"TPE of Optuna {optuna.__version__}"
 
 
-def search(ranges: Mapping[str, Any], trials: int) -> Generator[dict[str, Any], float, None]:
+def search(
+    ranges: Mapping[str, Any], trials: int, start: Sequence[Mapping[str, Any]] = ()
+) -> Generator[dict[str, Any], float, None]:
     """Yields what to try; is sent how it went, the smaller the better; ends after so many trials.
 
     Args:
         ranges: name -> `{log: [low, high]}`, `{linear: [low, high]}` or `{choices: [...]}`.
+        start: what the first trials are, as far as it says; the rest of them is drawn.
 
     >>> asked = search({"x": {"linear": [0, 1]}}, 30)
     >>> drawn, tried = next(asked), []
@@ -42,6 +45,8 @@ def search(ranges: Mapping[str, Any], trials: int) -> Generator[dict[str, Any], 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=min(STARTUP_TRIALS, trials // 2))
     study = optuna.create_study(sampler=sampler)
+    for given in start:
+        study.enqueue_trial(dict(given))
     space: dict[str, Any] = {}
     for name, choice in ranges.items():
         kind, values = bounds(choice, name)

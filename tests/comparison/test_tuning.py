@@ -34,6 +34,12 @@ def test_later_draws_are_nearer_to_what_was_good():
     assert sorted(tried[20:])[10] < sorted(tried[:10])[5] / 3
 
 
+def test_the_first_trials_are_where_they_are_told_to_be():
+    asked = search(RANGES, 4, [{"lr": 0.02}, {"lr": 0.02}])
+    tried = [next(asked), asked.send(1.0), asked.send(1.0)]
+    assert [draw["lr"] for draw in tried[:2]] == [0.02, 0.02] and tried[0]["m"] != tried[1]["m"] and tried[2]["lr"] != 0.02
+
+
 def test_an_arm_with_nothing_to_tune_has_as_many_trials():
     assert drawn(lambda draw: 0.0, 3, {}) == [{}, {}, {}]
 
