@@ -14,11 +14,17 @@ from hf_radial.comparison.grid import bounds
 STARTUP_TRIALS = 10  # that many draws at random, before TPE has something to go by
 
 
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError("tuning needs Optuna: pip install 'hf_radial[compare]'") from error
+    return optuna
+
+
 def sampler_name() -> str:
     """What draws, with its version."""
-    import optuna
-
-    return f"TPE of Optuna {optuna.__version__}"
+    return f"TPE of Optuna {_optuna().__version__}"
 
 
 def search(
@@ -40,8 +46,7 @@ def search(
     ...     print(len(tried), round(min(tried, key=lambda x: abs(x - 0.3)), 1))
     30 0.3
     """
-    import optuna
-
+    optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=min(STARTUP_TRIALS, trials // 2))
     study = optuna.create_study(sampler=sampler)
