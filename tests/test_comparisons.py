@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from compared import TABLES
 
 from hf_radial.comparison.grid import read_grid
-from hf_radial.comparison.table import overview, page, summary
+from hf_radial.comparison.table import number, overview, page, pooled, summary
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -106,24 +107,29 @@ def test_is_it_harmless():
         assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
 
 
-def test_should_i_use_this():
+def test_what_rivals_and_variants_do_with_more_data():
     data, entries = read("rivals")
-    assert len({row["arm"] for row in data["rows"]}) == 24 and data["tuning"] == {"trials": 12, "seeds": [100]}
-    tasks = {task: of(entries, task) for task in ("add", "div", "parity")}
-    for task in ("add", "div"):
-        arms = tasks[task]
-        penalty = arms["penalty (paper)"]["speedup"]
-        assert 1 <= penalty["ratio"] < 1.1 and penalty["p_value"] > 0.5
-        projection = arms["projection, tuned radius"]["speedup"]
-        assert 1.4 <= projection["ratio"] <= 1.5 and projection["sooner"] == 5
-        assert 1.5 <= arms["weight norm"]["speedup"]["ratio"] < 1.75
-        assert 2 < arms["nGPT-like"]["speedup"]["ratio"] < 2.2
-        assert arms["Muon"]["speedup"]["ratio"] > 1.85
-    parity = tasks["parity"]
-    assert parity["penalty (paper)"]["onset"] > parity["AdamW"]["onset"]
-    assert parity["Muon"]["onset"] == min(entry["onset"] or 1e9 for entry in parity.values())
-    own = {arm: max(arms[arm]["drawn"]["learning_rate"] for arms in tasks.values()) for arm in ("AdamW", "Muon", "nGPT-like")}
-    assert own["AdamW"] < 0.01 < min(own["Muon"], own["nGPT-like"])
+    assert len({row["arm"] for row in data["rows"]}) == 23
+    for entry in entries:
+        if entry["arm"] == "AdamW":
+            assert entry["onset"] - entry["fit"] <= 2
+    found = {one["arm"]: one for one in pooled(entries)}
+    assert not [arm for arm, one in found.items() if one["sooner"] > one["later"] and one["q_value"] < 0.05]
+    paper = found["penalty (paper)"]
+    assert (number(paper["ratio"]), paper["sooner"], paper["later"]) == ("1.05", 7, 6)
+    tasks = {entry["setting"] for entry in entries}
+    onset = {(entry["setting"], entry["arm"]): entry["onset"] or math.inf for entry in entries}
+    assert sum(onset[task, "dropout"] > 3 * onset[task, "AdamW"] for task in tasks) == 2
+
+    data, entries = read("beyond")
+    s5 = of(entries, "s5")
+    assert (s5["AdamW"]["solved"], s5["AdamW"]["last"]) == (0, 60)
+    assert (s5["penalty, initial radius"]["solved"], s5["penalty, initial radius"]["onset"]) == (5, 20)
+    assert (s5["penalty (paper)"]["solved"], s5["penalty (paper)"]["onset"]) == (4, 48)
+    best = pooled(entries)
+    assert {one["arm"] for one in best[:2]} == {"Muon and LayerNorm", "Muon and projection"}
+    assert all(one["sooner"] == 17 and one["q_value"] < 0.01 and 0.45 < one["seconds_ratio"] < 0.55 for one in best[:2])
+    assert 0.9 < next(one for one in best if one["arm"] == "penalty, initial radius")["seconds_ratio"] < 1.1
 
 
 def test_is_it_the_radius():

@@ -149,21 +149,31 @@ def pooled(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each arm against the reference over all settings, the soonest first.
 
     `ratio` is the geometric mean of the ratios of medians; where a median lies beyond the end of the runs its bound is taken,
-    and `bound` is "<" or ">", or both if nothing can be said. `sooner` and `later` count pairs of runs, `p_value` is of their
+    and `bound` is "<" or ">", or both if nothing can be said. `seconds_ratio` is the same of seconds, over the settings where
+    both have a median. `sooner` and `later` count pairs of runs, `p_value` is of their
     sign test, and `q_value` the same under Benjamini and Hochberg's control of false discoveries over the arms.
     """
     from scipy import stats
 
     found: list[dict[str, Any]] = []
+    # The reference is the arm without a speed-up over it.
+    compared = {entry["arm"] for entry in entries if entry.get("speedup")}
+    seconds_of = {entry["setting"]: entry["seconds"] for entry in entries if entry["arm"] not in compared and entry["seconds"]}
     for arm in dict.fromkeys(entry["arm"] for entry in entries if entry.get("speedup")):
         own = [entry["speedup"] for entry in entries if entry["arm"] == arm and entry.get("speedup")]
         known = [one for one in own if one["ratio"] is not None]
         sooner, later = sum(one["sooner"] for one in own), sum(one["later"] for one in own)
+        seconds = [
+            seconds_of[entry["setting"]] / entry["seconds"]
+            for entry in entries
+            if entry["arm"] == arm and entry["seconds"] and entry["setting"] in seconds_of
+        ]
         found.append(
             {
                 "arm": arm,
                 "ratio": math.exp(sum(math.log(one["bound"]) for one in known) / len(known)) if known else None,
                 "bound": "".join(sorted({BOUNDS[one["ratio"]] for one in known if one["ratio"] in BOUNDS})),
+                "seconds_ratio": math.exp(sum(map(math.log, seconds)) / len(seconds)) if seconds else None,
                 "sooner": sooner,
                 "later": later,
                 "p_value": float(stats.binomtest(sooner, sooner + later).pvalue) if sooner + later else 1.0,
@@ -177,10 +187,12 @@ def pooled(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def over_all(entries: Sequence[dict[str, Any]]) -> str:
     """`pooled` as a table."""
-    lines = ["| arm | sooner than reference | pairs sooner | later | sign test | after correction |", "|" + "---|" * 6]
+    head = ["arm", "sooner than reference", "in seconds", "pairs sooner", "later", "sign test", "after correction"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for one in pooled(entries):
         ratio = "–" if one["ratio"] is None or len(one["bound"]) > 1 else f"{one['bound']} {number(one['ratio'])}".strip()
         tests = f"{one['p_value']:.2g} | {one['q_value']:.2g}"
+        ratio += f" | {number(one['seconds_ratio'])}"
         lines.append(f"| {one['arm']} | {ratio} | {one['sooner']} | {one['later']} | {tests} |")
     return "\n".join(lines) + "\n"
 
@@ -290,7 +302,7 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
             "Over all settings, of the one configuration to which an arm is tuned at each. With "
             f"{pairs} pairs of runs a setting, no sign test of one setting can be below {0.5 ** (pairs - 1):.2g}. *After "
             "correction*: Benjamini and Hochberg's, over the arms. Settings where neither the arm nor the reference got there "
-            "say nothing of their ratio.",
+            "say nothing of their ratio; that of seconds is of settings where both did.",
             "",
             over_all(entries),
         ]
