@@ -107,6 +107,20 @@ def test_is_it_harmless():
         assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
 
 
+def test_should_i_use_this():
+    data, entries = read("tuned")
+    for share, ratio in (("0.2", "3.2"), ("0.3", "1.4"), ("0.5", "1.3")):
+        arms = of(entries, f"train_fraction {share}")
+        assert abs(arms["AdamW"]["onset"] - arms["AdamW"]["fit"]) <= 4  # it generalises as it fits
+        assert f"{arms['penalty, initial radius']['speedup']['ratio']:.1f}" == ratio
+        assert 0.1 < arms["penalty, initial radius"]["drawn"]["strength"] < 1.3
+    found = {one["arm"]: one for one in pooled(entries)}
+    best, paper = found["penalty, initial radius"], found["penalty"]
+    assert (best["sooner"], best["later"], len(data["seeds"]) * 3) == (14, 0, 15) and best["q_value"] < 0.001
+    assert f"{best['ratio']:.1f}" == "1.8" and f"{best['seconds_ratio']:.1f}" == "1.5"
+    assert f"{paper['ratio']:.1f}" == "1.3" and (paper["sooner"], paper["later"]) == (9, 6)
+
+
 def test_what_rivals_and_variants_do_with_more_data():
     data, entries = read("rivals")
     assert len({row["arm"] for row in data["rows"]}) == 23
