@@ -121,6 +121,17 @@ def test_should_i_use_this():
     assert f"{paper['ratio']:.1f}" == "1.3" and (paper["sooner"], paper["later"]) == (9, 6)
 
 
+def test_rivals_where_data_are_few():
+    _, entries = read("scarce")
+    arms = {entry["arm"]: entry for entry in entries}
+    assert len(arms) == 7 and min(arms, key=lambda arm: arms[arm]["onset"]) == "penalty, initial radius"
+    found = arms["penalty, initial radius"]["speedup"]
+    assert f"{found['ratio']:.1f}" == "3.2" and found["sooner"] == 5
+    ratios = {arm: f"{entry['speedup']['ratio']:.1f}" for arm, entry in arms.items() if arm != "AdamW"}
+    assert (ratios["LayerNorm"], ratios["projection, tuned radius"]) == ("1.8", "1.9")
+    assert all(0.8 < arms[arm]["speedup"]["ratio"] < 1.2 for arm in ("weight norm", "Grokfast EMA", "penalty"))
+
+
 def test_what_rivals_and_variants_do_with_more_data():
     data, entries = read("rivals")
     assert len({row["arm"] for row in data["rows"]}) == 23
