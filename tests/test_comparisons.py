@@ -94,6 +94,14 @@ def test_weight_decay_against_the_penalty():
     assert onset["0.1"]["lambda 0"] == 980
 
 
+def test_in_which_unit_the_paper_counts():
+    _, entries = read("batch")
+    mini, full, penalty, penalty_full = (entry["onset"] for entry in entries)
+    assert abs(full / 15540 - 1) < 0.03 and abs(mini / 15540 - 1) > 0.9
+    assert abs(penalty / 2460 - 1) < 0.25 and penalty_full is None and entries[3]["last"] > 2 * 2460
+    assert mini < penalty
+
+
 def test_is_it_harmless():
     table = (ROOT / "recipes" / "results" / "harmless.md").read_text()
     lines = [line for line in table.splitlines() if line.startswith("|")]
