@@ -804,6 +804,8 @@ def collect(grid: Grid, root: Path, options: argparse.Namespace) -> dict[str, An
             missing += 1
             continue
         found.pop("traceback", None)
+        if found["status"] == "failed":
+            found["last"] = read_run(cell.options).epochs
         if cell.stage == "tuning":
             found.pop("curve", None)
         where = {

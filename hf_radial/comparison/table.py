@@ -41,8 +41,8 @@ def times_of(rows: Sequence[dict[str, Any]], key: str = "onset", horizon: float 
 
 
 def horizon_of(rows: Sequence[dict[str, Any]]) -> float:
-    """The end of a setting's longest run, in epochs; of one that failed, the end that it was to have."""
-    return max((row["options"]["epochs"] if row["status"] == "failed" else row["last"] for row in rows), default=0.0)
+    """The end of a setting's longest run, in epochs; the `last` of one that failed is the end that it was to have."""
+    return max((row["last"] for row in rows), default=0.0)
 
 
 def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, Any]]:

@@ -22,14 +22,14 @@ def test_a_run_that_never_fitted_or_failed_is_not_left_out():
     rows = [run("", "a", 0, 40, fit=10.0), run("", "a", 1, None, fit=None), run("", "a", 2, None, fit=None)]
     (entry,) = summary(rows, "a")
     assert entry["fit"] is None and entry["onset"] is None and entry["last"] == 300
-    rows += [{"setting": "", "arm": "a", "stage": "judged", "seed": 3, "status": "failed", "options": {"epochs": 300}}]
+    rows += [{"setting": "", "arm": "a", "stage": "judged", "seed": 3, "status": "failed", "last": 300}]
     (entry,) = summary(rows, "a")
     assert (entry["runs"], entry["solved"], entry["censored"], entry["failed"]) == (4, 1, 2, 1)
     assert "| 1 of 4, 1 FAILED |" in markdown([entry])
 
 
 def test_a_failed_run_is_one_that_never_got_there():
-    failed = {"setting": "", "arm": "a", "stage": "judged", "seed": 2, "status": "failed", "options": {"epochs": 300}}
+    failed = {"setting": "", "arm": "a", "stage": "judged", "seed": 2, "status": "failed", "last": 300}
     (entry,) = summary([*arm("", "a", [40, 50]), failed], "a")
     assert (entry["onset"], entry["solved"], entry["failed"]) == (50, 2, 1)  # without it, 40
     (entry,) = summary([*arm("", "a", [40, 50]), *({**failed, "seed": seed} for seed in (2, 3, 4))], "a")
