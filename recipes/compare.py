@@ -626,7 +626,8 @@ def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> t
 
     done: list[Cell] = []
     tried: dict[str, tuple[float, dict[str, Any]]] = {}
-    asked = search(ranges_of(arm, grid.tuning), grid.tuning.trials, start_of(grid, setting, arm, root))
+    start = start_of(grid, setting, arm, root)
+    asked = search(ranges_of(arm, grid.tuning), grid.tuning.trials, start, grid.tuning.sampler_seed)
     drawn = next(asked)
     while True:
         trial = cells(drawn, grid.tuning.seeds)

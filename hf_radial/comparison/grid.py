@@ -13,6 +13,7 @@
       seeds: [100]
       finalists: 3                                                # so many of the best are run on these seeds, too
       finalist_seeds: [101, 102]
+      sampler_seed: 0                                             # of the draws; another one for a tuning to be made again
       common: {weight_decay: {log: [0.05, 5.0]}}                  # of every arm, unless its own `tune` has a range or null
 
 The values of an axis named `cell` are several options at once: `cell: [{task: modular, epochs: 300}, {task: groups}]`.
@@ -36,7 +37,7 @@ from typing import Any
 import yaml
 
 KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "reference", "published")
-TUNING_KEYS = ("trials", "seeds", "finalists", "finalist_seeds", "common")
+TUNING_KEYS = ("trials", "seeds", "finalists", "finalist_seeds", "sampler_seed", "common")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Tuning:
     common: dict[str, Any]
     finalists: int = 1
     finalist_seeds: tuple[int, ...] = ()
+    sampler_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def read_grid(file: Path) -> Grid:
             dict(given.get("common") or {}),
             int(given.get("finalists", 1)),
             tuple(given.get("finalist_seeds") or ()),
+            int(given.get("sampler_seed", 0)),
         )
         all_seeds = [*tuning.seeds, *tuning.finalist_seeds]
         both = sorted(set(all_seeds) & set(seeds))

@@ -28,13 +28,14 @@ def sampler_name() -> str:
 
 
 def search(
-    ranges: Mapping[str, Any], trials: int, start: Sequence[Mapping[str, Any]] = ()
+    ranges: Mapping[str, Any], trials: int, start: Sequence[Mapping[str, Any]] = (), seed: int = 0
 ) -> Generator[dict[str, Any], float, None]:
     """Yields what to try; is sent how it went, the smaller the better; ends after so many trials.
 
     Args:
         ranges: name -> `{log: [low, high]}`, `{linear: [low, high]}` or `{choices: [...]}`.
         start: what the first trials are, as far as it says; the rest of them is drawn.
+        seed: of the draws.
 
     >>> asked = search({"x": {"linear": [0, 1]}}, 30)
     >>> drawn, tried = next(asked), []
@@ -48,7 +49,7 @@ def search(
     """
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=min(STARTUP_TRIALS, trials // 2))
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(STARTUP_TRIALS, trials // 2))
     study = optuna.create_study(sampler=sampler)
     for given in start:
         study.enqueue_trial(dict(given))

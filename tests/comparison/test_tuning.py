@@ -7,8 +7,8 @@ from hf_radial.comparison.tuning import score, search
 RANGES = {"lr": {"log": [1e-4, 1e-1]}, "p": {"choices": ["a", "b"]}, "m": {"linear": [0.0, 0.9]}}
 
 
-def drawn(goodness, trials=16, ranges=RANGES):
-    asked = search(ranges, trials)
+def drawn(goodness, trials=16, ranges=RANGES, **options):
+    asked = search(ranges, trials, **options)
     out = [next(asked)]
     with pytest.raises(StopIteration):
         while True:
@@ -27,6 +27,7 @@ def test_draws_stay_in_their_ranges_and_spread():
 def test_the_same_outcomes_lead_to_the_same_draws_and_others_to_others():
     assert drawn(lambda draw: draw["lr"]) == drawn(lambda draw: draw["lr"])
     assert drawn(lambda draw: draw["lr"]) != drawn(lambda draw: -draw["lr"])
+    assert drawn(lambda draw: draw["lr"]) != drawn(lambda draw: draw["lr"], seed=1)
 
 
 def test_later_draws_are_nearer_to_what_was_good():
