@@ -5,6 +5,7 @@ TABLES: dict[str, list[str] | None] = {
     "beyond": None,
     "decay": None,
     "scarce": None,
+    "transformer": None,
     "batch": None,
     "controls": None,
 }
