@@ -77,14 +77,14 @@ def test_weight_decay_against_the_penalty():
     data, entries = read("decay")
     onset = {
         decay: {a: e["onset"] for a, e in of(entries, f"weight_decay {decay},").items()}
-        for decay in ("1.0", "3.0", "0.001", "0.1")
+        for decay in ("1.0", "3.0", "0.1", "0.01", "0.001", "0.0")
     }
     assert round(onset["0.001"]["lambda 0.05"] / onset["1.0"]["lambda 0"]) == 19
     for decay in ("1.0", "3.0"):
         assert max(onset[decay].values()) - min(onset[decay].values()) <= 2 * data["rows"][0]["options"]["evaluate_every"]
-    small = onset["0.001"]
-    assert small["lambda 0"] is None and small["lambda 0.001"] is None and small["lambda 0.05"] < 2460
-    assert small["lambda 0.01"] > small["lambda 0.05"] > small["lambda 0.1"] > small["lambda 0.5"]
+    for small in (onset["0.01"], onset["0.001"], onset["0.0"]):
+        assert small["lambda 0"] is None and small["lambda 0.05"] < 2460
+        assert small["lambda 0.01"] > small["lambda 0.05"] > small["lambda 0.1"] > small["lambda 0.5"]
     published = {
         item["arm"]: item["onset"]
         for item in data["published"]
