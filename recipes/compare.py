@@ -223,25 +223,29 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
 
 def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock: Clock | None) -> dict[str, Any]:
     """What became of a run that has ended. Seconds are those of `clock`, and unknown of a run that shared its steps."""
-    from hf_radial.grokking import summarise
+    from hf_radial.grokking import HELD_OUT_METRIC, curve, first_of_run, summarise
     from hf_radial.tasks.tensor_rows import TensorRows
 
     splits = rows[0]
     log = trainer.state.log_history
-    found = summarise(log)
-    solved = was_solved(log, run)
+    found = whole = summarise(log)
+    solved = first_of_run(log, HELD_OUT_METRIC, run.solved_at, run.solved_evaluations)
+    if solved is not None:  # a run that goes on after that is judged as one that ends there
+        steps = curve(log, HELD_OUT_METRIC)[0]
+        end = steps[steps.index(solved) + run.solved_evaluations - 1]
+        found = summarise([entry for entry in log if entry["step"] <= end])
     values: Any = trainer.predict(TensorRows(splits["test"].columns)).metrics if "test" in splits else {}
     return {
-        "status": "solved" if solved and found["onset_90"] is not None else "censored",
+        "status": "solved" if solved is not None and found["onset_90"] is not None else "censored",
         "fit": found["fit_epoch"],
         "onset": found["onset_90_epoch"],
         "onset_steps": found["onset_90"],
         "onset_99": found["onset_99_epoch"],
         "seconds": clock and clock.at(found["onset_90"]),
-        "last": found["last_epoch"],
-        "last_steps": found["last_step"],
-        "last_seconds": clock and clock.at(found["last_step"]),
-        "held_out": found["last_held_out"],
+        "last": whole["last_epoch"],
+        "last_steps": whole["last_step"],
+        "last_seconds": clock and clock.at(whole["last_step"]),
+        "held_out": whole["last_held_out"],
         "held_out_at_fit": found["held_out_at_fit"],
         "test": values.get("test_exact_match"),
         "curve": [[round(e["epoch"], 3), e["eval_validation_exact_match"]] for e in log if "eval_validation_exact_match" in e],
@@ -281,13 +285,6 @@ class Clock:
 
     def at(self, step: int | None) -> float | None:
         return self.seconds.get(step) if step is not None else None
-
-
-def was_solved(log: list[dict[str, Any]], run: Run) -> bool:
-    """Whether so many evaluations in a row were at `solved_at`."""
-    values = [e["eval_validation_exact_match"] for e in log if "eval_validation_exact_match" in e]
-    windows = (values[i : i + run.solved_evaluations] for i in range(len(values) - run.solved_evaluations + 1))
-    return any(min(window) >= run.solved_at for window in windows)
 
 
 def exact_match(prediction: Any) -> dict[str, float]:

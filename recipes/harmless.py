@@ -33,6 +33,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "no penalty": {"radial_lambda": 0.0},
     "penalty 0.01 (paper)": {"radial_lambda": 0.01},
     "penalty 0.05": {"radial_lambda": 0.05},
+    "penalty 0.05, initial radius": {"radial_lambda": 0.05, "radial_radius": "initial"},
+    "penalty 0.5, initial radius": {"radial_lambda": 0.5, "radial_radius": "initial"},
     "one-sided 0.01": {"radial_lambda": 0.01, "radial_side": "above"},
 }
 MODEL: dict[str, Any] = {"n_embd": 128, "n_layer": 2, "n_head": 4}

@@ -113,6 +113,8 @@ def read_grid(file: Path) -> Grid:
         arms.append(Arm(str(name), dict(given.get("options") or {}), dict(given.get("tune") or {})))
     if not arms:
         raise ValueError(f"{file}: arms is empty; name at least one method")
+    axes = {name: list(values) for name, values in (data.get("axes") or {}).items()}
+    settings = tuple(_spread(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
     tuning = None
     if data.get("tuning"):
         wrong = [key for key in data["tuning"] if key not in TUNING_KEYS]
@@ -139,10 +141,15 @@ def read_grid(file: Path) -> Grid:
             for name, choice in ranges.items():
                 if choice is not None:
                     bounds(choice, f"{file}: {name}")
+        for arm in arms:
+            drawn = {name for name, choice in {**tuning.common, **arm.tune}.items() if choice is not None}
+            for name in sorted(drawn & {*arm.options, *(name for setting in settings for name in setting)}):
+                raise ValueError(
+                    f"{file}: {name} is tuned for arm {arm.name!r}, but its options or an axis say what it is; "
+                    f"give the arm tune: {{{name}: null}}, or take {name} out of tuning"
+                )
     elif any(arm.tune for arm in arms):
         raise ValueError(f"{file}: an arm has something to tune, but there is no tuning with trials and seeds")
-    axes = {name: list(values) for name, values in (data.get("axes") or {}).items()}
-    settings = tuple(_spread(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
     reference = data.get("reference", arms[0].name)
     if reference not in [arm.name for arm in arms]:
         raise ValueError(f"{file}: reference={reference!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
@@ -206,6 +213,10 @@ def run_options(grid: Grid, setting: Mapping[str, Any], arm: Arm, drawn: Mapping
         ValueError: something in braces was not drawn, or `follows` names no arm that can be followed.
     """
     options = {**grid.base, **setting, **arm.options, "seed": seed}
+    if "fields" in options:
+        options["fields"] = {
+            name: value for part in (grid.base, setting, arm.options) for name, value in part.get("fields", {}).items()
+        }
     if "follows" in options:
         options["follows"] = _followed(grid, setting, arm, options["follows"], seed)
     used = set()

@@ -45,6 +45,12 @@ def test_what_is_drawn_goes_where_it_is_named_and_else_to_the_options(tmp_path):
     assert options["weight_decay"] == 0.5 and options["seed"] == 7 and "s" not in options
 
 
+def test_fields_of_a_setting_are_put_on_top_of_those_of_the_base(tmp_path):
+    found = grid(tmp_path, base={"fields": {"p": 7, "seed": 1}}, axes={"fields": [{"p": 11}, {"p": 13}]})
+    options = run_options(found, found.settings[1], found.arms[0], {"weight_decay": 0.5}, 0)
+    assert options["fields"] == {"p": 13, "seed": 1}
+
+
 def test_a_run_has_one_name_and_another_one_with_any_other_option():
     assert run_name({"seed": 1, "a": 2}) == run_name({"a": 2, "seed": 1}) != run_name({"a": 3, "seed": 1})
 
@@ -63,6 +69,8 @@ def test_a_run_has_one_name_and_another_one_with_any_other_option():
         ({"tuning": {**GOOD["tuning"], "finalist_seeds": [1]}}, r"seeds in both are \[1\]"),
         ({"tuning": {**GOOD["tuning"], "finalists": 4}}, "finalists=4"),
         ({"arms": {"a": {"optins": {}}}}, "optins"),
+        ({"axes": {"weight_decay": [0.1, 1.0]}}, "weight_decay is tuned for arm 'AdamW'"),
+        ({"arms": {"a": {"options": {"weight_decay": 0}}}, "reference": "a"}, r"give the arm tune: \{weight_decay: null\}"),
         ({"published": [{"where": "Table 7"}]}, "must have where, setting, arm and onset"),
         ({"published": [{"where": "Table 7", "setting": {}, "arm": "magic", "onset": 3}]}, "'magic' is no arm"),
     ],

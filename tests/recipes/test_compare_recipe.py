@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from recipes.compare import Run, main, was_solved
+from recipes.compare import main, make_run
 
 ROOT = Path(__file__).parents[2]
 BASE = {
@@ -157,13 +157,17 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     assert not psutil.wait_procs(workers, timeout=30)[1]
 
 
-def test_a_run_is_solved_by_any_evaluations_in_a_row():
-    def log(*values):
-        return [{"eval_validation_exact_match": value} for value in values]
-
-    run = Run(solved_at=0.9, solved_evaluations=3)
-    assert was_solved(log(0.1, 0.9, 0.95, 0.9), run) and was_solved(log(0.9, 0.9, 0.9, 0.2), run)
-    assert not was_solved(log(0.9, 0.9, 0.8, 0.9), run) and not was_solved(log(0.9, 0.9), run)
+@pytest.mark.parametrize("evaluations", [1, 3])
+def test_a_run_that_goes_on_is_judged_as_one_that_ends(tmp_path, evaluations):
+    rows = {"bits": 10, "k": 2, "train_size": 400, "validation_size": 200, "test_size": 200}
+    options = {"task": "sparse_parity", "fields": rows, "width": 32, "embedding_size": 4, "learning_rate": 0.01}
+    options |= {"batch_size": 50, "epochs": 30, "evaluate_every": 1, "solved_evaluations": evaluations}
+    ended = make_run(tmp_path / "ended", {**options})
+    whole = make_run(tmp_path / "whole", {**options, "stop": False})
+    assert ended["status"] == whole["status"] == "solved" and ended["last"] < whole["last"] == 30
+    for key in ("fit", "onset", "onset_steps", "onset_99"):
+        assert ended[key] == whole[key], key
+    assert whole["curve"][: len(ended["curve"])] == ended["curve"]
 
 
 def _children(pid):
