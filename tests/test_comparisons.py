@@ -56,7 +56,8 @@ def test_nothing_is_left_out_of_a_committed_comparison(name):
         most = grid.tuning.trials * len(grid.tuning.seeds) + grid.tuning.finalists * len(grid.tuning.finalist_seeds)
         # What is drawn twice is run once.
         assert len(tuned) == cells and all(most - 2 <= count <= most for count in tuned.values())
-    assert len({row["run"] for row in data["rows"]}) == len(stages)
+    # Two arms may be tuned to the same.
+    assert len({(row["setting"], row["arm"], row["run"]) for row in data["rows"]}) == len(stages)
     assert all(row["revision"] and "dirty" not in row["revision"] for row in data["rows"])
 
 
@@ -92,6 +93,12 @@ def test_weight_decay_against_the_penalty():
     }
     assert published["lambda 0.05"] < published["lambda 0.1"] < published["lambda 0.5"] < published["lambda 1"]
     assert onset["0.1"]["lambda 0"] == 980
+
+    data, entries = read("lines")
+    assert len(data["seeds"]) == 5
+    small, paper = of(entries, "weight_decay 0.001,"), of(entries, "weight_decay 0.1,")
+    assert (small["lambda 0"]["solved"], small["lambda 0.05"]["solved"], small["lambda 0.05"]["onset"]) == (0, 5, 2270)
+    assert paper["lambda 0"]["onset"] == 950
 
 
 def test_weight_decay_against_the_penalty_at_a_quarter_of_the_width():
