@@ -1,6 +1,7 @@
 """The README's tables of comparisons: which grids, and which of their arms (`None` for all)."""
 
 TABLES: dict[str, list[str] | None] = {
+    "anew": None,
     "tuned": None,
     "beyond": None,
     "decay": None,

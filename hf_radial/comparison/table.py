@@ -371,7 +371,7 @@ def draw(data: dict[str, Any], file: Path) -> None:
     else:
         for panel, setting in zip(panels, settings, strict=True):
             _draw_survival(panel, [row for row in judged if row["setting"] == setting])
-            panel.set_title(setting, fontsize="medium")
+            panel.set_title(short(setting), fontsize="medium")
     for panel in panels:
         panel.legend(fontsize="x-small", ncols=2)
     figure.savefig(file, dpi=110)
@@ -382,10 +382,12 @@ def _style(i: int) -> dict[str, Any]:
 
 
 def _draw_survival(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
-    for i, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
-        x, y = survival(times_of([row for row in rows if row["arm"] == arm], horizon=horizon_of(rows)))
-        panel.step([0.0, *x], [1.0, *y], where="post", label=arm, **_style(i))
-    panel.set(xlabel="epoch", ylabel="not yet generalised", xscale="symlog", ylim=(-0.02, 1.02))
+    arms = dict.fromkeys(row["arm"] for row in rows)
+    curves = {arm: survival(times_of([row for row in rows if row["arm"] == arm], horizon=horizon_of(rows))) for arm in arms}
+    start = 0.8 * min((x[0] for x, _ in curves.values() if x and x[0] > 0), default=1.0)
+    for i, (arm, (x, y)) in enumerate(curves.items()):
+        panel.step([start, *x], [1.0, *y], where="post", label=arm, **_style(i))
+    panel.set(xlabel="epoch", ylabel="not yet generalised", xscale="log", ylim=(-0.02, 1.02))
 
 
 def _draw_onsets(panel: Any, rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
