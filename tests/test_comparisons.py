@@ -149,6 +149,8 @@ def test_should_i_use_this():
     for arm, ratio, sooner, later in (("LayerNorm", "1.4", 14, 9), ("penalty", "1.3", 15, 9)):
         one = further[arm]
         assert (f"{one['ratio']:.1f}", one["sooner"], one["later"]) == (ratio, sooner, later) and one["p_value"] > 0.3
+    adamw = [entry for entry in entries if entry["arm"] == "AdamW"]
+    assert all(entry["fit"] is None or entry["onset"] <= entry["fit"] for entry in adamw)  # no later than it fits
     onset = {task: {arm: entry["onset"] for arm, entry in of(entries, task).items()} for task in tasks}
     gain = {task: found["AdamW, tuned further"] / found["penalty, initial radius"] for task, found in onset.items()}
     most = max(gain, key=lambda task: gain[task])

@@ -315,7 +315,8 @@ def tuning_text(data: dict[str, Any]) -> str:
     """The budget of every arm, and the ranges."""
     tuning = data["tuning"]
     text = f"Tuning: {tuning['trials']} trials for every arm"
-    text += f" ({tuning['sampler']})" if "sampler" in tuning else ""
+    drawn = f", seed {tuning['sampler_seed']}" if tuning.get("sampler_seed") else ""
+    text += f" ({tuning['sampler']}{drawn})" if "sampler" in tuning else ""
     text += f", each on seeds {list(tuning['seeds'])}, which are not judged; "
     if "sampler" in tuning:
         text += f"the first of them, of every other arm, are at what {data['reference']} is tuned to; "
@@ -382,12 +383,16 @@ def _style(i: int) -> dict[str, Any]:
 
 
 def _draw_survival(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     arms = dict.fromkeys(row["arm"] for row in rows)
     curves = {arm: survival(times_of([row for row in rows if row["arm"] == arm], horizon=horizon_of(rows))) for arm in arms}
     start = 0.8 * min((x[0] for x, _ in curves.values() if x and x[0] > 0), default=1.0)
     for i, (arm, (x, y)) in enumerate(curves.items()):
         panel.step([start, *x], [1.0, *y], where="post", label=arm, **_style(i))
     panel.set(xlabel="epoch", ylabel="not yet generalised", xscale="log", ylim=(-0.02, 1.02))
+    panel.xaxis.set_major_formatter(LogFormatter())  # numbers, and no powers
+    panel.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
 
 
 def _draw_onsets(panel: Any, rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
