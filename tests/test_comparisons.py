@@ -135,6 +135,11 @@ def test_is_it_harmless():
         for with_it, without in zip(arms[arm], arms["no penalty"], strict=True):
             assert with_it["held_out_loss"] - without["held_out_loss"] > 1.608 - 1.585  # the paper's
             assert with_it["effective_rank"] < without["effective_rank"]
+            assert 0.025 < with_it["held_out_loss"] - without["held_out_loss"] < 0.085
+    for arm in ("penalty 0.05, initial radius", "penalty 0.5, initial radius"):
+        for with_it, without in zip(arms[arm], arms["no penalty"], strict=True):
+            assert 0.005 < without["held_out_loss"] - with_it["held_out_loss"] < 0.035
+            assert with_it["effective_rank"] > without["effective_rank"]
     for one_sided, without in zip(arms["one-sided 0.01"], arms["no penalty"], strict=True):
         assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
 
