@@ -166,16 +166,15 @@ def test_should_i_use_this():
 
 def test_a_tuned_baseline_by_training_fraction():
     data, entries = read("tuned")
-    for share, ratio in (("0.2", "3.2"), ("0.3", "1.4"), ("0.5", "1.3")):
+    for share, ratio in (("0.2", "3.2"), ("0.3", "1.3"), ("0.5", "1.3")):
         arms = of(entries, f"train_fraction {share}")
         assert abs(arms["AdamW"]["onset"] - arms["AdamW"]["fit"]) <= 4  # it generalises as it fits
         assert f"{arms['penalty, initial radius']['speedup']['ratio']:.1f}" == ratio
-        assert 0.1 < arms["penalty, initial radius"]["drawn"]["strength"] < 1.3
     found = {one["arm"]: one for one in pooled(entries)}
     best, paper = found["penalty, initial radius"], found["penalty"]
     assert (best["sooner"], best["later"], len(data["seeds"]) * 3) == (14, 0, 15) and best["q_value"] < 0.001
-    assert f"{best['ratio']:.1f}" == "1.8" and f"{best['seconds_ratio']:.1f}" == "1.5"
-    assert f"{paper['ratio']:.1f}" == "1.3" and (paper["sooner"], paper["later"]) == (9, 6)
+    assert f"{best['ratio']:.1f}" == "1.7" and f"{best['seconds_ratio']:.1f}" == "1.5"
+    assert (paper["sooner"], paper["later"]) == (7, 8)
 
 
 def test_rivals_where_data_are_few():
@@ -206,6 +205,15 @@ def test_transformers():
     assert len({one for one in tried if one < 0.05}) == 2
     for arm in ("penalty", "penalty, initial radius"):
         assert (none[arm]["speedup"]["sooner"], none[arm]["speedup"]["later"]) == (3, 2)
+
+
+def test_addition():
+    data, entries = read("addition")
+    arms = {entry["arm"]: entry for entry in entries}
+    assert [arms[arm]["solved"] for arm in ("penalty, initial radius", "AdamW", "penalty")] == [5, 2, 2]
+    found = arms["penalty, initial radius"]["speedup"]
+    assert (found["sooner"], found["later"], found["pairs"]) == (3, 0, 5) and arms["AdamW"]["last"] == 600
+    assert data["rows"][0]["options"]["fields"]["train_size"] == 500 and len(data["tuning"]["finalist_seeds"]) == 4
 
 
 def test_what_rivals_and_variants_do_with_more_data():
