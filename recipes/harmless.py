@@ -1,7 +1,7 @@
 """Does the penalty do harm where there is nothing to grok? A small transformer of characters, with the penalty and without.
 
     curl -O https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt
-    python recipes/harmless.py --file input.txt          # Tiny Shakespeare, as the paper; half an hour on one core
+    python recipes/harmless.py --file input.txt          # Tiny Shakespeare, as the paper; an hour on one core
     python recipes/harmless.py --results out             # without a download: the reference texts that Python ships
 
 Held-out loss is the task's alone, on windows of the last tenth of the text; the effective rank is that of the last layer's

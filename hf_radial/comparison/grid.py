@@ -17,6 +17,7 @@
       common: {weight_decay: {log: [0.05, 5.0]}}                  # of every arm, unless its own `tune` has a range or null
 
 The values of an axis named `cell` are several options at once: `cell: [{task: modular, epochs: 300}, {task: groups}]`.
+A setting's options take the place of the base's, and an arm's those of both, interventions too; only `fields` are put together.
 An arm that `follows` another has in `{followed}` the folder of that arm's run on the same seed, which is made first.
 
 In here: the file and its checks. `{name}` in an arm's interventions stands for what is tuned of it. Not in here: what is drawn
