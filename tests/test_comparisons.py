@@ -86,6 +86,7 @@ def test_weight_decay_against_the_penalty():
     for small in (onset["0.01"], onset["0.001"], onset["0.0"]):
         assert small["lambda 0"] is None and small["lambda 0.05"] < 2460
         assert small["lambda 0.01"] > small["lambda 0.05"] > small["lambda 0.1"] > small["lambda 0.5"]
+    assert onset["0.001"]["lambda 0.001"] is None and onset["0.0"]["lambda 0.001"] is None
     published = {
         item["arm"]: item["onset"]
         for item in data["published"]

@@ -143,8 +143,9 @@ def read_grid(file: Path) -> Grid:
                 if choice is not None:
                     bounds(choice, f"{file}: {name}")
         for arm in arms:
-            drawn = {name for name, choice in {**tuning.common, **arm.tune}.items() if choice is not None}
-            for name in sorted(drawn & {*arm.options, *(name for setting in settings for name in setting)}):
+            for name in sorted(
+                set(ranges_of(arm, tuning)) & {*arm.options, *(name for setting in settings for name in setting)}
+            ):
                 raise ValueError(
                     f"{file}: {name} is tuned for arm {arm.name!r}, but its options or an axis say what it is; "
                     f"give the arm tune: {{{name}: null}}, or take {name} out of tuning"
