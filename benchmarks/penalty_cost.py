@@ -36,7 +36,7 @@ from benchmarks.pairs import collected, interleave, ratios, seconds_per_call
 from benchmarks.settings import Settings
 from benchmarks.table import Row
 from hf_radial import RadialArguments, RadialPenalty
-from hf_radial.options import parse_options
+from hf_radial.runs.start import parse_options
 from hf_radial.tasks.tokenizer import character_tokenizer
 from recipes.addition import CONFIGS, AdditionArguments, build_model
 

@@ -29,7 +29,7 @@ from transformers.utils import logging
 from benchmarks import on_paper, peers, penalty_cost, scaling, trainer_speed, whole_recipes
 from benchmarks.settings import Settings
 from benchmarks.table import Row, markdown, row_from_json, terminal
-from hf_radial.run_record import describe_environment
+from hf_radial.runs.record import describe_environment
 
 RESULTS = Path(__file__).resolve().parent.parent / "recipes" / "results"
 FILE = "benchmarks.json"

@@ -30,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.by_hand import Steps, train
 from hf_radial import RadialArguments, RadialTrainer
 from hf_radial.models.modular_mlp import ModularMLPForSequenceClassification
-from hf_radial.options import parse_options
-from hf_radial.sweep import SweepMember, train_together
+from hf_radial.runs.start import parse_options
+from hf_radial.sweep.members import SweepMember
+from hf_radial.sweep.together import train_together
 from hf_radial.tasks.tensor_rows import TensorRows
 from recipes.modular import CONFIGS, PRESET, ModularArguments, build_model, load_data, make_trainer
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "RadialTrainer": "trainer",
-    "RadialMixin": "trainer",
+    "RadialTrainer": "training.trainer",
+    "RadialMixin": "training.mixin",
     "RadialArguments": "training_args",
     "RadialCallback": "callbacks.penalty",
     "GeometryCallback": "callbacks.geometry",
     "GrokkingCallback": "callbacks.grokking",
-    "RadialPenalty": "regularizer",
-    "find_sites": "sites",
+    "RadialPenalty": "penalty.radial_penalty",
+    "find_sites": "sites.find",
     "measure": "geometry.measure",
     "ModularTable": "geometry.modular_table",
-    "radial_penalty": "functional",
-    "radius": "functional",
-    "decompose": "functional",
-    "split_gradient": "functional",
+    "radial_penalty": "penalty.functional",
+    "radius": "penalty.functional",
+    "decompose": "penalty.functional",
+    "split_gradient": "penalty.functional",
 }
 __all__ = [*_HOME]
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from hf_radial.callbacks.geometry import GeometryCallback as GeometryCallback
     from hf_radial.callbacks.grokking import GrokkingCallback as GrokkingCallback
     from hf_radial.callbacks.penalty import RadialCallback as RadialCallback
-    from hf_radial.functional import decompose as decompose
-    from hf_radial.functional import radial_penalty as radial_penalty
-    from hf_radial.functional import radius as radius
-    from hf_radial.functional import split_gradient as split_gradient
     from hf_radial.geometry.measure import measure as measure
     from hf_radial.geometry.modular_table import ModularTable as ModularTable
-    from hf_radial.regularizer import RadialPenalty as RadialPenalty
-    from hf_radial.sites import find_sites as find_sites
-    from hf_radial.trainer import RadialMixin as RadialMixin
-    from hf_radial.trainer import RadialTrainer as RadialTrainer
+    from hf_radial.penalty.functional import decompose as decompose
+    from hf_radial.penalty.functional import radial_penalty as radial_penalty
+    from hf_radial.penalty.functional import radius as radius
+    from hf_radial.penalty.functional import split_gradient as split_gradient
+    from hf_radial.penalty.radial_penalty import RadialPenalty as RadialPenalty
+    from hf_radial.sites.find import find_sites as find_sites
+    from hf_radial.training.mixin import RadialMixin as RadialMixin
+    from hf_radial.training.trainer import RadialTrainer as RadialTrainer
     from hf_radial.training_args import RadialArguments as RadialArguments
 
 

@@ -1,132 +1,19 @@
-"""`RadialArguments`: `TrainingArguments` plus the penalty's options; `RadialConfig`: those options alone."""
+"""`RadialArguments`: `TrainingArguments` plus the options of this package."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from math import cos, isfinite, pi
-from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import TrainingArguments
 
-from hf_radial.functional import SIDES
-from hf_radial.regularizer import check_lambda, check_radius_choice
-from hf_radial.sites import WHERE
+from hf_radial.penalty.config import SCHEDULES, RadialConfig
+from hf_radial.penalty.functional import SIDES
+from hf_radial.sites.find import WHERE
+from hf_radial.training.fast.resident import RESIDENT_DATA
 
-SCHEDULES = ("constant", "cosine")
-RESIDENT_DATA = ("auto", "always", "never")
-
-
-@dataclass(frozen=True)
-class RadialConfig:
-    """The penalty's options, checked; the same for `RadialTrainer`, `RadialArguments` and `RadialCallback`.
-
-    Attributes:
-        radial_schedule: what becomes of `radial_lambda` in the course of a run. `"constant"`; `"cosine"`, which falls from the
-            full value, reached at the end of the warm-up, to 0 in the last optimizer step; or a function of the optimizer
-            step, counted from 0, that returns a finite factor of at least 0. The warm-up multiplies any of them.
-
-    Raises:
-        ValueError, TypeError: an option is out of range; the message names it.
-    """
-
-    radial_lambda: float
-    radial_radius: float | str = "sqrt_d"
-    radial_side: str = "both"
-    radial_warmup_steps: int = 0
-    radial_sites: Sequence[str] | None = None
-    radial_schedule: str | Callable[[int], float] = "constant"
-    radial_where: str = "increment"
-
-    def __post_init__(self) -> None:
-        check_lambda(self.radial_lambda)
-        object.__setattr__(self, "radial_radius", check_radius_choice(self.radial_radius))
-        if self.radial_side not in SIDES:
-            raise ValueError(f"radial_side={self.radial_side!r} is unknown; choose one of {', '.join(SIDES)}")
-        if self.radial_where not in WHERE:
-            raise ValueError(f"radial_where={self.radial_where!r} is unknown; choose one of {', '.join(map(repr, WHERE))}")
-        if isinstance(self.radial_warmup_steps, bool) or not isinstance(self.radial_warmup_steps, int):
-            raise TypeError(f"radial_warmup_steps={self.radial_warmup_steps!r} must be a whole number of optimizer steps")
-        if self.radial_warmup_steps < 0:
-            raise ValueError(f"radial_warmup_steps={self.radial_warmup_steps} must not be negative; 0 means no warm-up")
-        if not callable(self.radial_schedule):
-            if not isinstance(self.radial_schedule, str):
-                raise TypeError(
-                    f"radial_schedule={self.radial_schedule!r} must be one of {', '.join(map(repr, SCHEDULES))} or a function "
-                    "of the optimizer step"
-                )
-            if self.radial_schedule not in SCHEDULES:
-                raise ValueError(
-                    f"radial_schedule={self.radial_schedule!r} is unknown; choose one of {', '.join(map(repr, SCHEDULES))}, or "
-                    "give RadialTrainer or RadialCallback a function of the optimizer step"
-                )
-
-    def lambda_at(self, step: int, max_steps: int) -> float:
-        """The weight in optimizer step `step`, counted from 0, of a run of `max_steps`.
-
-        It grows linearly to `radial_lambda` over the warm-up, times the schedule's factor.
-
-        Raises:
-            TypeError, ValueError: the schedule is a function, and what it returns is not a finite number of at least 0.
-        """
-        if self.radial_lambda == 0:
-            return 0.0
-        warm_up = min(1.0, (step + 1) / self.radial_warmup_steps) if self.radial_warmup_steps else 1.0
-        return self.radial_lambda * warm_up * self._factor_at(step, max_steps)
-
-    def _factor_at(self, step: int, max_steps: int) -> float:
-        if callable(self.radial_schedule):
-            factor: Any = self.radial_schedule(step)  # no function is trusted to keep its promise
-            where = f"radial_schedule: {self.schedule_name}({step}) returned {factor!r}"
-            if not isinstance(factor, Real):
-                raise TypeError(f"{where}; it must return a number that multiplies radial_lambda")
-            value = float(factor)
-            if not (isfinite(value) and value >= 0):
-                raise ValueError(f"{where}; the factor of radial_lambda must be finite and not negative")
-            return value
-        full, last = max(self.radial_warmup_steps - 1, 0), max_steps - 1  # the steps of its full value and of 0
-        if self.radial_schedule == "constant" or step <= full or last <= full:
-            return 1.0
-        return 0.5 * (1 + cos(pi * min(1.0, (step - full) / (last - full))))
-
-    @property
-    def schedule_name(self) -> str:
-        """The schedule as text: of a function, its name with its module's; of another callable, that of its class."""
-        if isinstance(self.radial_schedule, str):
-            return self.radial_schedule
-        named: Any = self.radial_schedule if hasattr(self.radial_schedule, "__qualname__") else type(self.radial_schedule)
-        return f"{named.__module__}.{named.__qualname__}"
-
-    def options(self) -> dict[str, Any]:
-        """The options by name, as they are."""
-        options = {option.name: getattr(self, option.name) for option in fields(self)}
-        if isinstance(self.radial_sites, list):
-            options["radial_sites"] = list(self.radial_sites)  # the caller may change theirs
-        return options
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options as JSON can hold them; a schedule that is a function as its name."""
-        sites = None if self.radial_sites is None else list(self.radial_sites)
-        return {**self.options(), "radial_sites": sites, "radial_schedule": self.schedule_name}
-
-    @property
-    def variant(self) -> str:
-        """The name of what is penalised, for tables and cards; `"paper"` is arXiv 2606.32000 to the letter."""
-        if self.radial_lambda == 0:
-            return "none"
-        parts = []
-        if self.radial_side == "above":
-            parts.append("one-sided")
-        if self.radial_where == "pre_norm":
-            parts.append("pre-norm")
-        if self.radial_radius != "sqrt_d":
-            parts.append("target initial" if self.radial_radius == "initial" else f"target {self.radial_radius:g}")
-        if self.radial_warmup_steps:
-            parts.append(f"warm-up {self.radial_warmup_steps}")
-        if self.radial_schedule != "constant":
-            parts.append("cosine" if self.radial_schedule == "cosine" else f"schedule {self.schedule_name}")
-        return ", ".join(parts) or "paper"
+if TYPE_CHECKING:
+    from hf_radial.interventions.base import Intervention
 
 
 @dataclass
@@ -197,27 +84,22 @@ class RadialArguments(TrainingArguments):
                 "RadialCallback"
             )
         self.radial_config()
-        if self.intervention:
-            from hf_radial.interventions import interventions
-
-            interventions(self.intervention)
+        self.made_interventions()
         if self.resident_data not in RESIDENT_DATA:
             raise ValueError(f"resident_data={self.resident_data!r} is unknown; choose one of {', '.join(RESIDENT_DATA)}")
+
+    def made_interventions(self) -> list[Intervention]:
+        """What `intervention` names, made anew by each call.
+
+        Raises:
+            ValueError: one is unknown, comes twice, or has an option that is unknown or out of range.
+        """
+        if not self.intervention:
+            return []
+        from hf_radial.interventions import interventions
+
+        return interventions(self.intervention)
 
     def radial_config(self) -> RadialConfig:
         """The penalty's options, checked."""
         return RadialConfig(**{option.name: getattr(self, option.name) for option in fields(RadialConfig)})
-
-
-def resolve_config(args: TrainingArguments, **options: Any) -> RadialConfig:
-    """Options given by name win over those of `RadialArguments`.
-
-    Raises:
-        ValueError: neither says what `radial_lambda` is.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    if isinstance(args, RadialArguments):
-        return RadialConfig(**{**args.radial_config().options(), **given})
-    if "radial_lambda" not in given:
-        raise ValueError("radial_lambda is missing: pass radial_lambda=0.05 (say), or args=RadialArguments(...)")
-    return RadialConfig(**given)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -280,7 +280,7 @@ def plot(judged: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from hf_radial.plots import COLOURS
+    from hf_radial.report.plots import COLOURS
 
     done = [r for r in judged if "status" not in r]
     arms = list(dict.fromkeys(r["variant"] for r in done))

@@ -32,7 +32,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from hf_radial.interventions import add_interventions
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
-from hf_radial.run_record import describe_environment
+from hf_radial.runs.record import describe_environment
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
 torch._dynamo.config.disable = True  # one of them is compiled, which makes a difference of rounding

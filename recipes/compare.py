@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this 
 from hf_radial.comparison.grid import Arm, Grid, ranges_of, read_grid, run_name, run_options
 from hf_radial.comparison.table import markdown, write
 from hf_radial.comparison.tuning import sampler_name, score, search
-from hf_radial.run_record import describe_environment, made_on
+from hf_radial.runs.record import describe_environment, made_on
 
 RESULTS = Path(__file__).resolve().parent / "results" / "compare"
 RUN_FILE, RESULT_FILE, FAILED_FILE = "run.json", "result.json", "failed.json"
@@ -134,7 +134,8 @@ def make_runs(together: Runs) -> None:
 
     One whose loss is no number any more has failed; the others go on.
     """
-    from hf_radial.sweep import SweepMember, train_together
+    from hf_radial.sweep.members import SweepMember
+    from hf_radial.sweep.together import train_together
 
     be_quiet()
     runs = {str(folder): read_run(options) for folder, options in together}
@@ -223,7 +224,7 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
 
 def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock: Clock | None) -> dict[str, Any]:
     """What became of a run that has ended. Seconds are those of `clock`, and unknown of a run that shared its steps."""
-    from hf_radial.grokking import HELD_OUT_METRIC, curve, first_of_run, summarise
+    from hf_radial.runs.onset import HELD_OUT_METRIC, curve, first_of_run, summarise
     from hf_radial.tasks.tensor_rows import TensorRows
 
     splits = rows[0]

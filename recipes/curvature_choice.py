@@ -236,7 +236,7 @@ def new_packages() -> dict[str, Any]:
 
 def run_all() -> dict[str, Any]:
     """All of it."""
-    from hf_radial.run_record import describe_environment
+    from hf_radial.runs.record import describe_environment
 
     torch.set_num_threads(1)
     peer = needed(PEER, {})[PEER] != ABSENT

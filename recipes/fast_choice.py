@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hf_radial.run_record import RUN_FILE
+from hf_radial.runs.record import RUN_FILE
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -84,7 +84,7 @@ def run(options: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def run_all() -> dict[str, Any]:
     """All of them, one after another."""
-    from hf_radial.run_record import describe_environment
+    from hf_radial.runs.record import describe_environment
 
     environment = describe_environment()
     arms: list[dict[str, Any]] = [{"arm": name, "options": {}, "runs": []} for name in ARMS]

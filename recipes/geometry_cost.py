@@ -24,8 +24,8 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from hf_radial import GeometryCallback, RadialArguments, RadialTrainer
-from hf_radial.options import parse_options
-from hf_radial.run_record import describe_environment
+from hf_radial.runs.record import describe_environment
+from hf_radial.runs.start import parse_options
 from hf_radial.tasks.tokenizer import character_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent.parent))

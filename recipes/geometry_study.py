@@ -27,8 +27,8 @@ from statistics import fmean
 from typing import Any
 
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, curve, summarise
-from hf_radial.run_record import RUN_FILE
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, summarise
+from hf_radial.runs.record import RUN_FILE
 
 HERE = Path(__file__).parent
 TITLE = "Modular addition: geometry with the penalty and without, at three weight decays"

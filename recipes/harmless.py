@@ -26,7 +26,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
 
-from hf_radial.run_record import describe_environment, made_on
+from hf_radial.runs.record import describe_environment, made_on
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ARMS: dict[str, dict[str, Any]] = {

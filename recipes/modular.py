@@ -34,10 +34,12 @@ from transformers.utils import logging
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
 from hf_radial.callbacks.progress import MetricProgress
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
 from hf_radial.interventions import configure
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
-from hf_radial.options import (
+from hf_radial.report.plots import plot_runs
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
+from hf_radial.runs.record import describe_environment, describe_run
+from hf_radial.runs.start import (
     check_same_options,
     choose_run_folder,
     end_processes,
@@ -45,8 +47,6 @@ from hf_radial.options import (
     parse_options,
     wants_resume,
 )
-from hf_radial.plots import plot_runs
-from hf_radial.run_record import describe_environment, describe_run
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.modular import OPERATIONS, ModularConfig
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch

@@ -27,12 +27,13 @@ from datasets import DatasetDict, disable_progress_bars
 from transformers.utils import logging
 
 from hf_radial import RadialArguments
-from hf_radial.grokking import HELD_OUT_METRIC, curve, summarise
-from hf_radial.options import check_same_options, choose_run_folder, end_processes, parse_options, wants_resume
-from hf_radial.plots import COLOURS
-from hf_radial.run_files import STATE_FILE
-from hf_radial.run_record import describe_environment, describe_run
-from hf_radial.sweep import SweepMember, check_members, train_together
+from hf_radial.report.plots import COLOURS
+from hf_radial.runs.files import STATE_FILE
+from hf_radial.runs.onset import HELD_OUT_METRIC, curve, summarise
+from hf_radial.runs.record import describe_environment, describe_run
+from hf_radial.runs.start import check_same_options, choose_run_folder, end_processes, parse_options, wants_resume
+from hf_radial.sweep.members import SweepMember, check_members
+from hf_radial.sweep.together import train_together
 from hf_radial.tasks.tensor_rows import TensorRows
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it

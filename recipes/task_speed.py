@@ -79,7 +79,7 @@ def peak_mb() -> float:
 
 def run_all() -> dict[str, Any]:
     """All cases, each in processes of its own."""
-    from hf_radial.run_record import describe_environment
+    from hf_radial.runs.record import describe_environment
 
     results = []
     for task, config, how in CASES:

@@ -29,9 +29,9 @@ from transformers import PreTrainedModel
 from zoo import architectures, tiny_inputs, tiny_model, training_batch
 
 from hf_radial import RadialPenalty
-from hf_radial.run_record import describe_environment
-from hf_radial.site import Site, site_vectors
-from hf_radial.sites import Sites, find_sites
+from hf_radial.runs.record import describe_environment
+from hf_radial.sites.find import Sites, find_sites
+from hf_radial.sites.site import Site, site_vectors
 
 RESULTS = Path(__file__).resolve().parent.parent / "recipes" / "results"
 SECONDS, ADDRESS_SPACE = 200, 8 << 30

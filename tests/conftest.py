@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_radial import functional
+from hf_radial.penalty import functional
 
 FEW = functional.FEW
 

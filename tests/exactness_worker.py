@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from transformers import Trainer, default_data_collator
 
 from hf_radial import RadialCallback, RadialTrainer
-from hf_radial.options import end_processes
+from hf_radial.runs.start import end_processes
 from runs import KeepGradients, one_step_arguments
 
 ROWS = 16

@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 
 SITES = [f"transformer.h.{i}.{part}.c_proj" for i in (0, 1) for part in ("attn", "mlp")]
 GROUPS = ("radial", "spectrum", "drift", "function", "curvature", "fourier", "proposition")

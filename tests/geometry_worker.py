@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from hf_radial import RadialTrainer
 from hf_radial.callbacks.geometry import GeometryCallback
 from hf_radial.geometry.observe import LossOf, model_loss
-from hf_radial.options import end_processes
+from hf_radial.runs.start import end_processes
 
 GROUPS = ["radial", "spectrum", "function", "drift", "proposition", "curvature"]
 CALLS: list[int] = []

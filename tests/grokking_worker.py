@@ -13,7 +13,7 @@ from pathlib import Path
 from scripted import HELD_OUT, TRAIN, announced, scripted
 
 from hf_radial import GrokkingCallback
-from hf_radial.options import end_processes
+from hf_radial.runs.start import end_processes
 
 MEMORISES = [0.5] + [1.0] * 8
 GENERALISES = [0.0, 0.1, 0.95, 0.5, 0.91, 0.93, 0.99, 1.0, 1.0]

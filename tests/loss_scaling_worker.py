@@ -18,7 +18,7 @@ from torch import nn
 from transformers import Trainer
 
 from hf_radial import RadialCallback, RadialTrainer
-from hf_radial.options import end_processes
+from hf_radial.runs.start import end_processes
 from runs import one_step_arguments
 
 LAMBDA = 0.3

@@ -16,8 +16,8 @@ from datasets import Dataset
 from torch import nn
 from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
-from hf_radial.options import end_processes
-from hf_radial.resident import ResidentLoader, ResidentMixin
+from hf_radial.runs.start import end_processes
+from hf_radial.training.fast.resident import ResidentLoader, ResidentMixin
 
 P = 7
 DISTRIBUTED = {

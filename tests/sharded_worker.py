@@ -20,7 +20,7 @@ from reference import keeping, stack, tiny_gpt2, tiny_llama, token_rows
 from transformers import Trainer, TrainingArguments
 
 from hf_radial import RadialCallback, RadialTrainer
-from hf_radial.options import end_processes
+from hf_radial.runs.start import end_processes
 
 LAMBDA = 0.3
 BLOCKS = {"llama": "LlamaDecoderLayer", "gpt2": "GPT2Block"}

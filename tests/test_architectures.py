@@ -14,7 +14,7 @@ import transformers
 from zoo import architectures, tiny_inputs, tiny_model, training_batch
 
 from hf_radial import find_sites
-from hf_radial.sites import Sites, _described
+from hf_radial.sites.find import Sites, _described
 
 # Each is here for something that the others have not.
 QUICK = [

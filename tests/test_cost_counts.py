@@ -18,8 +18,9 @@ from transformers import Trainer, set_seed
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.counts import Counts, Operations, count
-from hf_radial import RadialArguments, RadialPenalty, RadialTrainer, functional
+from hf_radial import RadialArguments, RadialPenalty, RadialTrainer
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+from hf_radial.penalty import functional
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
 LAMBDA, WIDTH, ROWS, LENGTH = 0.05, 32, 6, 9

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_radial import functional
-from hf_radial.functional import decompose, radial_penalty, radius, split_gradient, with_radius
+from hf_radial.penalty import functional
+from hf_radial.penalty.functional import decompose, radial_penalty, radius, split_gradient, with_radius
 
 
 def random_vectors(shape, dtype=torch.float32, seed=0):

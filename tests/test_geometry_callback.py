@@ -25,7 +25,8 @@ from hf_radial.callbacks.geometry import MEMORY_FILE, PROBE_FILE, GeometryCallba
 from hf_radial.geometry.measure import DEFAULT_GROUPS, GROUPS, ModularTable, measure
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, read_table
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
-from hf_radial.undisturbed import batch_of_rows, undisturbed_random_state
+from hf_radial.sites.preserve import undisturbed_random_state
+from hf_radial.training.rows import batch_of_rows
 from runs import arguments, make_trainer
 
 SITES = [f"transformer.h.{i}.{part}.c_proj" for i in (0, 1) for part in ("attn", "mlp")]

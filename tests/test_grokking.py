@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from hf_radial.grokking import check_metrics, curve, first_of_run, fit_step, onset_step, summarise
+from hf_radial.runs.onset import check_metrics, curve, first_of_run, fit_step, onset_step, summarise
 
 TRAIN, HELD_OUT = "eval_train_exact_match", "eval_validation_exact_match"
 

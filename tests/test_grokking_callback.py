@@ -17,7 +17,7 @@ from two_processes import launch
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialCallback, RadialTrainer
 from hf_radial.callbacks.progress import MetricProgress
-from hf_radial.grokking import summarise
+from hf_radial.runs.onset import summarise
 
 METRICS = (TRAIN, HELD_OUT)
 MEMORISES = [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from test_resume import live_hooks
 from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
 
-from hf_radial import RadialMixin, RadialPenalty, regularizer
+from hf_radial import RadialMixin, RadialPenalty
+from hf_radial.penalty import radial_penalty as regularizer
 from runs import DOORS, SITES, make_trainer, training_logs
 
 WITHOUT = [0] * len(SITES)

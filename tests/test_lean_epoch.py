@@ -10,8 +10,9 @@ from accelerate.state import GradientState
 from reference import tiny_gpt2, token_rows
 from transformers import Trainer, TrainerCallback
 
-from hf_radial import RadialTrainer, lean_epoch
-from hf_radial.lean_epoch import LeanEpochMixin
+from hf_radial import RadialTrainer
+from hf_radial.training.fast import epoch as lean_epoch
+from hf_radial.training.fast.epoch import LeanEpochMixin
 from runs import DOORS, arguments, make_trainer
 
 CLOCKS = ("runtime", "per_second")

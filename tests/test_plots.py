@@ -7,7 +7,7 @@ import builtins
 import pytest
 from matplotlib.image import imread
 
-from hf_radial.plots import plot_runs
+from hf_radial.report.plots import plot_runs
 
 
 def fake_log(lambda_):

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from fake_runs import GROUPS, SITES, fake_run, readings_at
 
-from hf_radial import figures
-from hf_radial.cli import main
-from hf_radial.figures import DARK, LIGHT, accuracy, comparisons, figures_of, loss, site_lines, thinned
+from hf_radial.cli.main import main
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, logs_of
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
-from hf_radial.report import make_report, write_report
-from hf_radial.run_files import band, group_runs, read_run, read_runs, short_names
+from hf_radial.report import figures
+from hf_radial.report.figures import DARK, LIGHT, accuracy, comparisons, figures_of, loss, site_lines, thinned
+from hf_radial.report.page import make_report, write_report
+from hf_radial.runs.files import band, group_runs, read_run, read_runs, short_names
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
 
 
 @pytest.fixture

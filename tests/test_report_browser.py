@@ -16,7 +16,7 @@ import pytest
 from fake_runs import fake_run
 from matplotlib.image import imread
 
-from hf_radial.report import write_report
+from hf_radial.report.page import write_report
 
 FLAGS = (
     "--headless=new",

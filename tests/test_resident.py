@@ -17,10 +17,18 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Weigh
 from transformers import DefaultDataCollator, Trainer, default_data_collator
 from two_processes import launch
 
-from hf_radial import RadialArguments, resident
-from hf_radial.resident import ResidentLoader, ResidentMixin, epoch_order, known_samplers, read_columns, takes_order
+from hf_radial import RadialArguments
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
-from hf_radial.trainer import RadialMixin
+from hf_radial.training.fast import resident
+from hf_radial.training.fast.resident import (
+    ResidentLoader,
+    ResidentMixin,
+    epoch_order,
+    known_samplers,
+    read_columns,
+    takes_order,
+)
+from hf_radial.training.mixin import RadialMixin
 
 
 class Radial(RadialMixin, Trainer):

@@ -13,7 +13,7 @@ from reference import tiny_gpt2, token_rows
 from transformers import Trainer, TrainerCallback
 
 from hf_radial import RadialCallback
-from hf_radial.regularizer import Hook
+from hf_radial.sites.hooks import Hook
 from runs import DOORS, SITES, arguments, make_trainer, training_logs
 
 

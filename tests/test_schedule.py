@@ -11,7 +11,7 @@ import torch
 from transformers import HfArgumentParser
 
 from hf_radial import RadialArguments, RadialCallback
-from hf_radial.training_args import RadialConfig
+from hf_radial.penalty.config import RadialConfig
 from runs import DOORS, make_trainer, training_logs
 
 STEPS = 6

@@ -14,7 +14,7 @@ from zoo import tiny_inputs, tiny_model, training_batch
 
 from hf_radial import RadialPenalty, find_sites
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
-from hf_radial.sites import default_inputs
+from hf_radial.sites.find import default_inputs
 
 SITES = [
     "transformer.h.0.attn.c_proj",

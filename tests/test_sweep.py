@@ -17,10 +17,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_callback import PrinterCallback
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
-from hf_radial.functional import radial_penalty
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
-from hf_radial.models.stacked_mlp import StackedMLP
-from hf_radial.sweep import SweepMember, train_together
+from hf_radial.penalty.functional import radial_penalty
+from hf_radial.sweep.members import SweepMember
+from hf_radial.sweep.stacked_mlp import StackedMLP
+from hf_radial.sweep.together import train_together
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
 P = 11
@@ -219,7 +220,7 @@ def test_members_may_differ_in_what_is_swept_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", [1, 2**30])
 def test_gradients_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, side: str, block: int) -> None:
     """In blocks or all at once; a vector at the origin has no gradient of its penalty."""
-    monkeypatch.setattr("hf_radial.models.stacked_mlp.BLOCK", block)
+    monkeypatch.setattr("hf_radial.sweep.stacked_mlp.BLOCK", block)
     torch.manual_seed(0)
     config = ModularMLPConfig(modulus=P, num_operands=3, embedding_size=4, hidden_size=6, num_hidden_layers=3)
     models = [DoubleMLP(config).double() for _ in range(3)]

@@ -13,7 +13,7 @@ from reference import tiny_gpt2, token_rows
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainerCallback
 
 from hf_radial import RadialCallback, RadialMixin, RadialTrainer
-from hf_radial.run_record import describe_environment
+from hf_radial.runs.record import describe_environment
 from runs import SITES, Bare, arguments, training_logs
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from hf_radial import RadialCallback
-from hf_radial.trainer import RadialMixin
+from hf_radial.training.mixin import RadialMixin
 
 trl = pytest.importorskip("trl")
 peft = pytest.importorskip("peft")

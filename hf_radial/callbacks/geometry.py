@@ -37,14 +37,15 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from hf_radial.callbacks.calling import calling_trainer, resumed_from
 from hf_radial.geometry.drift import Sketch, drift_readings
 from hf_radial.geometry.measure import DEAR_GROUPS, DEFAULT_GROUPS, Measurement, Memory, ModularTable, check_groups, measure
 from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, read_table
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC
-from hf_radial.sites import Sites, find_sites
-from hf_radial.undisturbed import batch_of_rows, undisturbed_random_state
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
+from hf_radial.sites.find import Sites, find_sites
+from hf_radial.sites.preserve import undisturbed_random_state
+from hf_radial.training.calling import calling_trainer, resumed_from
+from hf_radial.training.rows import batch_of_rows
 
 logger = logging.get_logger(__name__)
 

@@ -1,6 +1,6 @@
 """`GrokkingCallback`: fit and onset while a run goes on, and an end to it when it has generalised.
 
-Everything is read off the trainer's `log_history` by `hf_radial.grokking`, whose definitions these are; also what has been
+Everything is read off the trainer's `log_history` by `hf_radial.runs.onset`, whose definitions these are; also what has been
 announced. There is no other state, so nothing is lost where a run is interrupted: a checkpoint has the log, and a run that is
 resumed says and does what an unbroken one does, whatever `restore_callback_states_from_checkpoint` is.
 
@@ -19,8 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
-from hf_radial.callbacks.calling import calling_trainer
-from hf_radial.grokking import (
+from hf_radial.runs.onset import (
     HELD_OUT_METRIC,
     TRAIN_METRIC,
     check_metrics,
@@ -30,6 +29,7 @@ from hf_radial.grokking import (
     onset_step,
     summarise,
 )
+from hf_radial.training.calling import calling_trainer
 
 logger = logging.get_logger(__name__)
 
@@ -98,7 +98,7 @@ class GrokkingCallback(TrainerCallback):
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """What `hf_radial.grokking.summarise` says of the log so far, with `threshold` and 99 %.
+        """What `hf_radial.runs.onset.summarise` says of the log so far, with `threshold` and 99 %.
 
         `None` until both metrics have been evaluated.
         """

@@ -16,9 +16,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from hf_radial.callbacks.calling import calling_trainer
-from hf_radial.trainer import RadialMixin
-from hf_radial.training_args import RadialConfig
+from hf_radial.penalty.config import RadialConfig
+from hf_radial.training.calling import calling_trainer
+from hf_radial.training.mixin import RadialMixin
 
 FUNCTION = "function "  # before the name of a schedule that a checkpoint cannot hold
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_radial.comparison.statistics import Time, median_time, speedup, survival
-from hf_radial.run_record import made_on
+from hf_radial.runs.record import made_on
 
 HEAD = ["arm", "tuned to", "tuning runs solved", "solved", "fit", "onset, epochs", "steps", "seconds", "test accuracy"]
 HEAD += ["sooner than reference", "95 %", "seeds", "sign test"]

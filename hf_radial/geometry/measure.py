@@ -26,9 +26,9 @@ from hf_radial.geometry.proposition import proposition_readings, weight_of
 from hf_radial.geometry.radial import radial_readings
 from hf_radial.geometry.reading import Reading, logs_of
 from hf_radial.geometry.spectrum import spectrum_readings
-from hf_radial.regularizer import RadialPenalty
-from hf_radial.site import Site
-from hf_radial.sites import find_sites
+from hf_radial.penalty.radial_penalty import RadialPenalty
+from hf_radial.sites.find import find_sites
+from hf_radial.sites.site import Site
 
 GROUPS = ("radial", "spectrum", "function", "drift", "proposition", "curvature", "fourier")
 DEFAULT_GROUPS = ("radial", "spectrum", "function", "drift")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hf_radial.geometry.fourier import OPERATIONS, fourier_readings
 from hf_radial.geometry.reading import Reading
-from hf_radial.site import Site, site_vectors
+from hf_radial.sites.site import Site, site_vectors
 
 ROWS_AT_ONCE = 8192
 

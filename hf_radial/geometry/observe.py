@@ -18,12 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hf_radial.functional import penalty_of_radius, radius
 from hf_radial.geometry.proposition import weight_of
-from hf_radial.regularizer import PADDING_MASKS, innermost, mask_for, padding_mask
-from hf_radial.site import Site, site_vectors
-from hf_radial.trace import evaluating
-from hf_radial.undisturbed import undisturbed_random_state
+from hf_radial.penalty.functional import penalty_of_radius, radius
+from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
+from hf_radial.sites.preserve import evaluating, undisturbed_random_state
+from hf_radial.sites.site import Site, site_vectors
 
 LossOf = Callable[[nn.Module, dict[str, Any]], Tensor]
 

@@ -24,8 +24,8 @@ from math import isfinite, nan
 import torch
 from torch import Tensor, nn
 
-from hf_radial.functional import SIDES, check_radius, decompose
 from hf_radial.geometry.reading import Reading
+from hf_radial.penalty.functional import SIDES, check_radius, decompose
 
 DIRECTIONS = 16
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_radial.functional import decompose, radius, split_gradient
 from hf_radial.geometry.observe import SiteView
 from hf_radial.geometry.precision import double
 from hf_radial.geometry.reading import Reading
+from hf_radial.penalty.functional import decompose, radius, split_gradient
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.models.auto.modeling_auto import (
@@ -16,11 +16,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from hf_radial.grokking import format_step
-from hf_radial.run_record import describe_run
-
-if TYPE_CHECKING:
-    from hf_radial.trainer import RadialTrainer
+from hf_radial.runs.onset import format_step
+from hf_radial.runs.record import RadialRun, describe_run
 
 TEMPLATE = "run_card.md"
 CURVES = "curves.png"
@@ -51,7 +48,7 @@ AUTO_CLASSES = {
 
 
 def write_model_card(
-    trainer: RadialTrainer,
+    trainer: RadialRun,
     language: str | None = None,
     license: str | None = None,
     tags: str | list[str] | None = None,
@@ -66,7 +63,7 @@ def write_model_card(
 
     A trainer's `run_facts` (a dict) tells the card what the trainer cannot know. It reads from it `title`, `usage` (a code
     snippet in which `{model_id}` stands for the model), `results` (a dict with `exact_match` and `problems` under `test`,
-    and the numbers of `hf_radial.grokking.summarise`) and `limits` and `license`; the rest is listed under "Task and data".
+    and the numbers of `hf_radial.runs.onset.summarise`) and `limits` and `license`; the rest is listed under "Task and data".
     """
     folder = Path(str(trainer.args.output_dir))
     card = make_card(

@@ -28,7 +28,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_radial.hub.retry import make_branch, make_repo, with_retries
-from hf_radial.run_record import describe_environment
+from hf_radial.runs.record import describe_environment
 from hf_radial.tasks.checksums import checksum
 from hf_radial.tasks.load import builder_class, load_task, quietly, task_builder, task_config
 from hf_radial.tasks.show import describe_task, task_fields

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from hf_radial.hub.model_card import CURVES, make_card, rename_model
 from hf_radial.hub.retry import make_branch, make_repo, with_retries
-from hf_radial.run_record import RUN_FILE
+from hf_radial.runs.record import RUN_FILE
 
 STATE_FILE = "trainer_state.json"
 WEIGHTS, ADAPTER, INDEX = "model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_radial.callbacks.calling import calling_trainer, resumed_from
+from hf_radial.training.calling import calling_trainer, resumed_from
 
 
 class Intervention(TrainerCallback):

@@ -10,7 +10,7 @@ from transformers import Trainer
 
 from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.heads import head_of
-from hf_radial.regularizer import Hook
+from hf_radial.sites.hooks import Hook
 
 
 @dataclass(eq=False)

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import Trainer
 
-from hf_radial.functional import check_radius, radius
 from hf_radial.interventions.base import Intervention
-from hf_radial.interventions.site_hooks import hook_sites, sites_of
-from hf_radial.site import Site
+from hf_radial.penalty.functional import check_radius, radius
+from hf_radial.sites.hooks import hook_sites
+from hf_radial.sites.site import Site
+from hf_radial.training.rows import sites_of
 
 MODES = ("tangential", "straight_through")
 

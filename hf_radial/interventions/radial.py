@@ -9,8 +9,8 @@ from transformers import Trainer
 
 from hf_radial.callbacks.penalty import RadialCallback
 from hf_radial.interventions.base import Intervention
-from hf_radial.trainer import RadialMixin
-from hf_radial.training_args import RadialConfig, resolve_config
+from hf_radial.penalty.config import RadialConfig, resolve_config
+from hf_radial.training.mixin import RadialMixin
 
 
 def add_penalty(trainer: Trainer, options: dict[str, Any], name: str) -> None:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from hf_radial.functional import split_gradient
 from hf_radial.interventions.base import Intervention
-from hf_radial.interventions.site_hooks import hook_sites, sites_of
+from hf_radial.penalty.functional import split_gradient
+from hf_radial.sites.hooks import hook_sites
+from hf_radial.training.rows import sites_of
 
 
 class _Damped(torch.autograd.Function):

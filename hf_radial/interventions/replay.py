@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-from hf_radial.functional import radius
 from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.heads import head_of
-from hf_radial.interventions.site_hooks import hook_sites, sites_of
 from hf_radial.interventions.weight_norm import rescale, total_norm, trained
-from hf_radial.regularizer import Hook
+from hf_radial.penalty.functional import radius
+from hf_radial.sites.hooks import Hook, hook_sites
+from hf_radial.training.rows import sites_of
 
 KINDS = ("weight_norm", "logit_scale", "radius")
 FILE = "trajectory.json"

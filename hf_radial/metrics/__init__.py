@@ -69,7 +69,7 @@ def load_grokking(**kwargs: Any) -> evaluate.EvaluationModule:
 
     Returns:
         The module; its `compute(log_history=trainer.state.log_history, train_metric=..., held_out_metric=...)`, or
-        `compute(steps=..., train=..., held_out=...)`, returns what `hf_radial.grokking.summarise` does.
+        `compute(steps=..., train=..., held_out=...)`, returns what `hf_radial.runs.onset.summarise` does.
 
     Example:
         >>> summary = load_grokking().compute(steps=[100, 200, 300], train=[0.5, 1.0, 1.0], held_out=[0.0, 0.1, 0.95])

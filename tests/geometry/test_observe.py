@@ -12,11 +12,11 @@ from reference import gpt2_forward, stack, tiny_gpt2, tiny_llama, token_rows
 from torch import nn
 
 from hf_radial import RadialPenalty, find_sites
-from hf_radial.functional import radial_penalty
 from hf_radial.geometry.measure import GROUPS, ModularTable, measure
 from hf_radial.geometry.observe import observe, quiet
 from hf_radial.geometry.radial import radial_energy
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+from hf_radial.penalty.functional import radial_penalty
 
 
 def modular_model(p=7, width=16):

@@ -9,8 +9,8 @@ import torch
 from reference import stack, tiny_gpt2, token_rows
 from torch import nn
 
-from hf_radial.functional import radial_penalty
 from hf_radial.geometry.proposition import _penalty_gradient, proposition_1, proposition_readings, weight_of
+from hf_radial.penalty.functional import radial_penalty
 
 N, D_IN, D = 50, 7, 5
 

@@ -8,7 +8,7 @@ import torch
 
 from hf_radial.geometry.observe import SiteView
 from hf_radial.geometry.radial import radial_energy, radial_readings, turned
-from hf_radial.site import Site
+from hf_radial.sites.site import Site
 
 
 def view(h, gradient=None, pull=None, target=4.0):

@@ -22,7 +22,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast, TrainingArguments, default_data_collator
 
 from hf_radial import RadialTrainer
-from hf_radial.cli import main as cli
+from hf_radial.cli.main import main as cli
 from hf_radial.hub import retry
 
 retry.FIRST_WAIT, retry.PATIENCE = 0.05, 2.0

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hub_client import HERE, environment, run_with
 
-from hf_radial.cli import main as cli
+from hf_radial.cli.main import main as cli
 from hf_radial.hub.publish_dataset import definition, write_dataset
 from hf_radial.tasks.load import TASKS, load_task, task_config
 

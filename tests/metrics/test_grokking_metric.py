@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hf_radial.grokking import summarise
 from hf_radial.metrics import load_grokking
+from hf_radial.runs.onset import summarise
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_radial import RadialArguments
-from hf_radial.options import parse_options
+from hf_radial.runs.start import parse_options
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "addition.py"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hf_radial import RadialArguments
-from hf_radial.options import parse_options
+from hf_radial.runs.start import parse_options
 
 ROOT = Path(__file__).parents[2]
 

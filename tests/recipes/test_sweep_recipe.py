@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from hf_radial.run_files import group_runs, read_runs
+from hf_radial.runs.files import group_runs, read_runs
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"p": 13, "embedding_size": 8, "hidden_size": 16, "num_train_epochs": 12, "per_device_train_batch_size": 16}

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from hf_radial.cli import main
+from hf_radial.cli.main import main
 from hf_radial.tasks.load import TASKS, builder_class, load_task
 from hf_radial.tasks.show import describe_task, shelf_table, task_fields, task_text
 

@@ -7,7 +7,7 @@ import json
 import datasets
 import pytest
 
-from hf_radial.cli import main
+from hf_radial.cli.main import main
 from hf_radial.tasks.checksums import committed_checksums
 from hf_radial.tasks.load import TASKS
 

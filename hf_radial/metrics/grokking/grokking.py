@@ -1,6 +1,6 @@
 """Fit, onset and delay of a run, as an `evaluate` module. Load it with `hf_radial.metrics.load_grokking()`.
 
-The definitions are those of `hf_radial.grokking`, which this imports; `evaluate` copies this file into its own folder and
+The definitions are those of `hf_radial.runs.onset`, which this imports; `evaluate` copies this file into its own folder and
 imports it from there, so that is an import of the installed package.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from hf_radial import grokking
+from hf_radial.runs import onset as grokking
 
 _DESCRIPTION = """
 Delayed generalisation: when a run fitted its training rows (training accuracy of at least 99 %), when it generalised (the first
@@ -34,8 +34,9 @@ Args:
     fit_threshold: training accuracy that counts as fitted, `0.99`.
 
 Returns:
-    What `hf_radial.grokking.summarise` returns: fit_step, onset_90, onset_99, delay_90, delay_99, each with its epoch(s), what
-    is censored, last_step, last_epoch, last_held_out, held_out_at_fit and memorised_first. From `steps` there are no epochs.
+    What `hf_radial.runs.onset.summarise` returns: fit_step, onset_90, onset_99, delay_90, delay_99, each with its epoch(s),
+    what is censored, last_step, last_epoch, last_held_out, held_out_at_fit and memorised_first. From `steps` there are
+    no epochs.
 
 Raises:
     ValueError: there is no evaluation, a metric is not in the log, or an accuracy is above 1.

@@ -24,12 +24,12 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
-from hf_radial.finder import HOW_TO_NAME, Finder, inside
-from hf_radial.site import Site
-from hf_radial.trace import Index
+from hf_radial.sites.finder import HOW_TO_NAME, Finder, inside
+from hf_radial.sites.site import Site
+from hf_radial.sites.trace import Index
 
 if TYPE_CHECKING:
-    from hf_radial.replay import BlockCheck
+    from hf_radial.sites.verify import BlockCheck
 
 WHERE = ("increment", "pre_norm")
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Mish, nn.Softplus)
@@ -61,8 +61,8 @@ class Sites(Sequence[Site]):
         self._sites[index] = replace(self._sites[index], width=width)
 
     def verify(self, inputs: Mapping[str, Any] | None = None) -> list[BlockCheck]:
-        """Replay each block: does `out = in + sum of increments` hold, and how exactly? See `hf_radial.replay`."""
-        from hf_radial.replay import verify
+        """Replay each block: does `out = in + sum of increments` hold, and how exactly? See `hf_radial.sites.verify`."""
+        from hf_radial.sites.verify import verify
 
         return verify(self.model, self, default_inputs(self.model) if inputs is None else inputs)
 

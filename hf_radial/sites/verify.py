@@ -14,7 +14,7 @@ In a model that has no residual stream at all, a site is right if it goes into a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from hf_radial.residual import increments, pre_activations
-from hf_radial.site import Site, site_vectors
-from hf_radial.sites import Sites
-from hf_radial.trace import evaluating, trace
+from hf_radial.sites.preserve import evaluating
+from hf_radial.sites.residual import increments, pre_activations
+from hf_radial.sites.site import Site, site_vectors
+from hf_radial.sites.trace import trace
 
 TOLERANCE = 1e-3
 MOST_CANDIDATES = 64
@@ -61,7 +61,7 @@ class BlockCheck:
 
 
 @torch.no_grad()
-def verify(model: nn.Module, sites: Sites, inputs: Mapping[str, Any]) -> list[BlockCheck]:
+def verify(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Any]) -> list[BlockCheck]:
     """Check every site; see the module's docstring. Runs the model once, and once more for each site that the replay does not
     show.
 
@@ -78,7 +78,9 @@ def verify(model: nn.Module, sites: Sites, inputs: Mapping[str, Any]) -> list[Bl
         return list(_checks(model, sites, inputs, calls))
 
 
-def _checks(model: nn.Module, sites: Sites, inputs: Mapping[str, Any], calls: dict[str, list[_Call]]) -> Iterator[BlockCheck]:
+def _checks(
+    model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Any], calls: dict[str, list[_Call]]
+) -> Iterator[BlockCheck]:
     replayed = {block: [_replay(call) for call in of_block] for block, of_block in calls.items()}
     left: list[Site] = []
     by_block: dict[str, list[str]] = {}
@@ -115,7 +117,7 @@ class _Call:
     returned: Tensor | None = None
 
 
-def _block_calls(model: nn.Module, sites: Sites, inputs: Mapping[str, Any]) -> dict[str, list[_Call]]:
+def _block_calls(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Any]) -> dict[str, list[_Call]]:
     modules = dict(model.named_modules())
     blocks = {block for site in sites for block in _blocks_around(site.name)}
     calls: dict[str, list[_Call]] = {block: [] for block in blocks}

@@ -22,9 +22,8 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from transformers import DefaultDataCollator, Trainer, default_data_collator
 from transformers.utils import logging
 
+from hf_radial.sites.preserve import undisturbed_random_state
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
-from hf_radial.training_args import RESIDENT_DATA
-from hf_radial.undisturbed import undisturbed_random_state
 
 if TYPE_CHECKING:
     import pyarrow
@@ -35,6 +34,7 @@ else:
 
 logger = logging.get_logger(__name__)
 
+RESIDENT_DATA = ("auto", "always", "never")
 MOST_BYTES = 2**30
 MOST_OF_FREE_MEMORY = 0.1
 SAMPLED_ROWS = 64

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_radial.geometry.reading import PREFIX, TABLE_FILE, read_table
-from hf_radial.grokking import curve
-from hf_radial.run_record import RUN_FILE
+from hf_radial.runs.onset import curve
+from hf_radial.runs.record import RUN_FILE
 
 STATE_FILE = "trainer_state.json"
 Floats = NDArray[np.float64]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, curve, fit_step, onset_step
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, fit_step, onset_step
 
 # Okabe and Ito's colours, told apart by readers with any common colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

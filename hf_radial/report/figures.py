@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, check_metrics, fit_step, onset_step
-from hf_radial.plots import COLOURS
-from hf_radial.run_files import Floats, Group, Run, Series, band, short_names
+from hf_radial.report.plots import COLOURS
+from hf_radial.runs.files import Floats, Group, Run, Series, band, short_names
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, check_metrics, fit_step, onset_step
 
 WIDTH, HEIGHT = 4.8, 3.3  # inches; with text of 10.5 points still legible at the width of a phone
 DPI = 160  # of 4.8 inches: enough for the sharpest screens at the width that a page gives a figure

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_radial.residual import block_of
-from hf_radial.trace import Index
+from hf_radial.sites.residual import block_of
+from hf_radial.sites.trace import Index
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,3 @@ def site_vectors(site: Site, args: tuple[Any, ...], kwargs: Mapping[str, Any], o
     if site.rank is not None and (h.ndim != site.rank or h.shape[site.dim] != site.width):
         return None
     return h
-
-
-def with_vectors(site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, h: Tensor) -> Any:
-    """What a hook at the site returns to have `h` go on in place of `site_vectors`; `None` where a hook cannot."""
-    if site.at_input:
-        return ((h, *args[1:]), kwargs) if args else (args, {**kwargs, next(iter(kwargs)): h})
-    if site.index is None:
-        return h
-    if type(output) not in (tuple, list):
-        return None
-    parts = list(output)
-    parts[site.index] = h  # type: ignore[index]
-    return type(output)(parts)

@@ -1,37 +1,31 @@
-"""Running a model or a collator beside training, so that training is what it would be without."""
+"""Rows of the training set as the trainer would hand them to its model."""
 
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from transformers import Trainer
 
+from hf_radial.sites.find import Sites, find_sites
+from hf_radial.sites.preserve import undisturbed_random_state
 
-@contextmanager
-def undisturbed_random_state(seed: int | None = None) -> Iterator[None]:
-    """Python's, NumPy's and torch's random states are afterwards what they were; inside they start from `seed`, if given."""
-    states = random.getstate(), np.random.get_state()
-    # Not every accelerator there may be: a state of one that was never used would have to be made first.
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+
+def sites_of(trainer: Trainer) -> Sites:
+    """The sites of a trainer's model, found as the penalty's are.
+
+    Raises:
+        ValueError: it has none that are known.
+    """
+    model = trainer.model
+    if model is None:
+        raise ValueError("the trainer has no model")
     try:
-        with torch.random.fork_rng(devices=devices):
-            if seed is not None:
-                random.seed(seed)
-                np.random.seed(seed)
-                # Not torch.manual_seed: it seeds every accelerator, also those whose state is not kept here.
-                torch.default_generator.manual_seed(seed)
-                if devices:
-                    torch.cuda.manual_seed_all(seed)
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+        inputs = batch_of_rows(trainer, trainer.train_dataset, range(2))
+    except Exception:  # training will say better what is wrong with the data
+        inputs = None
+    return find_sites(model, inputs)
 
 
 def batch_of_rows(trainer: Trainer, dataset: Any, rows: Sequence[int], seed: int | None = None) -> dict[str, Any] | None:

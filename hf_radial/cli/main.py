@@ -18,14 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hf_radial.sites import Sites
+    from hf_radial.sites.find import Sites
 
-COMPARISONS = Path(__file__).resolve().parent.parent / "recipes" / "results" / "compare"
+COMPARISONS = Path(__file__).resolve().parents[2] / "recipes" / "results" / "compare"
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
     "AutoModelForSeq2SeqLM",
@@ -213,7 +213,7 @@ def _tasks(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from hf_radial.report import write_report
+    from hf_radial.report.page import write_report
 
     print(
         write_report(options.runs, options.out, options.figures, options.train_metric, options.held_out_metric, options.title)
@@ -264,7 +264,7 @@ def _publish_model(options: argparse.Namespace) -> int:
 def _sites(options: argparse.Namespace) -> int:
     import torch
 
-    from hf_radial.sites import default_inputs, find_sites
+    from hf_radial.sites.find import default_inputs, find_sites
 
     patterns = [*options.sites, *(f"!{pattern}" for pattern in options.exclude)] or None
     model: PreTrainedModel | None = None if options.verify else _model(options.model, "meta")

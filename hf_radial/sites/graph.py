@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from math import prod
 
-from hf_radial.trace import Node
+from hf_radial.sites.trace import Node
 
 MIXING = re.compile(
     r"mm|conv|attention|fft|pool|einsum|linear|matmul|scan|grouped|lstm|gru|rnn|upsample|index_add|scatter_add|cumsum|pixel_shuffle|_bag"

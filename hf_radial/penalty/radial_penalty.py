@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite, sqrt
@@ -19,32 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_radial.functional import SIDES, check_radius, penalty_of_radius, radius, with_radius
-from hf_radial.site import Site, site_vectors, with_vectors
-from hf_radial.sites import Sites, find_sites
-from hf_radial.trace import evaluating
+from hf_radial.penalty.config import check_lambda, check_radius_choice
+from hf_radial.penalty.functional import SIDES, penalty_of_radius, radius, with_radius
+from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
+from hf_radial.sites.find import Sites, find_sites
+from hf_radial.sites.hooks import Hook, with_vectors
+from hf_radial.sites.preserve import evaluating
+from hf_radial.sites.site import Site, site_vectors
 
-RADIUS_NAMES = ("sqrt_d", "initial")
-PADDING_MASKS = ("attention_mask", "decoder_attention_mask")
-IGNORED_LABEL = -100
 MOST_GROUPS = 64
 SUMS = ("penalty", "radius", "count")
-
-
-class Hook:
-    """A hook that stays behind when its model is copied or pickled: the copy has no penalty, and no tensor of ours."""
-
-    def __init__(self, call: Callable[..., Any] | None = None) -> None:
-        self.call = call
-
-    def __call__(self, *args: Any) -> Any:
-        return None if self.call is None else self.call(*args)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
-        return Hook()
-
-    def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
-        return Hook, ()
 
 
 class _RootHook(Hook):
@@ -435,37 +419,6 @@ class RadialPenalty:
         return self.sites.table({"target radius": ["?" if t is None else f"{t:.2f}" for t in targets]})
 
 
-def check_lambda(radial_lambda: float) -> None:
-    """Raise unless `radial_lambda` is a finite number that is not negative."""
-    if isinstance(radial_lambda, bool) or not isinstance(radial_lambda, (int, float)):
-        raise TypeError(f"radial_lambda={radial_lambda!r} must be a number, for example 0.05")
-    if not (isfinite(radial_lambda) and radial_lambda >= 0):
-        raise ValueError(f"radial_lambda={radial_lambda} must be finite and not negative; 0 switches the penalty off")
-
-
-def check_radius_choice(radius: float | str | None) -> float | str:
-    """The radius as a positive float, `"sqrt_d"` or `"initial"`; numbers may come as text, from a command line.
-
-    Raises:
-        TypeError: it is neither a number nor text.
-        ValueError: it is none of these.
-    """
-    if radius is None:
-        return "sqrt_d"
-    if isinstance(radius, bool) or not isinstance(radius, (int, float, str)):
-        raise TypeError(f"radius={radius!r} must be a positive number or one of {', '.join(map(repr, RADIUS_NAMES))}")
-    if isinstance(radius, str):
-        if radius in RADIUS_NAMES:
-            return radius
-        try:
-            radius = float(radius)
-        except ValueError:
-            names = ", ".join(map(repr, RADIUS_NAMES))
-            raise ValueError(f"radius={radius!r} must be a positive number or one of {names}") from None
-    check_radius(radius)
-    return float(radius)
-
-
 def check_checkpointing(model: nn.Module) -> None:
     """Raise a ValueError if the model checkpoints with `use_reentrant=True`.
 
@@ -480,89 +433,8 @@ def check_checkpointing(model: nn.Module) -> None:
             )
 
 
-def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = None) -> Tensor | None:
-    """Which positions of a batch are not padding, non-zero where they are not; `None` if the batch does not tell.
-
-    Args:
-        batch: the arguments of a forward pass.
-        name: `"attention_mask"`, or `"decoder_attention_mask"`, which few batches have: then position `i` of the decoder is
-            one whose label is not -100, for a decoder's inputs are its labels moved by one.
-        labels: the labels, where `batch` has them no more.
-    """
-    mask = batch.get(name)
-    # A mask of more dimensions says who attends to whom, not which vectors are padding.
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        return mask
-    ids = batch.get("input_ids")
-    if isinstance(mask, Tensor) and isinstance(ids, Tensor) and mask.shape == ids.shape and mask.ndim > 2:
-        return mask.flatten(0, -2)  # multiple choice: the model makes rows of all choices
-    if name == "decoder_attention_mask":
-        labels = labels if batch.get("labels") is None else batch["labels"]
-        if isinstance(labels, Tensor) and labels.ndim == 2:
-            return labels != IGNORED_LABEL
-    return None
-
-
-def count_vectors(batch: Mapping[str, Any], mask: str | None = "attention_mask", main_input: str = "input_ids") -> Tensor:
-    """How many vectors of a batch are not padding, as an int64 scalar on the batch's device.
-
-    That is the sum of its mask if it has one, else the number of elements of its input, which serves as well wherever only
-    the ratio between micro-batches matters.
-
-    Args:
-        batch: names to tensors.
-        mask: `Site.mask`.
-        main_input: the name of the model's main input.
-
-    Raises:
-        TypeError: the batch is not a mapping of names to tensors.
-        ValueError: the batch has neither.
-    """
-    if not isinstance(batch, Mapping):
-        raise TypeError(f"the batch is a {type(batch).__name__}; the penalty needs batches that are dicts of tensors")
-    if mask is not None and (tokens := padding_mask(batch, mask)) is not None:
-        return tokens.bool().sum()
-    names = ["decoder_input_ids", "decoder_inputs_embeds"] if mask == "decoder_attention_mask" else []
-    for name in (*names, main_input, "input_ids", "inputs_embeds"):
-        if isinstance(batch.get(name), Tensor):
-            return torch.full((), batch[name].numel(), device=batch[name].device)
-    raise ValueError(
-        f"the batch has neither {mask or 'a mask'} nor {main_input!r}, only {', '.join(batch)}; cannot count its vectors"
-    )
-
-
-def mask_for(r: Tensor, mask: Tensor | None, site: Site) -> Tensor | None:
-    """A batch's padding mask in the layout of a site's vectors, whose radii are `r`; true where one counts, `None` if all do.
-
-    Raises:
-        ValueError: the mask does not have one entry a vector.
-    """
-    if mask is None:
-        return None
-    if site.sequence_first:
-        mask = mask.T
-    if r.ndim == 1 and r.numel() == mask.numel():  # (batch * sequence,)
-        mask = mask.flatten()
-    if mask.shape != r.shape:
-        raise ValueError(
-            f"sites: {site.name!r} gives one vector for each of {tuple(r.shape)}, but its {site.mask} has shape "
-            f"{tuple(mask.shape)}, so its padding cannot be told; leave this site out with sites=['!{site.name}']"
-        )
-    return mask.bool().to(r.device)  # of a model that is on several devices
-
-
 def _skips_layers(model: nn.Module) -> bool:
     """Whether it leaves out whole layers at random in training, so that a site may see nothing."""
     config: Any = getattr(model, "config", None)
     options = config.to_dict() if hasattr(config, "to_dict") else {}
     return any("layerdrop" in name and isinstance(value, float) and value > 0 for name, value in options.items())
-
-
-def innermost(model: nn.Module) -> nn.Module:
-    """The module whose forward names the arguments, within wrappers that pass on whatever they are given."""
-    while any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(model.forward).parameters.values()):
-        inner = getattr(model, "module", None)
-        if not isinstance(inner, nn.Module):
-            break
-        model = inner
-    return model

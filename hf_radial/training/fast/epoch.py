@@ -26,7 +26,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
-from hf_radial.host_memory import keep_freed_memory
+from hf_radial.training.fast.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -256,7 +256,7 @@ def _is_own(trainer: Trainer, name: str) -> bool:
     if name in vars(trainer):
         return False
     owners = [c for c in type(trainer).__mro__ if name in vars(c)]
-    return all(c is Trainer or c.__module__ == "hf_radial.trainer" for c in owners)
+    return all(c is Trainer or vars(c).get("allows_fast_epoch", False) for c in owners)
 
 
 def _is_idle(callback: TrainerCallback, event: str) -> bool:

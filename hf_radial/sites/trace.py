@@ -7,8 +7,8 @@ tensor outlives the forward: the record keeps shapes and names. Tensors are told
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from hf_radial.sites.preserve import evaluating
 
 Index = (
     int | str | None
@@ -78,24 +80,6 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> Trace:
     with evaluating(model), torch.random.fork_rng(devices=[]), _Recorder(model, inputs) as recorder:
         model(**inputs)
     return Trace(recorder.nodes, recorder.calls)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, then each as it was before.
-
-    `nn.TransformerEncoder` computes as in training: its fast path packs padded batches into nested tensors.
-    """
-    training = [module for module in model.modules() if module.training]
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    model.eval()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-        for module in training:
-            module.training = True
 
 
 class _Recorder(TorchDispatchMode):

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_radial.graph import channel_axis, parameters_between
-from hf_radial.residual import (
+from hf_radial.sites.graph import channel_axis, parameters_between
+from hf_radial.sites.residual import (
     Increment,
     adds_in,
     before,
@@ -22,8 +22,8 @@ from hf_radial.residual import (
     pre_activations,
     stray_update,
 )
-from hf_radial.site import Site
-from hf_radial.trace import Call, Index, Node, trace
+from hf_radial.sites.site import Site
+from hf_radial.sites.trace import Call, Index, Node, trace
 
 DECODER_INPUTS = frozenset({"decoder_input_ids", "decoder_inputs_embeds", "labels"})
 NOT_TOKENS = re.compile("pixel|image|video|patch")

@@ -14,7 +14,7 @@ import yaml
 from accelerate.utils import broadcast_object_list
 from transformers import HfArgumentParser
 
-from hf_radial.run_record import RUN_FILE
+from hf_radial.runs.record import RUN_FILE
 
 
 def parse_options(

@@ -17,18 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
-from hf_radial.graph import (
-    MIXING,
-    SCALINGS,
-    channel_axis,
-    depends,
-    hands_on,
-    is_sum,
-    mixed_since,
-    step,
-    strip,
-)
-from hf_radial.trace import Index, Node, Trace
+from hf_radial.sites.graph import MIXING, SCALINGS, channel_axis, depends, hands_on, is_sum, mixed_since, step, strip
+from hf_radial.sites.trace import Index, Node, Trace
 
 UPDATES = re.compile(r"^(sub|rsub|lerp|addcmul|addcdiv|where)_?$")
 ACTIVATIONS = re.compile(

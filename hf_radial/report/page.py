@@ -15,9 +15,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from hf_radial.figures import DARK, DPI, LIGHT, Drawing, comparisons, figures_of
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, check_metrics, format_step, summarise
-from hf_radial.run_files import STATE_FILE, Group, Run, group_runs, read_runs, seed
+from hf_radial.report.figures import DARK, DPI, LIGHT, Drawing, comparisons, figures_of
+from hf_radial.runs.files import STATE_FILE, Group, Run, group_runs, read_runs, seed
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, check_metrics, format_step, summarise
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -113,7 +113,7 @@ def make_report(
     contents = [("results", "When it grokked"), ("facts", "What was run")]
     contents += [(f"figures-{i}", heading) for i, (heading, _, _) in enumerate(sections)]
     contents.append(("glossary", "Glossary"))
-    html = Template(files("hf_radial").joinpath(PAGE).read_text(encoding="utf-8")).substitute(
+    html = Template(files("hf_radial.report").joinpath(PAGE).read_text(encoding="utf-8")).substitute(
         title=escape(title or f"Report: {', '.join(run.name for run in runs[:4])}{' ...' if len(runs) > 4 else ''}"),
         contents="".join(f'<li><a href="#{place}">{escape(text)}</a></li>' for place, text in contents),
         results=_table(RESULTS if len(groups) < len(runs) or len(runs) > 1 else [n for n in RESULTS if n != "settings"], rows),

@@ -11,16 +11,30 @@ import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from hf_radial.trainer import RadialMixin
+    from transformers import TrainerState, TrainingArguments
+
+    from hf_radial.penalty.config import RadialConfig
+    from hf_radial.penalty.radial_penalty import RadialPenalty
 
 RUN_FILE = "run.json"
 PACKAGES = ("hf_radial", "torch", "transformers", "accelerate", "datasets", "evaluate", "safetensors", "numpy")
 
 
-def write_run_record(trainer: RadialMixin) -> None:
+class RadialRun(Protocol):
+    """What a record and a model card read of a trainer with the penalty."""
+
+    args: TrainingArguments
+    model: Any
+    state: TrainerState
+    radial_config: RadialConfig
+    radial_penalty: RadialPenalty | None
+    run_facts: dict[str, Any]
+
+
+def write_run_record(trainer: RadialRun) -> None:
     """Write `run.json` into the trainer's output directory."""
     folder = Path(str(trainer.args.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +42,7 @@ def write_run_record(trainer: RadialMixin) -> None:
     (folder / RUN_FILE).write_text(json.dumps(record, indent=2, default=str) + "\n")
 
 
-def describe_run(trainer: RadialMixin) -> dict[str, Any]:
+def describe_run(trainer: RadialRun) -> dict[str, Any]:
     """The run as JSON can hold it. The trainer's `run_facts` (the task, the data, ...) go in as they are."""
     penalty = trainer.radial_penalty
     model: Any = trainer.model
@@ -108,7 +122,7 @@ def _cpu_name() -> str:
 
 
 def _revision() -> str | None:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=5, check=False).stdout.strip()

@@ -1,0 +1,236 @@
+"""Pure tensor mathematics of the hypersphere penalty: no model, no Trainer, no state.
+
+In this file: the penalty of arXiv 2606.32000 (Eq. 1 to 3) and the split of a vector into radius and direction, of a
+gradient into its radial and its tangential part. What is measured *about* a run (ranks, curvature, ...) is not here.
+
+Every function takes vectors of any leading shape, with the channels on one axis (`dim`, the last by default), computes in
+float32 or better whatever the input's dtype, and is safe at the origin: a zero vector has no direction, so its penalty
+has gradient zero rather than NaN.
+"""
+
+from __future__ import annotations
+
+from math import isfinite, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SIDES = ("both", "above")
+REDUCTIONS = ("mean", "sum", "none")
+FEW = 2**18  # numbers, for `with_radius`
+
+
+def radius(h: Tensor, dim: int = -1) -> Tensor:
+    """Euclidean length `r = ||h||_2` of every vector, in float32 or better.
+
+    Args:
+        h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
+        dim: the channel axis.
+
+    Returns:
+        Tensor of `h`'s shape without axis `dim`. Its gradient at `h = 0` is zero.
+
+    Raises:
+        TypeError: `h` is not floating point.
+
+    >>> radius(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([5., 0.])
+    """
+    _check_vectors(h)
+    return torch.linalg.vector_norm(h, dim=dim, dtype=_compute_dtype(h))
+
+
+def radial_penalty(
+    h: Tensor,
+    radius: float | None = None,
+    mask: Tensor | None = None,
+    *,
+    dim: int = -1,
+    side: str = "both",
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Hypersphere penalty `L_norm(h) = (||h||_2 - R)^2 / d` (arXiv 2606.32000, Eq. 1; there `R = sqrt(d)`).
+
+    Its gradient, `(2/d) (r - R) h / r`, is purely radial: it changes the length of a vector and never its direction.
+
+    Args:
+        h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
+        radius: the target `R` in the units of `h`, at least 0; `None` for the paper's `sqrt(d)`.
+        mask: true (or non-zero) where a vector counts; of `h`'s shape without axis `dim`. `None` counts all.
+        dim: the channel axis.
+        side: `"both"` is the paper's penalty; `"above"` leaves vectors inside the sphere alone, so that it only ever
+            shrinks (a variant of ours, for models whose vectors start far inside the sphere).
+        reduction: `"mean"` over the vectors that count (zero if none does), `"sum"` over them, or `"none"`.
+
+    Returns:
+        A float32 (or float64) scalar; with `reduction="none"`, a tensor of `h`'s shape without axis `dim`.
+
+    Raises:
+        TypeError: `h` is not floating point.
+        ValueError: `radius` is negative or not finite, `mask` has another shape, or `side` or `reduction` is unknown.
+
+    >>> h = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    >>> radial_penalty(h, radius=1.0, reduction="none")
+    tensor([8., 0.])
+    >>> radial_penalty(h, radius=1.0, mask=torch.tensor([True, False]))
+    tensor(8.)
+    """
+    if side not in SIDES:
+        raise ValueError(f"side={side!r} is unknown; choose one of {', '.join(SIDES)}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction={reduction!r} is unknown; choose one of {', '.join(REDUCTIONS)}")
+    check_radius(radius)
+    _check_vectors(h)
+    d = h.shape[dim]
+    # `vector_norm` and not sqrt(sum of squares): its gradient at the origin is zero, that of the square root is NaN.
+    r = torch.linalg.vector_norm(h, dim=dim, dtype=_compute_dtype(h))
+    if mask is not None and mask.shape != r.shape:
+        raise ValueError(f"mask has shape {tuple(mask.shape)} but there is one vector for each of {tuple(r.shape)}")
+    return penalty_of_radius(r, d, sqrt(d) if radius is None else radius, mask, side=side, reduction=reduction)
+
+
+def penalty_of_radius(
+    r: Tensor, d: int | Tensor, target: float | Tensor, mask: Tensor | None, *, side: str, reduction: str
+) -> Tensor:
+    """`radial_penalty` of vectors whose radii `r` are known, unchecked; for callers that need the radii themselves too.
+
+    `d` and `target` may be tensors that broadcast with `r`.
+    """
+    excess = r - target
+    if side == "above":
+        excess = excess.clamp(min=0)
+    if mask is not None:
+        # Filled, not a product, and before the square: 0 * inf of an overflow in the padding would be NaN, both ways.
+        excess = excess.masked_fill(~mask.bool(), 0.0)
+    penalty = excess.square() / d
+    if reduction == "none":
+        return penalty
+    total = penalty.sum()
+    if reduction == "sum":
+        return total
+    count = penalty.numel() if mask is None else mask.bool().sum()
+    return total / (max(count, 1) if isinstance(count, int) else count.clamp(min=1))
+
+
+def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """`h` itself and its `radius`, for a place where `h` goes on: use the `h` that is returned, and nothing is computed twice.
+
+    The gradients of both reach the given `h` in one pass, `g_h + (g_r / r) h`, which reads the gradient and the vectors once
+    and writes once. `radius` by itself, as for less than 2^18 numbers, makes autograd write `(g_r / r) h` in several steps and
+    then add it.
+
+    Args:
+        h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
+        dim: the channel axis.
+
+    Returns:
+        `(h, r)`: `h` as it is, not copied, and its radius as of `radius`. Neither may be modified in place.
+
+    Raises:
+        TypeError: `h` is not floating point.
+
+    >>> h = torch.tensor([[3.0, 4.0]], requires_grad=True)
+    >>> same, r = with_radius(h)
+    >>> (same.sum() + 10 * r.sum()).backward()
+    >>> h.grad  # 1 of the sum, and 10 times the direction
+    tensor([[7., 9.]])
+    """
+    # Few numbers are sooner gone through several times in C++ than once from Python. A compiler fuses by itself, and torch.func
+    # wants functions of another make, which are slower here.
+    if h.numel() < FEW or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return h, radius(h, dim)
+    _check_vectors(h)
+    return _WithRadius.apply(h, dim)
+
+
+class _WithRadius(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        r = torch.linalg.vector_norm(h, dim=dim, dtype=_compute_dtype(h))
+        ctx.dim = dim
+        ctx.save_for_backward(h, r)
+        ctx.set_materialize_grads(False)
+        return h, r
+
+    @staticmethod
+    def backward(ctx: Any, g_h: Tensor | None, g_r: Tensor | None) -> tuple[Tensor | None, None]:
+        if g_r is None:
+            return g_h, None
+        h, r = ctx.saved_tensors
+        # Where r is zero so is h, and anything finite times it.
+        pull = (g_r / r.clamp(min=1e-30)).unsqueeze(ctx.dim)
+        if g_h is None:
+            return (pull * h).to(h.dtype), None
+        if h.dtype == pull.dtype:
+            return torch.addcmul(g_h, pull, h), None
+        if torch.is_grad_enabled():  # somebody differentiates this
+            return (g_h + pull * h).to(h.dtype), None
+        # In float32 and rounded once, without a tensor of that size on a GPU.
+        return torch.addcmul(g_h, pull, h, out=torch.empty_like(h)), None
+
+
+def decompose(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """Radius `r` and direction `h_hat = h / r` of every vector (paper, section 3): `h = r * h_hat`.
+
+    Args:
+        h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
+        dim: the channel axis.
+
+    Returns:
+        `(r, h_hat)`: `r` of `h`'s shape without axis `dim`, `h_hat` of `h`'s shape, both float32 or better. The direction
+        of a zero vector is zero.
+
+    Raises:
+        TypeError: `h` is not floating point.
+
+    >>> r, h_hat = decompose(torch.tensor([[3.0, 4.0]]))
+    >>> r, h_hat
+    (tensor([5.]), tensor([[0.6000, 0.8000]]))
+    """
+    r = radius(h, dim)
+    length = r.unsqueeze(dim)
+    return r, h.to(r.dtype) / torch.where(length > 0, length, torch.ones_like(length))
+
+
+def split_gradient(g: Tensor, h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """Radial and tangential part of `g` at `h`: `g_rad = P_r g`, `g_tan = (I - P_r) g`, `P_r = h h^T / r^2` (paper, section 3).
+
+    Args:
+        g: a gradient of `h`'s shape.
+        h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
+        dim: the channel axis.
+
+    Returns:
+        `(g_rad, g_tan)`, both of `h`'s shape, float32 or better, with `g_rad + g_tan = g`. At a zero vector `g_rad = 0`.
+
+    Raises:
+        TypeError: `h` is not floating point.
+        ValueError: `g` and `h` differ in shape.
+
+    >>> g_rad, g_tan = split_gradient(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 5.0]]))
+    >>> g_rad, g_tan
+    (tensor([[0., 2.]]), tensor([[1., 0.]]))
+    """
+    if g.shape != h.shape:
+        raise ValueError(f"g has shape {tuple(g.shape)} but h has {tuple(h.shape)}")
+    _, h_hat = decompose(h, dim)
+    g = g.to(h_hat.dtype)
+    g_rad = (g * h_hat).sum(dim, keepdim=True) * h_hat
+    return g_rad, g - g_rad
+
+
+def check_radius(radius: float | None) -> None:
+    """Raise a ValueError unless `radius` is `None` or a finite number of at least 0, which is the origin."""
+    if radius is not None and not (isfinite(radius) and radius >= 0):
+        raise ValueError(f"radius={radius} must be a finite number and not negative, or None for sqrt(d)")
+
+
+def _check_vectors(h: Tensor) -> None:
+    if not h.is_floating_point():
+        raise TypeError(f"h has dtype {h.dtype}; a radius needs a floating point tensor")
+
+
+def _compute_dtype(h: Tensor) -> torch.dtype:
+    # bfloat16 holds 8 bits: a sum of 4096 squares kept in it would stop growing long before its end.
+    return torch.float64 if h.dtype == torch.float64 else torch.float32

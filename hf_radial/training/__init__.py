@@ -1,0 +1,7 @@
+"""How the penalty trains inside a `Trainer`.
+
+- `mixin.py`: `RadialMixin`, for any class derived from `Trainer`. `trainer.py`: `RadialTrainer`.
+- `window.py`: what is summed between two logs. `rows.py`: rows of the training set as a batch.
+- `calling.py`: the trainer that is calling a callback.
+- `fast/`: what replaces slower code of the libraries below, and how a change there is noticed.
+"""

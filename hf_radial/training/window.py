@@ -1,0 +1,103 @@
+"""What a trainer sums between two logs, on the device."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from hf_radial.penalty.radial_penalty import RadialPenalty
+
+ADDED_AT_ONCE = 64
+
+
+class _Window:
+    """What is summed on the device between two logs, so that no step waits for the host."""
+
+    def __init__(self, radial_penalty: RadialPenalty, device: torch.device) -> None:
+        self.radial_penalty, self.device = radial_penalty, device
+        masks = [site.mask for site in radial_penalty.sites]
+        self.masks = list(dict.fromkeys(masks))
+        self.mask_of_site = torch.tensor([self.masks.index(mask) for mask in masks], device=device)
+        self.compiled = False
+        self.whole = False  # whether a step is one batch of one process
+        self.clear()
+
+    def clear(self) -> None:
+        self.steps = 0
+        self.radial_lambda = 0.0
+        self.task_loss = torch.zeros((), device=self.device)
+        zeros = torch.zeros(5, len(self.radial_penalty.sites), device=self.device)
+        self.penalty, self.radius, self.count, self.counted, self.unevenness = zeros
+        self.later: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.new_step(0)
+
+    def new_step(self, steps: int = 1) -> None:
+        self.steps += steps
+        # Vectors that a site saw for each that was counted in the batch: the least and the most over a step's micro-batches.
+        self.least, self.most = (torch.full_like(self.count, ratio) for ratio in (torch.inf, 0.0))
+
+    def add(self, penalty: Tensor, radius: Tensor, count: Tensor, counted: Tensor | None = None) -> None:
+        """One micro-batch; `counted` is how many vectors it was thought to have, up to a factor that is the same for all.
+
+        `None`: it is a whole step, and its mean that of its own vectors.
+        """
+        if counted is None:
+            self.later.append((penalty, radius, count))
+            if len(self.later) >= ADDED_AT_ONCE:
+                self.settle()
+            return
+        self.penalty += penalty.to(self.device)
+        self.radius += radius.to(self.device)
+        self.count += count.to(self.device)
+        self.counted += counted
+        there, ratio = counted > 0, count.to(self.device) / counted.clamp(min=1)
+        self.least = torch.where(there, torch.minimum(self.least, ratio), self.least)
+        self.most = torch.where(there, torch.maximum(self.most, ratio), self.most)
+        apart = torch.where(self.most > 0, 1 - self.least / self.most.clamp(min=1e-12), torch.zeros_like(ratio))
+        self.unevenness = torch.maximum(self.unevenness, apart)
+
+    def settle(self) -> None:
+        """Add up the steps that were put by: a few operations for many."""
+        if self.later:
+            penalty, radius, count = (torch.stack(column).sum(0).to(self.device) for column in zip(*self.later, strict=True))
+            self.penalty += penalty
+            self.radius += radius
+            self.count += count
+            self.counted += count
+            self.later = []
+
+    def drain(self, accelerator: Accelerator) -> dict[str, float]:
+        """Means over the window and over ranks; the window is empty afterwards. Every rank must call it.
+
+        Raises:
+            RuntimeError: the micro-batches were not weighted as the vectors that the model saw of them.
+        """
+        self.settle()
+        there = (self.counted > 0).float()
+        ratio = self.count / self.counted.clamp(min=1)
+        sums = [self.penalty, self.radius, self.count, there, ratio, ratio.square(), self.unevenness]
+        packed = torch.cat([self.task_loss.reshape(1), *sums])
+        task_loss, *rest = accelerator.reduce(packed, reduction="sum").tolist()
+        steps, penalty, n = self.steps, self.radial_penalty, len(self.radial_penalty.sites)
+        penalties, radii, counts, *ratios = (rest[i * n : (i + 1) * n] for i in range(len(sums)))
+        for site, ranks, total, squares, unevenness in zip(penalty.sites, *ratios, strict=True):
+            mean = total / max(ranks, 1)
+            uneven = unevenness > 1e-3 or squares / max(ranks, 1) - mean**2 > 1e-5 * mean**2
+            if uneven and penalty.strict and not penalty.skips_layers:
+                raise RuntimeError(
+                    f"the vectors that {site.name!r} saw are not in proportion to those of the batches, so the mean over a "
+                    "step's micro-batches or processes would be wrong: train in one process without gradient accumulation, "
+                    "or name sites that see every vector of a batch equally often with radial_sites"
+                )
+        logs = {
+            "task_loss": task_loss / steps / accelerator.num_processes,
+            "radial_penalty": sum(penalties) / steps,
+            "radial_lambda": self.radial_lambda / steps,
+        }
+        for site, radius, count in zip(penalty.sites, radii, counts, strict=True):
+            if count or penalty.strict:
+                logs[f"radius/{site.name}"] = radius / max(count, 1)
+                logs[f"radius_target/{site.name}"] = penalty.targets[site.name]
+        self.clear()
+        return logs
