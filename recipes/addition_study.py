@@ -280,7 +280,7 @@ def plot(judged: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from hf_radial.report.plots import COLOURS
+    from hf_radial.report.canvas import COLOURS
 
     done = [r for r in judged if "status" not in r]
     arms = list(dict.fromkeys(r["variant"] for r in done))

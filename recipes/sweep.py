@@ -27,7 +27,7 @@ from datasets import DatasetDict, disable_progress_bars
 from transformers.utils import logging
 
 from hf_radial import RadialArguments
-from hf_radial.report.plots import COLOURS
+from hf_radial.report.canvas import COLOURS
 from hf_radial.runs.files import STATE_FILE
 from hf_radial.runs.onset import HELD_OUT_METRIC, curve, summarise
 from hf_radial.runs.record import describe_environment, describe_run

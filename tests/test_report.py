@@ -17,8 +17,13 @@ from fake_runs import GROUPS, SITES, fake_run, readings_at
 
 from hf_radial.cli.main import main
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, logs_of
-from hf_radial.report import figures
-from hf_radial.report.figures import DARK, LIGHT, accuracy, comparisons, figures_of, loss, site_lines, thinned
+from hf_radial.report import canvas
+from hf_radial.report.accuracy_loss import accuracy, loss
+from hf_radial.report.canvas import DARK, LIGHT
+from hf_radial.report.compared import comparisons
+from hf_radial.report.figures import figures_of
+from hf_radial.report.lines import thinned
+from hf_radial.report.measured import site_lines
 from hf_radial.report.page import make_report, write_report
 from hf_radial.runs.files import band, group_runs, read_run, read_runs, short_names
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
@@ -27,7 +32,7 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, sum
 @pytest.fixture
 def quick(monkeypatch):
     """Figures at a tenth of their size: what is drawn stays, and a page takes a second."""
-    monkeypatch.setattr(figures, "DPI", 20)
+    monkeypatch.setattr(canvas, "DPI", 20)
 
 
 class Page(HTMLParser):

@@ -15,7 +15,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from hf_radial.report.figures import DARK, DPI, LIGHT, Drawing, comparisons, figures_of
+from hf_radial.report.canvas import DARK, DPI, LIGHT, Drawing
+from hf_radial.report.compared import comparisons
+from hf_radial.report.figures import figures_of
 from hf_radial.runs.files import STATE_FILE, Group, Run, group_runs, read_runs, seed
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, check_metrics, format_step, summarise
 
