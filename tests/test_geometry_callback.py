@@ -21,8 +21,10 @@ from zoo import tiny_model, training_batch
 
 import hf_radial.geometry
 from hf_radial import RadialCallback, RadialTrainer
-from hf_radial.callbacks.geometry import MEMORY_FILE, PROBE_FILE, GeometryCallback
+from hf_radial.callbacks.geometry import GeometryCallback
+from hf_radial.callbacks.probe import PROBE_FILE
 from hf_radial.geometry.measure import DEFAULT_GROUPS, GROUPS, ModularTable, measure
+from hf_radial.geometry.memory import MEMORY_FILE
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, read_table
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.sites.preserve import undisturbed_random_state
@@ -568,7 +570,7 @@ def test_a_checkpoint_s_memory_is_written_whole_or_not_at_all(tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hf_radial.callbacks.geometry.save_file", dies)
+        patch.setattr("hf_radial.geometry.memory.save_file", dies)
         trainer = make_trainer(
             "trainer", tmp_path, callbacks=[GeometryCallback(every=1)], max_steps=3, save_strategy="steps", save_steps=2
         )

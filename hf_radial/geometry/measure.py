@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import isclose, isfinite
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hf_radial.geometry.curvature import curvature_readings
 from hf_radial.geometry.drift import Sketch, drift_readings, sketch
 from hf_radial.geometry.function import IGNORED, function_readings, weight_norm_readings
+from hf_radial.geometry.memory import Memory
 from hf_radial.geometry.modular_table import ModularTable, modular_readings
 from hf_radial.geometry.observe import LossOf, Observation, model_loss, observe, quiet, twice_differentiable
 from hf_radial.geometry.proposition import proposition_readings, weight_of
@@ -34,21 +35,6 @@ GROUPS = ("radial", "spectrum", "function", "drift", "proposition", "curvature",
 DEFAULT_GROUPS = ("radial", "spectrum", "function", "drift")
 DEAR_GROUPS = ("proposition", "curvature", "fourier")
 REMEMBERED_VECTORS = 1024
-
-
-@dataclass
-class Memory:
-    """What the next measurement is compared with, by site, on the CPU.
-
-    Attributes:
-        vectors: the first of the probe's vectors at this measurement, float32.
-        first: sketches of the first measurement.
-        previous: sketches of this one.
-    """
-
-    vectors: dict[str, Tensor] = field(default_factory=dict)
-    first: dict[str, Sketch] = field(default_factory=dict)
-    previous: dict[str, Sketch] = field(default_factory=dict)
 
 
 @dataclass
