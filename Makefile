@@ -53,9 +53,10 @@ test-slow: $(STAMP)  ## Run the tests marked slow, offline
 architectures: $(STAMP)  ## Look for the sites of every architecture; writes recipes/results/architectures*
 	@$(TEST_ENV) $(BIN)/python tests/architectures_worker.py --anew
 
-lint: $(STAMP)  ## Check style and formatting (ruff)
+lint: $(STAMP)  ## Check style and formatting (ruff), and which room imports which (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: $(STAMP)  ## Check types (mypy)
 	$(BIN)/mypy
