@@ -75,6 +75,15 @@ class Table:
             for name, column in self.columns.items():
                 column.append(row[name])
 
+    def series(self, metric: str, site: str = "") -> dict[int, float]:
+        """Step -> value of one metric, without the values that have an index and those that are not numbers."""
+        columns = (self.columns[name] for name in ("step", "metric", "site", "index", "value"))
+        return {
+            step: value
+            for step, name, where, index, value in zip(*columns, strict=True)
+            if (name, where, index) == (metric, site, None) and value is not None and value == value
+        }
+
     def up_to(self, step: int) -> Table:
         """The rows of `step` and of those before it."""
         keep = [i for i, at in enumerate(self.columns["step"]) if at <= step]

@@ -57,6 +57,14 @@ def plot_runs(runs: Mapping[str, Log], path: str | Path, title: str = "") -> Pat
     return Path(path)
 
 
+def plot_runs_if_possible(runs: Mapping[str, Log], path: str | Path, title: str = "") -> None:
+    """As `plot_runs`; without matplotlib, print that there is no figure. A trained model is not lost for want of one."""
+    try:
+        plot_runs(runs, path, title)
+    except ImportError as missing:
+        print(f"no figure {path}: {missing}")
+
+
 def _draw_accuracy(axes: Any, label: str, log: Log, colour: str) -> None:
     axes.plot(*curve(log, HELD_OUT_METRIC), color=colour, label=label)
     axes.plot(*curve(log, TRAIN_METRIC), color=colour, ls="--", lw=1)

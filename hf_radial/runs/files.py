@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_radial.geometry.reading import PREFIX, TABLE_FILE, read_table
+from hf_radial.geometry.reading import PREFIX, TABLE_FILE, Table, read_table
 from hf_radial.runs.onset import curve
-from hf_radial.runs.record import RUN_FILE
+from hf_radial.runs.record import RUN_FILE, STATE_FILE
 
-STATE_FILE = "trainer_state.json"
+TIMINGS = ("_runtime", "_samples_per_second", "_steps_per_second")
+KEPT_OF_STATE = ("epoch", "global_step", "max_steps", "num_train_epochs", "eval_steps", "logging_steps")
+OF_NEURONS = ("neuron_frequency", "neuron_selectivity")
 Floats = NDArray[np.float64]
 
 # What may differ between two runs of one arm, beside seeds: where they were kept and how they were watched.
@@ -228,6 +231,36 @@ def short_names(sites: Sequence[str]) -> dict[str, str]:
     if any(p[begin].isdigit() for p in parts):  # a number says little without what it counts
         begin = max(begin - 1, 0)
     return names | {site: ".".join(p[begin : len(p) - end]) for site, p in zip(modules, parts, strict=True)}
+
+
+def keep_run(run: Path, kept: Path) -> None:
+    """Copy what is small of a run: its record, its log and its geometry table.
+
+    The log is copied without timings and without the geometry that the table has, too. Numbers of single neurons are copied for
+    the last measurement only, which is the one that a report draws.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(run / RUN_FILE, kept / RUN_FILE)
+    state = json.loads((run / STATE_FILE).read_text())
+    log = [
+        {name: value for name, value in logs.items() if not name.endswith(TIMINGS) and not name.startswith(f"{PREFIX}/")}
+        for logs in state["log_history"]
+        if f"{PREFIX}/seconds" not in logs
+    ]
+    small = {name: state[name] for name in KEPT_OF_STATE}
+    lines = ",\n  ".join(json.dumps(logs) for logs in log)  # one line for each entry: easy to compare
+    (kept / STATE_FILE).write_text(json.dumps(small)[:-1] + f', "log_history": [\n  {lines}\n]}}\n')
+    if not (run / TABLE_FILE).is_file():
+        (kept / TABLE_FILE).unlink(missing_ok=True)
+        return
+    columns = read_table(run / TABLE_FILE).columns
+    last = max(columns["step"], default=0)
+    rows = [
+        i
+        for i, (step, metric) in enumerate(zip(columns["step"], columns["metric"], strict=True))
+        if step == last or metric not in OF_NEURONS
+    ]
+    Table({name: [column[i] for i in rows] for name, column in columns.items()}).write(kept / TABLE_FILE)
 
 
 def _state_file(folder: Path) -> Path | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hf_radial.penalty.radial_penalty import RadialPenalty
 
 RUN_FILE = "run.json"
+STATE_FILE = "trainer_state.json"
 PACKAGES = ("hf_radial", "torch", "transformers", "accelerate", "datasets", "evaluate", "safetensors", "numpy")
 
 

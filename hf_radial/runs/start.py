@@ -1,20 +1,37 @@
-"""How a recipe starts and ends: its command line (a preset in YAML, and options on top of it), its folder, its processes."""
+"""How a recipe starts and ends: its command line (a preset in YAML, options on top of it), its folder, its processes."""
 
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Sequence
+from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils import logging
 
 from hf_radial.runs.record import RUN_FILE
+from hf_radial.runs.resume import wants_resume
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A field of a dataclass for `parse_options`, with its default (a list is copied) and what `--help` says of it.
+
+    Args:
+        default: the value without the option.
+        help: what the option does.
+        metadata: more for the parser, such as `nargs="+"`.
+    """
+    metadata["help"] = help
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def parse_options(
@@ -70,60 +87,24 @@ def _preset_file(argv: Sequence[str], presets: Path, default: str) -> Path:
     return file
 
 
-def wants_resume(resume_from_checkpoint: str | bool | None) -> bool:
-    """Whether a recipe's run is to go on. A recipe finds each arm's newest checkpoint by itself.
+def open_run(args: TrainingArguments, default: str) -> tuple[PartialState, Path, bool]:
+    """The processes of a run, its folder, and whether it goes on with what is there; progress bars of libraries are hidden.
+
+    Args:
+        args: of the run: `use_cpu`, `output_dir` and `resume_from_checkpoint` are read.
+        default: as for `choose_run_folder`.
 
     Raises:
-        ValueError: the value is neither true nor false, but the path of a checkpoint, say.
+        ValueError: as `wants_resume` and `choose_run_folder`.
     """
-    answers = {"none": False, "false": False, "true": True}
-    if str(resume_from_checkpoint).lower() not in answers:
-        raise ValueError(
-            f"resume_from_checkpoint={resume_from_checkpoint!r} must be true or false here: give --output_dir, the folder of "
-            "the run; each arm goes on from its own newest checkpoint"
-        )
-    return answers[str(resume_from_checkpoint).lower()]
+    from datasets import disable_progress_bars
 
-
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint of a run that was written to its end, or `None`.
-
-    `trainer_state.json` comes last; a run that was killed at that moment leaves it empty or cut.
-    """
-    complete = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json") if _is_json(file)]
-    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
-
-
-def check_same_options(folder: Path, record: dict[str, Any]) -> None:
-    """Refuse to go on with a run under other options than those in its `run.json`.
-
-    Raises:
-        ValueError: the penalty or the facts of the run differ; the message names each difference.
-    """
-    file = folder / RUN_FILE
-    if not file.is_file():
-        return
-    before = json.loads(file.read_text())
-    now = json.loads(json.dumps(record, default=str))
-    compared = {
-        name: (before[part].get(name), now[part].get(name))
-        for part, left_out in (("radial", {"sites"}), ("facts", {"arms", "results"}))
-        for name in now[part].keys() - left_out
-    }
-    differences = [f"{name} was {old!r}, now {new!r}" for name, (old, new) in sorted(compared.items()) if old != new]
-    if differences:
-        raise ValueError(
-            f"{str(folder)!r} holds a run with other options: {'; '.join(differences)}. To go on with it, repeat its options; "
-            "for a new run, give another --output_dir"
-        )
+    state, resume = PartialState(cpu=args.use_cpu), wants_resume(args.resume_from_checkpoint)
+    folder = choose_run_folder(str(args.output_dir), resume, default)
+    # Their bars (of writing a checkpoint, say) would break the one that matters; the training bar is not among them.
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    return state, folder, resume
 
 
 def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:

@@ -119,12 +119,22 @@ def test_the_numbers_behind_the_propositions_are_read_by_name(study: Any) -> Non
     assert found["radial_energy"]["hidden.1"] is None
     assert found["hessian_trace"] == {"at_fit": 10.0, "at_onset": 60.0, "last": 60.0, "mean": 30.0}
     assert found["prop1_cosine"] == {"hidden.0": None, "hidden.1": None} and found["lambda_max"] is None
-    assert study.propositions(None, ["hidden.0"], None, None)["hessian_trace"] is None
+    assert study.propositions(Table(), ["hidden.0"], None, None)["hessian_trace"] is None
 
 
-def test_a_missing_report_command_loses_no_results(study: Any, tmp_path: Path, capsys: Any) -> None:
-    assert not study.write_report([tmp_path / "no such run"], tmp_path / "report.html")
-    assert "no report" in capsys.readouterr().err
+def test_a_report_that_cannot_be_written_loses_no_results(
+    study: Any, rehearsal: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ImportError("plots need matplotlib")
+
+    monkeypatch.setattr(study, "write_report", fail)
+    small = study.Study(rehearsal / "runs", tmp_path / "results", 0.01, ())
+    (tmp_path / "results").mkdir()
+    study.report(small)
+    said = capsys.readouterr()
+    assert "no report" in said.err and "plots need matplotlib" in said.err
+    assert json.loads((tmp_path / "results" / "geometry_study.json").read_text())["arms"]
 
 
 def test_help_says_what_it_does() -> None:
