@@ -105,8 +105,8 @@ def in_turn(action: Callable[[], T], folder: Path | None, cache_dir: str | None)
     if isinstance(problem, OSError) and not folder.parent.is_dir():
         raise _cannot_write(problem, cache_dir) from problem
     raise OSError(
-        f"the cache {str(folder)!r} was deleted or damaged {ATTEMPTS} times while it was being made: {problem}. Stop the program "
-        "that writes or deletes there, or give another cache_dir."
+        f"the cache {str(folder)!r} was deleted or damaged {ATTEMPTS} times while it was being made: {problem}. "
+        "Stop the program that writes or deletes there, or give another cache_dir."
     ) from problem
 
 
@@ -135,9 +135,11 @@ def prepare(builder: TaskBuilder, folder: Path) -> None:
         made = Path(place) / folder.name
         try:
             builder.download_and_prepare(output_dir=str(made))
-        except datasets.exceptions.DatasetGenerationError as error:
-            if isinstance(error.__cause__, OSError):
-                raise error.__cause__ from error
+        except (datasets.exceptions.DatasetGenerationError, OSError) as error:
+            # `datasets` wraps what went wrong, or words it anew as "Cannot find data file"; the first error says which file.
+            first = error.__cause__ or error.__context__
+            if isinstance(first, OSError):
+                raise first from error
             raise
         folder.mkdir(exist_ok=True)
         for file in sorted(made.iterdir(), key=lambda file: file.name == DESCRIPTION):

@@ -135,4 +135,3 @@ def quietly() -> Iterator[None]:
     finally:
         if not silent:
             datasets.utils.enable_progress_bars()
-

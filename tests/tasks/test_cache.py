@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ from cache_stress import DAMAGES, LOSSES, stress
 
 from hf_radial.tasks import cache
 from hf_radial.tasks.checksums import checksum
-from hf_radial.tasks.load import load_task, task_builder
+from hf_radial.tasks.load import builder_class, load_task, task_builder
 
 CONFIG = "add_p23_f0.5_s0"
 
@@ -143,6 +142,22 @@ def test_a_cache_that_another_program_deletes_meanwhile_is_made_again(tmp_path, 
     monkeypatch.setattr(cache, "_opened", deleted_once)
     assert len(load_task("modular", CONFIG, cache_dir=str(tmp_path / "root"))["train"]) == 265
     assert not caplog.records
+
+
+@pytest.mark.parametrize("moment", ["_prepare_split_single", "_rename", "_save_info"])
+def test_a_cache_that_is_deleted_while_it_is_prepared_is_prepared_again(tmp_path, monkeypatch, moment, caplog):
+    builder, times = builder_class("modular"), []
+    method = getattr(builder, moment)
+
+    def deleted_once(self, *args, **kwargs):
+        times.append(1)
+        if len(times) == 1:
+            shutil.rmtree(tmp_path / "root")
+        return method(self, *args, **kwargs)
+
+    monkeypatch.setattr(builder, moment, deleted_once)
+    assert len(load_task("modular", CONFIG, cache_dir=str(tmp_path / "root"))["train"]) == 265
+    assert len(times) > 1 and not caplog.records
 
 
 def test_a_cache_that_is_always_deleted_is_one_clear_error_and_not_called_unwritable(tmp_path, monkeypatch):
