@@ -12,7 +12,6 @@ resumed goes on as if it had not been interrupted.
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,6 +41,7 @@ from hf_radial.geometry.measure import DEAR_GROUPS, DEFAULT_GROUPS, Measurement,
 from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, read_table
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
+from hf_radial.safe_files import replacing
 from hf_radial.sites.find import Sites, find_sites
 from hf_radial.sites.preserve import undisturbed_random_state
 from hf_radial.training.calling import calling_trainer, resumed_from
@@ -158,12 +158,12 @@ class GeometryCallback(TrainerCallback):
         elif state.is_world_process_zero:
             (_folder(trainer) / TABLE_FILE).unlink(missing_ok=True)  # of another run
         if args.should_save:
-            _folder(trainer).mkdir(parents=True, exist_ok=True)
-            save_file(
-                {**_tensors(self._rows, "train."), **_tensors(self._held_out or {}, "held_out.")},
-                _folder(trainer) / PROBE_FILE,
-                {"seed": "given" if self.probe is not None else str(self.seed)},
-            )
+            with replacing(_folder(trainer) / PROBE_FILE) as new:
+                save_file(
+                    {**_tensors(self._rows, "train."), **_tensors(self._held_out or {}, "held_out.")},
+                    new,
+                    {"seed": "given" if self.probe is not None else str(self.seed)},
+                )
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._measured is None:  # all callbacks have begun by now
@@ -181,10 +181,9 @@ class GeometryCallback(TrainerCallback):
         trainer = self._trainer()
         folder = _folder(trainer) / f"checkpoint-{state.global_step}"
         if args.should_save and folder.is_dir():
-            partial = folder / f".{MEMORY_FILE}"  # whoever is killed while writing leaves no half of one to resume from
             with _reported(f"the geometry of {folder.name}"):
-                save_file(self._remembered(), partial, {"probe": self._fingerprint()})
-                os.replace(partial, folder / MEMORY_FILE)
+                with replacing(folder / MEMORY_FILE) as new:
+                    save_file(self._remembered(), new, {"probe": self._fingerprint()})
                 self.table.write(folder / TABLE_FILE)
             self._write(trainer)
 

@@ -16,18 +16,19 @@ The cache is the folder that `datasets` chooses, `CACHE_DIR/TASK/CONFIG/VERSION`
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import datasets
 import pyarrow as pa
-from filelock import FileLock, Timeout
+
+from hf_radial.safe_files import locked
 
 if TYPE_CHECKING:
     from hf_radial.tasks.base import TaskBuilder
@@ -38,9 +39,6 @@ DESCRIPTION = datasets.config.DATASET_INFO_FILENAME
 LOCK = "load.lock"
 # How often a cache is made again that another program deletes or damages meanwhile.
 ATTEMPTS = 5
-# Seconds to wait for the lock before a warning says so. The wait itself has no end.
-PATIENCE = 30.0
-POLL_SECONDS = 0.01
 
 
 class DamagedError(Exception):
@@ -96,7 +94,7 @@ def in_turn(action: Callable[[], T], folder: Path | None, cache_dir: str | None)
         return action()
     for _ in range(ATTEMPTS):
         try:
-            with exclusive(folder):
+            with lock_of(folder):
                 return action()
         except (FileNotFoundError, DamagedError) as error:
             problem: Exception = error
@@ -110,20 +108,9 @@ def in_turn(action: Callable[[], T], folder: Path | None, cache_dir: str | None)
     ) from problem
 
 
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the lock of a configuration's folder. A thread that holds it already goes on."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / LOCK, is_singleton=True)
-    try:
-        lock.acquire(timeout=PATIENCE, poll_interval=POLL_SECONDS)
-    except Timeout:
-        logger.warning("Waiting for another process that prepares or reads %s; it holds %s.", folder, lock.lock_file)
-        lock.acquire(poll_interval=POLL_SECONDS)
-    try:
-        yield
-    finally:
-        lock.release()
+def lock_of(folder: Path) -> AbstractContextManager[None]:
+    """Holds the lock of a configuration's folder."""
+    return locked(folder.parent / LOCK, f"prepares or reads {folder}")
 
 
 def prepare(builder: TaskBuilder, folder: Path) -> None:
@@ -139,7 +126,7 @@ def prepare(builder: TaskBuilder, folder: Path) -> None:
             # `datasets` wraps what went wrong, or words it anew as "Cannot find data file"; the first error says which file.
             first = error.__cause__ or error.__context__
             if isinstance(first, OSError):
-                raise first from error
+                raise first from None
             raise
         folder.mkdir(exist_ok=True)
         for file in sorted(made.iterdir(), key=lambda file: file.name == DESCRIPTION):

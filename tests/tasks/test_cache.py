@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from cache_stress import DAMAGES, LOSSES, stress
 
+from hf_radial import safe_files
 from hf_radial.tasks import cache
 from hf_radial.tasks.checksums import checksum
 from hf_radial.tasks.load import builder_class, load_task, task_builder
@@ -73,7 +74,7 @@ def test_threads_of_one_process_exclude_each_other(tmp_path, caplog):
 
 def test_a_load_inside_of_one_that_holds_the_lock_goes_on(tmp_path):
     folder = tmp_path / "modular" / CONFIG / "1.0.0"
-    with cache.exclusive(folder):
+    with cache.lock_of(folder):
         rows = load_task("modular", CONFIG, cache_dir=str(tmp_path))
         assert len(rows["train"]) == 265
     assert folder_of(tmp_path) == folder
@@ -82,8 +83,9 @@ def test_a_load_inside_of_one_that_holds_the_lock_goes_on(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
+from hf_radial import safe_files
 from hf_radial.tasks import cache
-with cache.exclusive(Path(sys.argv[1])):
+with cache.lock_of(Path(sys.argv[1])):
     (Path(sys.argv[1]).parent / "1.0.0.new-left").mkdir()
     print("held", flush=True)
     time.sleep(600)
@@ -95,7 +97,7 @@ def test_a_process_that_is_killed_while_it_prepares_blocks_nobody_and_leaves_not
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        monkeypatch.setattr(cache, "PATIENCE", 0.2)
+        monkeypatch.setattr(safe_files, "PATIENCE", 0.2)
         killing = threading.Timer(1.0, holder.send_signal, [signal.SIGKILL])
         killing.start()
         began = time.monotonic()
@@ -191,7 +193,7 @@ def test_a_file_system_without_flock_is_served_by_lock_files(tmp_path, monkeypat
 
 
 def test_configurations_do_not_wait_for_each_other(tmp_path):
-    with cache.exclusive(tmp_path / "modular" / CONFIG / "1.0.0"):
+    with cache.lock_of(tmp_path / "modular" / CONFIG / "1.0.0"):
         other = threading.Thread(target=load_task, args=("modular", "sub_p23_f0.5_s0"), kwargs={"cache_dir": str(tmp_path)})
         other.start()
         other.join(60)
@@ -204,7 +206,7 @@ def test_a_stream_and_a_builder_take_the_lock_too(tmp_path):
         lambda: task_builder("modular", CONFIG, cache_dir=str(tmp_path)),
         lambda: load_task("modular", CONFIG, cache_dir=str(tmp_path), streaming=True),
     ):
-        with cache.exclusive(folder):
+        with cache.lock_of(folder):
             thread = threading.Thread(target=call)
             thread.start()
             thread.join(0.5)
@@ -220,7 +222,7 @@ def test_the_lock_costs_a_load_from_the_cache_little(tmp_path, monkeypatch):
     folder, seconds = folder_of(tmp_path), []
     for _ in range(50):
         began = time.perf_counter()
-        with cache.exclusive(folder):
+        with cache.lock_of(folder):
             pass
         seconds.append(time.perf_counter() - began)
     assert min(seconds) < 0.002
