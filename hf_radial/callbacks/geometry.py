@@ -144,7 +144,6 @@ class GeometryCallback(TrainerCallback):
         elif state.is_world_process_zero:
             (_folder(trainer) / TABLE_FILE).unlink(missing_ok=True)  # of another run
         if args.should_save:
-            _folder(trainer).mkdir(parents=True, exist_ok=True)
             drawn_with = "given" if self.probe is not None else str(self.seed)
             self._probe.save(_folder(trainer) / PROBE_FILE, drawn_with)
 

@@ -13,6 +13,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 from transformers import Trainer
 
+from hf_radial.safe_files import replacing
 from hf_radial.training.rows import batch_of_rows
 
 PROBE_FILE = "_geometry_probe.safetensors"  # its rows are training data: files that begin with `_` are not pushed to a Hub
@@ -37,7 +38,8 @@ class Probe:
     def save(self, file: Path, drawn_with: str) -> None:
         """Write both batches; `drawn_with` is the seed, in words."""
         tensors = {**_tensors(self.rows, "train."), **_tensors(self.held_out or {}, "held_out.")}
-        save_file(tensors, file, {"seed": drawn_with})
+        with replacing(file) as new:
+            save_file(tensors, new, {"seed": drawn_with})
 
     def fingerprint(self) -> str:
         """Of the training rows. Vectors of other rows cannot be compared with theirs."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from hf_radial.comparison.statistics import Time, median_time, speedup, survival
 from hf_radial.runs.record import made_on
+from hf_radial.safe_files import replacing, write_text
 
 HEAD = ["arm", "tuned to", "tuning runs solved", "solved", "fit", "onset, epochs", "steps", "seconds", "test accuracy"]
 HEAD += ["sooner than reference", "95 %", "seeds", "sign test"]
@@ -253,16 +254,16 @@ def write(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Write NAME.json, .md, .tex, .parquet and, if matplotlib is there, .png; returns the summary."""
     import pandas as pd
 
-    folder.mkdir(parents=True, exist_ok=True)
     name, rows = data["grid"], data["rows"]
     entries = summary(rows, data["reference"])
-    (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(page(data, entries))
-    (folder / f"{name}.tex").write_text(latex(entries))
+    write_text(folder / f"{name}.json", json.dumps(data, indent=1) + "\n")
+    write_text(folder / f"{name}.md", page(data, entries))
+    write_text(folder / f"{name}.tex", latex(entries))
     flat = [
         {key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in row.items()} for row in rows
     ]
-    pd.DataFrame(flat).to_parquet(folder / f"{name}.parquet")
+    with replacing(folder / f"{name}.parquet") as new:
+        pd.DataFrame(flat).to_parquet(new)
     draw(data, folder / f"{name}.png")
     return entries
 

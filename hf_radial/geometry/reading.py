@@ -6,11 +6,12 @@ written in one move: whoever reads it never sees half of one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from hf_radial.safe_files import replacing
 
 TABLE_FILE = "geometry.parquet"
 PREFIX = "geometry"
@@ -90,18 +91,12 @@ class Table:
         return Table({name: [column[i] for i in keep] for name, column in self.columns.items()})
 
     def write(self, path: str | Path) -> None:
-        """Write Parquet to `path`, in place of what was there, in one move."""
+        """Write Parquet to `path`, in one step."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            pq.write_table(pa.table(self.columns, schema=_schema()), partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as new:
+            pq.write_table(pa.table(self.columns, schema=_schema()), new)
 
 
 def read_table(path: str | Path) -> Table:

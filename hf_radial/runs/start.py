@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from hf_radial.runs.record import RUN_FILE
 from hf_radial.runs.resume import wants_resume
+from hf_radial.safe_files import new_folder
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
@@ -108,15 +109,17 @@ def open_run(args: TrainingArguments, default: str) -> tuple[PartialState, Path,
 
 
 def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
-    """The folder of a run, the same in every process.
+    """The folder of a run, the same in every process. Nobody else has chosen a new folder.
 
     Args:
         output_dir: what the user asked for; empty for a new folder named after `default`, with a number if it is taken.
+            A new folder is made here.
         resume: whether an earlier run in that folder is to go on.
         default: the first choice for a new folder.
 
     Raises:
         ValueError: `output_dir` holds another run and `resume` is false, or nothing is said about which run to resume.
+        OSError: the new folder cannot be made.
     """
     if output_dir:
         folder = Path(output_dir)
@@ -128,11 +131,7 @@ def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
         return folder
     if resume:
         raise ValueError("resume_from_checkpoint needs --output_dir, the folder of the run that is to go on")
-    number = 1
-    while Path(default if number == 1 else f"{default}-{number}").exists():
-        number += 1
-    # The processes look at different moments: what the first one saw holds for all.
-    chosen = [default if number == 1 else f"{default}-{number}"]
+    chosen = [str(new_folder(default)) if PartialState().is_main_process else ""]
     return Path(broadcast_object_list(chosen)[0])
 
 

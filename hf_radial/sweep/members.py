@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SchedulerType, speed_metrics
 
 from hf_radial.runs.record import RUN_FILE
+from hf_radial.safe_files import write_text
 from hf_radial.tasks.tensor_rows import TensorRows
 from hf_radial.training.trainer import RadialTrainer
 
@@ -81,7 +82,7 @@ class SweepMember(RadialTrainer):
         file = Path(str(self.args.output_dir)) / RUN_FILE
         record = json.loads(file.read_text())
         record["sweep"] = {"trained": "together with others, by hf_radial.sweep.train_together", "members": together}
-        file.write_text(json.dumps(record, indent=2) + "\n")
+        write_text(file, json.dumps(record, indent=2) + "\n")
         self.is_in_train, self.begun = True, time.time()
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         return targets

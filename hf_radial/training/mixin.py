@@ -30,6 +30,7 @@ from hf_radial.penalty.config import RadialConfig, resolve_config
 from hf_radial.penalty.radial_penalty import RadialPenalty
 from hf_radial.penalty.vectors import count_vectors
 from hf_radial.runs.record import write_run_record
+from hf_radial.safe_files import write_text
 from hf_radial.sites.find import ForwardFailedError
 from hf_radial.training.fast.epoch import LeanEpochMixin
 from hf_radial.training.fast.resident import ResidentMixin
@@ -283,9 +284,8 @@ class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
         window = self._radial_window
         if self.args.should_save and window is not None and self.radial_config.radial_radius == "initial":
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
             # Before the base class writes `trainer_state.json`, with which a checkpoint is complete.
-            (folder / TARGETS_FILE).write_text(json.dumps(window.radial_penalty.targets, indent=2))
+            write_text(folder / TARGETS_FILE, json.dumps(window.radial_penalty.targets, indent=2))
         super()._save_checkpoint(model, trial)
 
     # One step ---------------------------------------------------------------------------------------------------------

@@ -121,10 +121,14 @@ except PermissionError as error:
 """
 
 
-def test_a_cache_dir_without_write_permission_is_named(tmp_path):
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_cache_dir_without_write_permission_is_named(tmp_path, prepared):
     folder = tmp_path / "forbidden"
     folder.mkdir()
-    folder.chmod(0o555)
+    if prepared:  # reading takes a lock, which is a file
+        load_task("modular", p=5, cache_dir=str(folder))
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
     for parent in [tmp_path, *tmp_path.parents]:
         if parent.stat().st_uid == os.getuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o011)
