@@ -5,7 +5,7 @@
     python recipes/addition_size.py --report                                  # the page from the rows that are there
     python recipes/addition_size.py --preset addition_nanogpt                 # the paper's own set-up, three seeds: for a GPU
 
-Each run is a process of recipes/addition.py. It goes on from its last checkpoint if it was killed (checkpoints stay in --runs).
+Each run is one of recipes/addition.py. It goes on from its last checkpoint if it was killed (checkpoints stay in --runs).
 When it ends, it leaves a row, a file of its own in recipes/results/PRESET/rows, and the page, the figure and the Parquet table
 are made anew from all rows. `--report` also makes rows of runs that are under way: they are censored at their last checkpoint,
 and replaced when the run goes on. Options that are not listed by `--help` go to recipes/addition.py, such as `--max_steps 100`.
@@ -24,8 +24,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +40,7 @@ from hf_radial.comparison import sizes  # noqa: E402
 from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise  # noqa: E402
 from hf_radial.options import last_complete_checkpoint, parse_options  # noqa: E402
 from hf_radial.run_record import made_on  # noqa: E402
-from recipes.addition import CONFIGS, AdditionArguments, measured_precision  # noqa: E402
+from recipes import addition  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {
     "0.4M": {"layers": 2, "heads": 4, "width": 128},
@@ -57,7 +55,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "paper, warm-up": {"arms": "penalty", "radial_lambda": 0.01, "radial_radius": "sqrt_d", "radial_warmup_steps": 300},
 }
 SEEDS = (0, 1, 2)
-THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))  # of each run, and where its precision is measured
 PAPER = {("10.6M", NO_PENALTY): 22500, ("10.6M", "paper"): 9800}  # steps that arXiv 2606.32000 reports, on its own set-up
 
 
@@ -94,24 +91,17 @@ class Study:
                 known: dict[str, Any] = row["precision"]
                 return known
         flags = self.flags(size, NO_PENALTY, 0)
-        task, args = parse_options((AdditionArguments, RadialArguments), flags, CONFIGS, self.preset)
-        torch.set_num_threads(THREADS)
-        return measured_precision(task, args, self.runs / f"precision_{size}")
+        task, args = parse_options((addition.AdditionArguments, RadialArguments), flags, addition.CONFIGS, self.preset)
+        return addition.measured_precision(task, args, self.runs / f"precision_{size}")
 
 
 def run(study: Study, size: str, arm: str, seed: int) -> None:
-    """Make one run, or go on with it, and leave its row; a run that fails is told and leaves none."""
-    folder, precision = study.folder(size, arm, seed), study.precision(size)
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(ROOT / "recipes" / "addition.py"), *study.flags(size, arm, seed)]
-    print(f"{folder}: {precision['precision']} ({precision['seconds_a_step']} s a step)", flush=True)
-    command += ["--bf16", str(precision["precision"] == "bfloat16"), "--resume_from_checkpoint", "true"]
-    with (folder / "console.log").open("a") as console:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
-        code = subprocess.run(command, stdout=console, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-    if code == 0:
-        write_row(study, size, arm, seed)
-    print(f"{'done' if code == 0 else f'FAILED ({code})'}: {folder}", flush=True)
+    """Make one run, or go on with it, and leave its row."""
+    precision = study.precision(size)
+    print(f"{size}, {arm}, seed {seed}: {precision['precision']}; a step takes {precision['seconds_a_step']} s", flush=True)
+    bf16 = str(precision["precision"] == "bfloat16")
+    addition.main([*study.flags(size, arm, seed), "--bf16", bf16, "--resume_from_checkpoint", "true"])
+    write_row(study, size, arm, seed)
 
 
 def write_row(study: Study, size: str, arm: str, seed: int) -> None:
@@ -174,9 +164,9 @@ def page(rows: sizes.Rows, preset: str) -> str:
     lines = [
         f"# {facts['digits']}-digit addition by size of the model",
         "",
-        f"Made by `python recipes/addition_size.py --preset {preset}` from the files in rows/, one a run. What is judged, and how,",
-        "stands at the top of the recipe. Medians are Kaplan and Meier's; an entry `> N` was not reached by then. Intervals are",
-        "bootstraps over seeds: with three, about their range. CPU seconds are of training steps, without evaluations.",
+        f"Made by `python recipes/addition_size.py --preset {preset}` from the files in rows/, one a run. What is judged",
+        "stands at the top of the recipe. Medians are Kaplan and Meier's; an entry `> N` was not reached by then. Intervals",
+        "are bootstraps over seeds: with three, about their range. CPU seconds are of training steps, without evaluations.",
         "",
         sizes.table(rows, NO_PENALTY, PAPER),
         *(f"- {size}: {sum(m)} of {len(m)} runs without a penalty memorise first." for size, m in first.items()),
@@ -224,7 +214,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--report", action="store_true", help="no run: rows of what is under way, and the page")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where checkpoints and logs stay")
     parser.add_argument("--results", type=Path, default=ROOT / "recipes" / "results", help="where rows and page go")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; results differ by rounding (%(default)s)")
     options, extra = parser.parse_known_args(argv)
+    torch.set_num_threads(options.threads)
     study = Study(options.preset, options.runs / options.preset, options.results / options.preset, tuple(extra))
     chosen = options.sizes or (list(SIZES)[-1:] if options.preset == "addition_nanogpt" else list(SIZES))
     # All arms of one seed before the next seed: an interrupted study has whole comparisons.

@@ -5,10 +5,10 @@ A row is one run: `size`, `parameters`, `arm`, `seed`, `onset` in steps (`None`:
 
 - An arm *helps* in a size if its onset is earlier than the reference's on every one of at least three seeds, *harms* if it
   is later on every one; else it is undecided. A bound (one of the two was ended before) counts where it decides.
-- The gain *grows* if on each of at least three seeds the ratio of onsets, reference / arm, is larger in the largest size
-  than in the smallest, *shrinks* if it is smaller on each; else it is undecided. A bound leaves its seed undecided.
+- The gain *grows* if, on each of at least three seeds, the ratio of onsets (reference / arm) is larger in the largest
+  size than in the smallest, *shrinks* if it is smaller on each; else it is undecided. A bound leaves its seed undecided.
 
-Three of three seeds have a two-sided p of 0.25 in the sign test: weak. In here: numbers, table and figure. Not in here: the runs.
+Three of three seeds have a two-sided p of 0.25 in the sign test: weak. In here: numbers, table, figure. Not in here: runs.
 """
 
 from __future__ import annotations
