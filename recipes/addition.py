@@ -178,10 +178,10 @@ def measured_precision(task: AdditionArguments, args: RadialArguments, folder: P
     if file.is_file():  # a run that goes on does so in the precision in which it began
         known: dict[str, Any] = json.loads(file.read_text())
         return known
-    model = build_model(task, character_tokenizer("0123456789+=\n")).to(args.device)
+    model: torch.nn.Module = build_model(task, character_tokenizer("0123456789+=\n"))
     # The values do not matter, their number does: of a row of the longest spelling, or of a window.
     ids = torch.ones(args.per_device_train_batch_size, task.window or 3 * task.digits + 4, dtype=torch.long, device=args.device)
-    seconds = time_precisions(model, {"input_ids": ids, "labels": ids, "attention_mask": ids})
+    seconds = time_precisions(model.to(args.device), {"input_ids": ids, "labels": ids, "attention_mask": ids})
     found = {"precision": min(seconds, key=seconds.__getitem__), "seconds_a_step": seconds, "rows": len(ids)}
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1) + "\n")

@@ -37,9 +37,9 @@ sys.path.insert(0, str(ROOT))  # started as a script, this folder is on the path
 
 from hf_radial import RadialArguments  # noqa: E402
 from hf_radial.comparison import sizes  # noqa: E402
-from hf_radial.grokking import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise  # noqa: E402
-from hf_radial.options import last_complete_checkpoint, parse_options  # noqa: E402
-from hf_radial.run_record import made_on  # noqa: E402
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise  # noqa: E402
+from hf_radial.runs.record import made_on  # noqa: E402
+from hf_radial.runs.start import last_complete_checkpoint, parse_options  # noqa: E402
 from recipes import addition  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {

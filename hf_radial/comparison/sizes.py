@@ -1,7 +1,7 @@
 """Runs of several sizes of a model: does an arm get there earlier than the reference, and does that grow with the size?
 
 A row is one run: `size`, `parameters`, `arm`, `seed`, `onset` in steps (`None`: not by `last_step`), `cpu_seconds` until then,
-`last_cpu_seconds`, and what `hf_radial.grokking.summarise` gives. Rows come smallest size first.
+`last_cpu_seconds`, and what `hf_radial.runs.onset.summarise` gives. Rows come smallest size first.
 
 - An arm *helps* in a size if its onset is earlier than the reference's on every one of at least three seeds, *harms* if it
   is later on every one; else it is undecided. A bound (one of the two was ended before) counts where it decides.
@@ -118,7 +118,7 @@ def draw(rows: Rows, reference: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from hf_radial.plots import COLOURS
+    from hf_radial.report.plots import COLOURS
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
