@@ -62,7 +62,7 @@ def test_nothing_is_left_out_of_a_committed_comparison(name):
 
 
 def test_a_committed_cell_run_again_comes_out_the_same(tmp_path):
-    from recipes.compare import make_run
+    from hf_radial.comparison.run import make_run
 
     data, _ = read("rivals")
     solved = [row for row in data["rows"] if row["stage"] == "judged" and row["status"] == "solved"]
