@@ -15,6 +15,7 @@ recipes/results/compare. The engine is hf_radial/comparison; this file is its co
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from hf_radial.comparison.grid import read_grid
 from hf_radial.comparison.jobs import run_all, tune_all
 from hf_radial.comparison.outcome import FAILED_FILE
 from hf_radial.comparison.run import read_run
-from hf_radial.comparison.table import markdown, write
+from hf_radial.comparison.table import markdown, write, write_pages
 from hf_radial.comparison.trials import judged_cells, tuning_cells
 from hf_radial.comparison.workers import in_processes, on_ray
 
@@ -39,6 +40,11 @@ RESULTS = Path(__file__).resolve().parent / "results" / "compare"
 def main(argv: Sequence[str]) -> Path:
     options = parse(argv)
     grid = read_grid(options.grid)
+    if options.pages:
+        data = json.loads((options.results / f"{grid.name}.json").read_text())
+        said = {"title": grid.title, "question": grid.question, "published": list(grid.published)}
+        write_pages({**data, **said}, options.results)
+        return options.results / f"{grid.name}.md"
     root = options.runs.resolve()
     arms = [(setting, arm) for setting in grid.settings for arm in grid.arms]
     for cells in (part for one in arms for part in tuning_cells(grid, *one, root)):
@@ -90,6 +96,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--retry", action="store_true", help="forget which runs failed, and make them again")
     parser.add_argument("--table", action="store_true", help="run nothing, make the tables from the runs that there are")
+    parser.add_argument("--pages", action="store_true", help="write the pages again, from the committed rows and the grid file")
     options = parser.parse_args(argv)
     if options.jobs < 1:
         raise ValueError(f"--jobs {options.jobs} must be at least 1")
