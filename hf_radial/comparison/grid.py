@@ -21,7 +21,7 @@ A setting's options take the place of the base's, and an arm's those of both, in
 An arm that `follows` another has in `{followed}` the folder of that arm's run on the same seed, which is made first.
 
 In here: the file and its checks. `{name}` in an arm's interventions stands for what is tuned of it. Not in here: what is drawn
-(`tuning`), what an option means (recipes/compare.py) and how runs are made.
+(`tuning`), what an option means (`run`) and how runs are made (`jobs`).
 """
 
 from __future__ import annotations

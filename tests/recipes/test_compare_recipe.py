@@ -12,7 +12,8 @@ import psutil
 import pytest
 import yaml
 
-from recipes.compare import main, make_run
+from hf_radial.comparison.run import make_run
+from recipes.compare import main
 
 ROOT = Path(__file__).parents[2]
 BASE = {
