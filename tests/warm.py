@@ -38,6 +38,7 @@ SERVERS = 2
 LATE = ("PYTHONPATH", "PYTHONUNBUFFERED", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "PWD", "OLDPWD")
 LATE += ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LATE_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_", "PYTEST_")
+seconds_of_ended = 0.0  # CPU time of all processes that were run here and have ended
 HUGGING_FACE = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_", "NO_PROXY", "no_proxy")
 
 
@@ -100,18 +101,19 @@ class WarmProcess:
         self.pid = int(self._replies.readline())
 
     def wait(self, timeout: float | None = None) -> int:
+        global seconds_of_ended
         if self.returncode is None:
-            self._socket.settimeout(timeout)
-            try:
-                self.returncode = int(self._replies.readline())
-            except TimeoutError as error:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from error
+            if timeout is not None and not select.select([self._socket], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            status, seconds = self._replies.readline().split()
+            self.returncode = int(status)
+            seconds_of_ended += float(seconds)
             self._replies.close()
             self._socket.close()
         return self.returncode
 
     def poll(self) -> int | None:
-        if self.returncode is None and _readable(self._socket):
+        if self.returncode is None and select.select([self._socket], [], [], 0)[0]:
             self.wait()
         return self.returncode
 
@@ -121,10 +123,6 @@ class WarmProcess:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
-
-
-def _readable(connection: socket.socket) -> bool:
-    return bool(select.select([connection], [], [], 0)[0])
 
 
 # The server, seen from the tests --------------------------------------------------------------------------------------
@@ -205,8 +203,8 @@ def _watch(text: int, reply: int, *standard: int) -> list[str] | None:
         for descriptor in standard:
             os.close(descriptor)
         os.write(reply, f"{pid}\n".encode())
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        os.write(reply, f"{status}\n".encode())
+        _, status, used = os.wait4(pid, 0)
+        os.write(reply, f"{os.waitstatus_to_exitcode(status)} {used.ru_utime + used.ru_stime}\n".encode())
         return None
     os.close(reply)
     for number, descriptor in enumerate(standard):
