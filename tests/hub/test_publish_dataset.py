@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import platform
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hub_client import HERE, environment, run_with
+from hub_client import HERE, run_with
 
 from hf_radial.cli.main import main as cli
 from hf_radial.hub.publish_dataset import definition, write_dataset
@@ -314,4 +312,4 @@ model = ModularMLPForSequenceClassification(ModularMLPConfig(modulus=23, embeddi
 args = TrainingArguments("out", max_steps=2, report_to="none", use_cpu=True)
 RadialTrainer(model=model, args=args, radial_lambda=0.05, train_dataset=data["train"], eval_dataset=data["test"]).train()
 """
-    subprocess.run([sys.executable, "-c", code], env=environment(hub, tmp_path), cwd=tmp_path, check=True, capture_output=True)
+    run_with(hub, tmp_path, "-c", code)

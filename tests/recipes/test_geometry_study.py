@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import run_python
 
 from hf_radial.geometry.reading import Reading, Table
 
@@ -138,7 +138,5 @@ def test_a_report_that_cannot_be_written_loses_no_results(
 
 
 def test_help_says_what_it_does() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / "geometry_study.py"), "--help"], capture_output=True, text=True, check=False
-    )
+    done = run_python(ROOT / "recipes" / "geometry_study.py", "--help")
     assert done.returncode == 0 and "six runs" in done.stdout
