@@ -38,7 +38,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Figures without a picture, for tests of what the page says: drawing is most of what a page costs."""
-    monkeypatch.setattr(figures.Drawing, "render", lambda *args, **kwargs: b"")
+    monkeypatch.setattr(canvas.Drawing, "render", lambda *args, **kwargs: b"")
 
 
 class Page(HTMLParser):
