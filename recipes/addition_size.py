@@ -39,7 +39,8 @@ from hf_radial import RadialArguments  # noqa: E402
 from hf_radial.comparison import sizes  # noqa: E402
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise  # noqa: E402
 from hf_radial.runs.record import made_on  # noqa: E402
-from hf_radial.runs.start import last_complete_checkpoint, parse_options  # noqa: E402
+from hf_radial.runs.resume import last_complete_checkpoint  # noqa: E402
+from hf_radial.runs.start import parse_options  # noqa: E402
 from recipes import addition  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {
