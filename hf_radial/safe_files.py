@@ -30,7 +30,8 @@ def replacing(file: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a new path beside `file` to write to, and move what was written there to `file` in one step.
 
     Args:
-        file: what to write. Its folder is made if it does not exist.
+        file: what to write. Its folder is made if it does not exist. A link stays a link, and a device such as `/dev/stdout` is
+            written to directly.
 
     Yields:
         A path of its own for each caller, in the same folder and hidden. If the block ends with an error, the path is deleted
@@ -44,7 +45,10 @@ def replacing(file: str | os.PathLike[str]) -> Iterator[Path]:
         >>> file.read_text(), [path.name for path in file.parent.iterdir()]
         ('1 2 3', ['numbers.txt'])
     """
-    file = Path(file)
+    file = Path(os.path.realpath(file))
+    if file.exists() and not file.is_file():
+        yield file
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f".{file.name}.{uuid4().hex[:12]}")
     try:

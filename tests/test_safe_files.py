@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_radial import safe_files
 from hf_radial.runs.start import choose_run_folder
 from hf_radial.safe_files import new_folder, replacing, write_bytes, write_text
 
@@ -38,6 +40,33 @@ def test_a_new_file_gets_the_rights_of_any_new_file(tmp_path):
     write_bytes(tmp_path / "ours", b"")
     (tmp_path / "plain").touch()
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_link_stays_a_link_and_a_pipe_is_written_to(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    seen = []
+    reader = threading.Thread(target=lambda: seen.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write_text(tmp_path / "pipe", "new")
+    reader.join(60)
+    assert seen == ["new"] and sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "pipe"]
+
+
+def test_the_package_writes_no_file_in_place():
+    # Whatever is written in place is read half written by another process one day.
+    in_place = re.compile(r"\.write_(text|bytes)\(|\bos\.(replace|rename)\(|\bopen\([^)]*[\"'][wx]b?[\"']")
+    package = Path(safe_files.__file__).parent
+    found = [
+        f"{file.relative_to(package)}:{number}: {line.strip()}"
+        for file in sorted(package.rglob("*.py"))
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if in_place.search(line) and file.name not in ("safe_files.py", "cache.py")
+    ]
+    assert not found, "use hf_radial.safe_files: " + "; ".join(found)
 
 
 def test_readers_never_see_a_part_of_a_file(tmp_path):

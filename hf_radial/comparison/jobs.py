@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from hf_radial.comparison.grid import Arm, Grid
 from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, outcome, undone, write_json
 from hf_radial.comparison.run import make_run, make_runs
 from hf_radial.comparison.trials import Cell, best_trial, tuning_cells
+from hf_radial.safe_files import locked
 
+LOCK_FILE = ".lock"  # in a run's folder
 SHARED = ("learning_rate", "weight_decay", "radial_lambda", "seed")  # what runs that share their steps may differ in
 
 
@@ -73,9 +76,15 @@ def jobs_of(todo: Runs, together: int) -> list[Job]:
 
 
 def attempt(runs: Runs) -> None:
-    """See `Job.make`."""
+    """See `Job.make`. Another comparison that shares the folders waits, and then finds these runs done."""
+    with ExitStack() as held:
+        for folder in sorted(folder for folder, _ in runs):  # in one order, so that no two wait for each other
+            held.enter_context(locked(folder / LOCK_FILE, f"makes the run in {folder}"))
+        _attempt(undone(runs))
+
+
+def _attempt(runs: Runs) -> None:
     for folder, options in runs:
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "options.json", options)
     if len(runs) > 1:
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_radial.comparison.statistics import Time, median_time, speedup
+from hf_radial.safe_files import replacing
 
 Rows = Sequence[dict[str, Any]]
 SEEDS_FOR_A_VERDICT = 3
@@ -139,4 +140,5 @@ def draw(rows: Rows, reference: str, path: Path) -> None:
     left.set(xscale="log", xlabel="parameters", ylabel=f"steps to 99 %: {reference} / arm", title="above 1: the arm is earlier")
     right.set(xscale="log", yscale="log", xlabel="parameters", ylabel="steps to 99 %", title="hollow: not by then")
     right.legend(fontsize="small")
-    figure.savefig(path, dpi=90)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=90, format=path.suffix.removeprefix("."))

@@ -297,7 +297,8 @@ def draw(data: dict[str, Any], file: Path) -> None:
             panel.set_title(short(setting), fontsize="medium")
     for panel in panels:
         panel.legend(fontsize="x-small", ncols=2)
-    figure.savefig(file, dpi=110)
+    with replacing(file) as new:
+        figure.savefig(new, dpi=110, format="png")
 
 
 def _style(i: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hf_radial.geometry.reading import PREFIX, TABLE_FILE, Table, read_table
 from hf_radial.runs.onset import curve
 from hf_radial.runs.record import RUN_FILE, STATE_FILE
+from hf_radial.safe_files import write_text
 
 TIMINGS = ("_runtime", "_samples_per_second", "_steps_per_second")
 KEPT_OF_STATE = ("epoch", "global_step", "max_steps", "num_train_epochs", "eval_steps", "logging_steps")
@@ -249,7 +250,7 @@ def keep_run(run: Path, kept: Path) -> None:
     ]
     small = {name: state[name] for name in KEPT_OF_STATE}
     lines = ",\n  ".join(json.dumps(logs) for logs in log)  # one line for each entry: easy to compare
-    (kept / STATE_FILE).write_text(json.dumps(small)[:-1] + f', "log_history": [\n  {lines}\n]}}\n')
+    write_text(kept / STATE_FILE, json.dumps(small)[:-1] + f', "log_history": [\n  {lines}\n]}}\n')
     if not (run / TABLE_FILE).is_file():
         (kept / TABLE_FILE).unlink(missing_ok=True)
         return

@@ -10,6 +10,7 @@ from typing import Any
 
 from hf_radial.runs.onset import summarise
 from hf_radial.runs.record import describe_environment
+from hf_radial.safe_files import write_text
 
 RESULTS_FILE = "results.json"  # a recipe writes it last: a folder that has it holds a run that has ended
 
@@ -52,5 +53,5 @@ def write_study(name: str, folder: Path, description: str, measure: Callable[[],
     parser.add_argument("--table", action="store_true", help="only make the table from the data again")
     file = folder / f"{name}.json"
     if not parser.parse_args().table:
-        file.write_text(json.dumps(measure(), indent=1) + "\n")
-    (folder / f"{name}.md").write_text(markdown(json.loads(file.read_text())))
+        write_text(file, json.dumps(measure(), indent=1) + "\n")
+    write_text(folder / f"{name}.md", markdown(json.loads(file.read_text())))

@@ -16,6 +16,7 @@ The cache is the folder that `datasets` chooses, `CACHE_DIR/TASK/CONFIG/VERSION`
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -96,16 +97,23 @@ def in_turn(action: Callable[[], T], folder: Path | None, cache_dir: str | None)
         try:
             with lock_of(folder):
                 return action()
-        except (FileNotFoundError, DamagedError) as error:
+        except DamagedError as error:
             problem: Exception = error
         except OSError as error:
-            raise _cannot_write(error, cache_dir) from error
+            if not _is_of_another_program(error):
+                raise _cannot_write(error, cache_dir) from error
+            problem = error
     if isinstance(problem, OSError) and not folder.parent.is_dir():
         raise _cannot_write(problem, cache_dir) from problem
     raise OSError(
         f"the cache {str(folder)!r} was deleted or damaged {ATTEMPTS} times while it was being made: {problem}. "
         "Stop the program that writes or deletes there, or give another cache_dir."
     ) from problem
+
+
+def _is_of_another_program(error: OSError) -> bool:
+    """Whether a file or folder was deleted, or made again, at the same moment."""
+    return isinstance(error, FileNotFoundError | FileExistsError) or error.errno in (errno.ENOTEMPTY, errno.ESTALE)
 
 
 def lock_of(folder: Path) -> AbstractContextManager[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from hub_client import HERE, run_with
 
 from hf_radial.cli.main import main as cli
+from hf_radial.hub import publish_dataset
 from hf_radial.hub.publish_dataset import definition, write_dataset
 from hf_radial.tasks.load import TASKS, load_task, task_config
 
@@ -281,6 +283,27 @@ def test_only_what_belongs_to_a_dataset_is_uploaded(hub, tmp_path):
     (result,) = publish(hub, tmp_path, {"configs": [CLASSES], "repo_id": "org/strays", "folder": str(kept)})
     assert "url" in result, result
     assert hub.files("org/strays", kind="dataset") == {"README.md", ".gitattributes", *(f"{CLASSES}/{file}" for file in FILES)}
+
+
+def test_two_processes_that_write_into_one_folder_lose_nothing_of_each_other(tmp_path, monkeypatch):
+    folder, others = tmp_path / "out", []
+
+    def write(config: str) -> None:
+        write_dataset("modular", [config], folder, cache_dir=str(tmp_path / "cache"))
+
+    def card_after_the_other(*arguments, card=publish_dataset.dataset_card):
+        if not others:  # the first one knows its configurations; now another one begins
+            others.append(threading.Thread(target=write, args=(TEXTS,)))
+            others[0].start()
+            others[0].join(3)
+        return card(*arguments)
+
+    monkeypatch.setattr(publish_dataset, "dataset_card", card_after_the_other)
+    write(CLASSES)
+    others[0].join(60)
+    head = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    assert [part["config_name"] for part in head["configs"]] == [CLASSES, TEXTS]
+    assert not [file for file in folder.rglob(".*") if file.name != publish_dataset.LOCK]
 
 
 def test_options_of_an_upload_are_refused_where_nothing_is_uploaded(tmp_path, capsys):
