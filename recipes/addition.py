@@ -43,6 +43,7 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
 from hf_radial.runs.start import end_processes, open_run, option, parse_options
+from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode
 from hf_radial.tasks.windows import CharacterWindows
@@ -166,8 +167,7 @@ def measured_precision(task: AdditionArguments, args: RadialArguments, folder: P
     ids = torch.ones(args.per_device_train_batch_size, task.window or 3 * task.digits + 4, dtype=torch.long, device=args.device)
     seconds = time_precisions(model.to(args.device), {"input_ids": ids, "labels": ids, "attention_mask": ids})
     found = {"precision": min(seconds, key=seconds.__getitem__), "seconds_a_step": seconds, "rows": len(ids)}
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found, indent=1) + "\n")
+    write_text(file, json.dumps(found, indent=1) + "\n")
     return found
 
 
@@ -321,7 +321,7 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
         title = f"{task.digits}-digit addition, {label}"
         plot_runs_if_possible({label: logs[label]}, folder / arm / "curves.png", title)
         write_card(trainer, results[label])
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     (folder / "comparison.md").write_text(table(results) + "\n")
     title = f"{task.digits}-digit addition, {task.train_size:,} training rows"
     plot_runs_if_possible(logs, folder / "comparison.png", title)

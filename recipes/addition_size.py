@@ -41,6 +41,7 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_
 from hf_radial.runs.record import made_on  # noqa: E402
 from hf_radial.runs.resume import last_complete_checkpoint  # noqa: E402
 from hf_radial.runs.start import parse_options  # noqa: E402
+from hf_radial.safe_files import write_text
 from recipes import addition  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -145,11 +146,7 @@ def write_row(study: Study, size: str, arm: str, seed: int) -> None:
         "run": {key: record[key] for key in ("radial", "facts", "model", "environment")}
         | {"training_args": {key: value for key, value in record["training_args"].items() if value is not None}},
     }
-    file = study.row_file(size, arm, seed)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps(row, separators=(",", ":")) + "\n")
-    new.replace(file)
+    write_text(study.row_file(size, arm, seed), json.dumps(row, separators=(",", ":")) + "\n")
 
 
 def page(rows: sizes.Rows, preset: str) -> str:
