@@ -33,7 +33,7 @@ print(json.dumps({"python": platform.python_version(), **{name: known(name) for 
 """
 INTRODUCTION = """
 Made by `make versions` from `versions.json`: `make test-quick`, once with each row's versions. What `setup.cfg` claims
-lies within these rows; the whole suite runs with the versions of the last row.
+lies within these rows.
 """
 
 
