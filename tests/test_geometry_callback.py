@@ -131,6 +131,7 @@ def test_the_log_of_trl_is_the_same_and_the_geometry_is_there(tmp_path):
 # What is measured -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_the_names_of_all_that_is_logged_and_kept(tmp_path):
     model = modular_model()
     trainer = RadialTrainer(
@@ -167,6 +168,7 @@ def test_the_names_of_all_that_is_logged_and_kept(tmp_path):
     assert last and all(value == pytest.approx(1, abs=1e-6) for value in last.values())
 
 
+@pytest.mark.quick
 def test_the_last_measurement_is_that_of_the_weights_that_are_saved(tmp_path):
     callback = GeometryCallback(every=4, metrics=["radial", "function"])
     trainer = make_trainer("trainer", tmp_path, callbacks=[callback], max_steps=6)
@@ -421,6 +423,7 @@ def test_what_a_batch_does_not_allow_is_left_out_by_default_and_an_error_if_aske
         run(DEFAULT_GROUPS)
 
 
+@pytest.mark.quick
 def test_bad_input_is_named_before_training():
     for options, message in (
         ({"every": 0}, "every=0 must be a whole number"),

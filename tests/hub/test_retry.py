@@ -7,6 +7,8 @@ import json
 import pytest
 from hub_client import HERE, run_with
 
+pytestmark = pytest.mark.quick
+
 WRITTEN = {"small.txt", "large.bin"}
 PASSING = ("409", "412", "500", "502", "503", "504", "dropped request", "lost answer", "broken answer", "slow")
 PASSING += ("rate limit", "limit", "new repository", "lost repository")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -173,7 +174,13 @@ def test_a_run_that_goes_on_is_judged_as_one_that_ends(tmp_path, evaluations):
 
 
 def _children(pid):
-    return [child.pid for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    """The workers: children of the process that has imported everything, a child of the comparison."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for server in psutil.Process(pid).children():
+            if "forkserver" in " ".join(server.cmdline()):
+                found += [worker.pid for worker in server.children()]
+    return found
 
 
 @pytest.mark.parametrize(
