@@ -250,8 +250,9 @@ def test_a_budget_holds(tmp_path):
     logs = geometry_logs(trainer)
     spent = sum(one["geometry/seconds_curvature"] for one in logs)
     assert 2 <= len(logs) < 61
-    first = logs[0]["geometry/seconds_curvature"]
-    assert spent <= 0.3 * (time.perf_counter() - started) + first + 0.05
+    # What is measured cannot be foreseen, on a busy machine least of all: the budget is overdrawn by one measurement at most.
+    longest = max(one["geometry/seconds_curvature"] for one in logs)
+    assert spent <= 0.3 * (time.perf_counter() - started) + longest + 0.05
 
 
 def test_the_last_comparison_is_of_the_steps_at_which_drift_was_measured(tmp_path):
