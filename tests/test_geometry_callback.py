@@ -168,7 +168,6 @@ def test_the_names_of_all_that_is_logged_and_kept(tmp_path):
     assert last and all(value == pytest.approx(1, abs=1e-6) for value in last.values())
 
 
-@pytest.mark.quick
 def test_the_last_measurement_is_that_of_the_weights_that_are_saved(tmp_path):
     callback = GeometryCallback(every=4, metrics=["radial", "function"])
     trainer = make_trainer("trainer", tmp_path, callbacks=[callback], max_steps=6)
@@ -215,6 +214,7 @@ def test_a_probe_of_long_rows_has_fewer(tmp_path):
     assert callback._rows["input_ids"].shape == (256, 16)
 
 
+@pytest.mark.quick
 def test_each_group_has_its_own_interval_and_the_last_step_has_all(tmp_path):
     callback = GeometryCallback(metrics={"radial": 1, "spectrum": 3})
     trainer = make_trainer("trainer", tmp_path, callbacks=[callback], max_steps=5)
