@@ -47,7 +47,7 @@ def run_python(
     *arguments: str | Path,
     env: dict[str, str] | None = None,
     cwd: str | Path | None = None,
-    timeout: float = 300,
+    timeout: float = 600,
     check: bool = False,
     merge: bool = False,
 ) -> subprocess.CompletedProcess[str]:
