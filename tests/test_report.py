@@ -74,6 +74,7 @@ class Page(HTMLParser):
             self.cells[-1][-1] += data
 
 
+@pytest.mark.quick
 def test_a_page_of_a_whole_run_has_every_figure_and_needs_nothing_else(quick, tmp_path):
     fake_run(tmp_path / "run")
     path = write_report([tmp_path / "run"])
@@ -93,6 +94,7 @@ def test_a_page_of_a_whole_run_has_every_figure_and_needs_nothing_else(quick, tm
         assert fact in html
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("steps", [150, 3_000, 20_000])  # no fit, a fit and no onset, both
 def test_every_number_of_the_table_is_that_of_summarise(seed, steps, undrawn, tmp_path):
@@ -148,6 +150,7 @@ def test_a_plain_trainers_log_with_other_metrics(quick, tmp_path):
         write_report([tmp_path], held_out_metric="eval_acuracy")
 
 
+@pytest.mark.quick
 def test_a_log_alone_gives_the_same_figures_as_the_table_for_what_both_hold(tmp_path):
     readings = [Reading("effective_rank", 40.0, "h.10.mlp"), Reading("effective_rank", 30.0, "h.2.mlp")]
     readings.append(Reading("hessian_trace", 5.0, standard_error=0.5))

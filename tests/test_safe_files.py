@@ -99,7 +99,7 @@ def side_by_side(code, *arguments):
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    return [process.communicate(timeout=120)[0].split() for process in processes]
+    return [process.communicate(timeout=600)[0].split() for process in processes]
 
 
 def test_under_a_lock_no_change_is_lost(tmp_path):

@@ -14,6 +14,8 @@ from hf_radial import RadialPenalty, find_sites
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.sites.find import default_inputs
 
+pytestmark = pytest.mark.quick
+
 SITES = [
     "transformer.h.0.attn.c_proj",
     "transformer.h.0.mlp.c_proj",

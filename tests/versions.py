@@ -33,7 +33,7 @@ print(json.dumps({"python": platform.python_version(), **{name: known(name) for 
 """
 INTRODUCTION = """
 Made by `make versions` from `versions.json`: `make test-quick`, once with each row's versions. What `setup.cfg` claims
-lies within these rows; the whole suite runs with the versions of the last row.
+lies within these rows.
 """
 
 
@@ -78,15 +78,16 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 def main(words: Sequence[str]) -> int:
     file = RESULTS / "versions.json"
-    rows = {key(row): row for row in (json.loads(file.read_text()) if file.exists() else [])}
+    failed = False
     for python in [word for word in words if not word.startswith("-")]:
         row = tested(python, [word for word in words if word.startswith("-")])
-        rows[key(row)] = row
         print(f"Python {row['python']}, torch {row['torch']}: {row['passed']} passed, failed:", *row["failed"])
-        ordered = [rows[found] for found in sorted(rows)]
-        file.write_text(json.dumps(ordered, indent=1) + "\n")
-        (RESULTS / "versions.md").write_text(markdown(ordered))
-    return int(any(row["failed"] for row in rows.values()))
+        kept = json.loads(file.read_text()) if file.exists() else []  # by now, another of these may have written
+        rows = sorted([*(other for other in kept if key(other) != key(row)), row], key=key)
+        file.write_text(json.dumps(rows, indent=1) + "\n")
+        (RESULTS / "versions.md").write_text(markdown(rows))
+        failed = failed or bool(row["failed"])
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import sys
 import tempfile
 import threading
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -46,10 +47,9 @@ def run_python(
     *arguments: str | Path,
     env: dict[str, str] | None = None,
     cwd: str | Path | None = None,
-    timeout: float = 300,
+    timeout: float = 600,
     check: bool = False,
     merge: bool = False,
-    imported: str = "transformers",
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments (a script, `-c code` or `-m module`, then its words) until it ends.
 
@@ -59,10 +59,9 @@ def run_python(
         timeout: seconds, after which it is killed and `subprocess.TimeoutExpired` raised.
         check: the exit status must be 0.
         merge: what is written to stderr comes in `stdout`, in the order in which it was written.
-        imported: "torch" for a process with HF_... variables of its own.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = WarmProcess(*arguments, env=env, cwd=cwd, stdout=out, stderr=out if merge else err, imported=imported)
+        process = WarmProcess(*arguments, env=env, cwd=cwd, stdout=out, stderr=out if merge else err)
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -77,6 +76,28 @@ def run_python(
     return subprocess.CompletedProcess(process.args, status, *texts)
 
 
+class WarmSubprocess:
+    """In the place of the module `subprocess`, for tests of what starts Python with `subprocess.run`."""
+
+    DEVNULL, STDOUT = None, subprocess.STDOUT
+
+    @staticmethod
+    def run(
+        command: Sequence[str],
+        stdout: IO[Any] | None = None,
+        stderr: IO[Any] | int | None = None,
+        env: dict[str, str] | None = None,
+        check: bool = False,
+    ) -> subprocess.CompletedProcess[str]:
+        assert command[0] == sys.executable
+        errors = stdout if stderr == subprocess.STDOUT else stderr
+        assert not isinstance(errors, int)
+        status = WarmProcess(*command[1:], env=env, stdout=stdout, stderr=errors).wait()
+        if check and status:
+            raise subprocess.CalledProcessError(status, command)
+        return subprocess.CompletedProcess(command, status)
+
+
 class WarmProcess:
     """As `subprocess.Popen`, of which it has `pid`, `args`, `returncode`, `poll`, `wait`, `kill` and `send_signal`."""
 
@@ -87,7 +108,6 @@ class WarmProcess:
         cwd: str | Path | None = None,
         stdout: IO[Any] | None = None,
         stderr: IO[Any] | None = None,
-        imported: str = "transformers",
     ) -> None:
         env = dict(os.environ if env is None else env)
         self.args = [sys.executable, *map(str, arguments)]
@@ -96,7 +116,7 @@ class WarmProcess:
         with theirs, open(os.devnull, "r+b") as null:
             files = [null if file is None else file for file in (stdout, stderr)]
             request = {"argv": self.args[1:], "env": env, "cwd": str(cwd or os.getcwd())}
-            _server(env, imported).send(request, [theirs.fileno(), null.fileno(), *(file.fileno() for file in files)])
+            _server(env).send(request, [theirs.fileno(), null.fileno(), *(file.fileno() for file in files)])
         self._replies = self._socket.makefile("r")
         self.pid = int(self._replies.readline())
 
@@ -150,8 +170,9 @@ _servers: dict[tuple[str, frozenset[tuple[str, str]]], _Server] = {}
 _choosing = threading.Lock()
 
 
-def _server(env: dict[str, str], imported: str) -> _Server:
-    late = LATE_PREFIXES if imported == "transformers" else (*LATE_PREFIXES, *HUGGING_FACE)
+def _server(env: dict[str, str]) -> _Server:
+    ours, theirs = ({k: v for k, v in each.items() if k.startswith(HUGGING_FACE)} for each in (os.environ, env))
+    imported, late = ("transformers", LATE_PREFIXES) if ours == theirs else ("torch", (*LATE_PREFIXES, *HUGGING_FACE))
     early = {name: value for name, value in env.items() if name not in LATE and not name.startswith(late)}
     key = imported, frozenset(early.items())
     with _choosing:

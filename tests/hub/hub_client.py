@@ -127,6 +127,6 @@ def run_with(hub: HubClient, home: Path, *command: str, status: int = 0, **varia
     Returns:
         What it wrote to stdout and stderr.
     """
-    result = run_python(*command, env=environment(hub, home, **variables), cwd=home, merge=True, imported="torch")
+    result = run_python(*command, env=environment(hub, home, **variables), cwd=home, merge=True)
     assert result.returncode == status, result.stdout
     return result.stdout

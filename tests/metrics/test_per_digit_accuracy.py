@@ -9,6 +9,8 @@ import pytest
 
 from hf_radial.metrics import load_per_digit_accuracy
 
+pytestmark = pytest.mark.quick
+
 END = 11
 
 

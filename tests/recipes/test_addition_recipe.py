@@ -139,7 +139,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(one_process, tmp_pa
     process = WarmProcess(*command, env=ENVIRONMENT)
     # In the second arm: the first one is finished then, and must not be trained again.
     checkpoint = tmp_path / "out" / "penalty" / "checkpoint-3" / "trainer_state.json"
-    for _ in range(2400):
+    for _ in range(12_000):
         if checkpoint.exists() or process.poll() is not None:
             break
         time.sleep(0.05)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from warm import WarmProcess
 
 from hf_radial.comparison import sizes
 from hf_radial.training.precision import time_precisions
@@ -72,10 +72,9 @@ def test_each_run_leaves_a_row_from_which_it_can_be_made_again(whole):
 
 def test_a_study_that_is_killed_goes_on_and_ends_with_the_same_curves(whole, tmp_path, recipe):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(RECIPE), *words_for(tmp_path, steps=30)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = WarmProcess(RECIPE, *words_for(tmp_path, steps=30), env=environment)
     arm = tmp_path / "runs" / "addition_nanogpt_cpu" / "0.4M_paper_seed0" / "paper"
-    for _ in range(6000):
+    for _ in range(60_000):
         if any(arm.glob("checkpoint-*/trainer_state.json")) or process.poll() is not None:
             break
         time.sleep(0.01)

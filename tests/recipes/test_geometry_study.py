@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warm import run_python
+from warm import WarmSubprocess, run_python
 
 from hf_radial.geometry.reading import Reading, Table
 
@@ -25,8 +25,10 @@ def study() -> Any:
     finally:
         sys.path.pop(0)
     # Three of the six, one of each weight decay and both lambdas: a process each is what these tests cost.
-    geometry_study.ARMS = tuple(geometry_study.ARMS[i] for i in (1, 2, 5))
-    return geometry_study
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry_study, "ARMS", tuple(geometry_study.ARMS[i] for i in (1, 2, 5)))
+        patch.setattr("hf_radial.runs.processes.subprocess", WarmSubprocess)
+        yield geometry_study
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def test_the_snippet_of_the_card_runs(finished: tuple[Path, str]) -> None:
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: tuple[Path, str], recipe: Any, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     process = WarmProcess(*command(folder), env=ENVIRONMENT)
-    for _ in range(6000):
+    for _ in range(60_000):
         if list(folder.glob("checkpoint-*/trainer_state.json")) or process.poll() is not None:
             break
         time.sleep(0.01)

@@ -12,6 +12,8 @@ import pytest
 
 from hf_radial.tasks.load import TASKS, builder_class, load_task, task_config
 
+pytestmark = pytest.mark.quick
+
 # Each task's test file lists its own. `tests` is on the path, so that a file is found by its folders below it.
 TESTS = Path(__file__).parents[1]
 CASES = [

@@ -168,7 +168,7 @@ def test_processes_that_load_at_once_all_get_the_rows(tmp_path):
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **pipes) for _ in range(3)]
-    outputs = [run.communicate(timeout=120) for run in runs]
+    outputs = [run.communicate(timeout=600) for run in runs]
     assert len({out for out, _ in outputs}) == 1 and len(outputs[0][0]) == 65, outputs
 
 

@@ -13,6 +13,8 @@ from warm import run_python
 
 from hf_radial.tasks.tokenizer import character_tokenizer, check_alphabet, encode
 
+pytestmark = pytest.mark.quick
+
 ODD = "0 +=\n\t\\^[](){}.*?|'\"é漢🙂\u0301#_-ab,!~"
 
 
