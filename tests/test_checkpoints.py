@@ -20,6 +20,7 @@ def trainer(folder, steps=4, **options):
         max_steps=steps,
         save_steps=2,
         logging_steps=1,
+        lr_scheduler_type="constant",  # does not depend on max_steps
         report_to="none",
         use_cpu=True,
         disable_tqdm=True,
