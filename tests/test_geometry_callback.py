@@ -701,3 +701,19 @@ def test_a_process_in_which_a_measurement_fails_does_not_leave_the_others_waitin
 def test_the_line_of_a_penalty_towards_zero_has_no_ratio_to_its_target():
     readings = [Reading("radius_mean", 2.0, "hidden.0"), Reading("radius_target", 0.0, "hidden.0")]
     assert GeometryCallback()._line(TrainerState(), readings) == "step 0 | epoch 0.0"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"probe": {}}, ValueError, "probe is empty; give a batch"),
+        ({"probe": {"input_ids": torch.zeros(0, 4)}}, ValueError, "probe has no tensor with rows, only 'input_ids'"),
+        ({"probe": {"text": ["a", "b"]}}, ValueError, "probe has no tensor with rows, only 'text'"),
+        ({"probe": [{"input_ids": torch.zeros(2, 4)}]}, TypeError, "probe=list must be a mapping"),
+        ({"held_out": {}}, ValueError, "held_out is empty"),
+        ({"held_out": 3}, TypeError, "held_out=int must be a mapping"),
+    ],
+)
+def test_a_probe_that_is_no_batch_is_named_when_the_callback_is_made(options, error, message):
+    with pytest.raises(error, match=message):
+        GeometryCallback(**options)

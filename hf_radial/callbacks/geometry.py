@@ -31,7 +31,7 @@ from transformers import (
 from transformers.utils import logging
 
 from hf_radial.callbacks.geometry_line import geometry_line
-from hf_radial.callbacks.probe import PROBE_FILE, make_probe
+from hf_radial.callbacks.probe import PROBE_FILE, check_batch, make_probe
 from hf_radial.geometry.measure import DEAR_GROUPS, DEFAULT_GROUPS, Measurement, ModularTable, check_groups, measure
 from hf_radial.geometry.memory import MEMORY_FILE, History, read_history
 from hf_radial.geometry.observe import LossOf
@@ -115,6 +115,9 @@ class GeometryCallback(TrainerCallback):
         self.every = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics, every)
         for group, steps in self.every.items():
             _check_whole(**{f"metrics[{group!r}]": steps})
+        check_batch("probe", probe)
+        if not isinstance(held_out, str):
+            check_batch("held_out", held_out)
         self.probe, self.rows, self.held_out, self.seed = probe, rows, held_out, seed
         self.patterns, self.budget, self.loss = sites, budget, loss
         self.curvature_probes, self.modular, self.show = curvature_probes, modular, show

@@ -110,3 +110,15 @@ def _tensors(batch: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
     """The tensors of a batch, each in memory of its own (labels may be the inputs themselves), on the CPU."""
     values = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
     return {f"{prefix}{name}": value.detach().cpu().contiguous().clone() for name, value in values.items()}
+
+
+def check_batch(name: str, batch: Any) -> None:
+    """Raises unless a probe that the user gives is a batch of tensors with rows, or `None`."""
+    advice = "give a batch as the model takes it, such as next(iter(trainer.get_eval_dataloader())), with labels"
+    if batch is None:
+        return
+    if not isinstance(batch, Mapping):
+        raise TypeError(f"{name}={type(batch).__name__} must be a mapping from argument names to tensors; {advice}")
+    if not any(isinstance(value, Tensor) and value.ndim and len(value) for value in batch.values()):
+        has = f"has no tensor with rows, only {', '.join(map(repr, batch))}" if batch else "is empty"
+        raise ValueError(f"{name} {has}; {advice}, or leave {name} out to draw rows")

@@ -116,7 +116,10 @@ def read_table(path: str | Path) -> Table:
     missing = [name for name in _schema().names if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} is not a table of readings: it has no column {', '.join(missing)}")
-    return Table(table.select(_schema().names).to_pydict())
+    try:
+        return Table(table.select(_schema().names).cast(_schema()).to_pydict())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"{path} is not a table of readings: {error}") from error
 
 
 def _schema() -> Any:

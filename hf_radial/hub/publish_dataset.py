@@ -24,11 +24,12 @@ from typing import Any
 
 import datasets
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, DatasetCardData, HfApi
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from yaml import YAMLError
 
+from hf_radial.hub.repositories import check_repo_id
 from hf_radial.hub.retry import make_branch, make_repo, with_retries
 from hf_radial.runs.record import describe_environment
+from hf_radial.runs.text_files import read_object, read_text
 from hf_radial.safe_files import locked, replacing, write_text
 from hf_radial.tasks.checksums import checksum
 from hf_radial.tasks.load import builder_class, load_task, quietly, task_builder, task_config
@@ -37,6 +38,7 @@ from hf_radial.tasks.show import describe_task, task_fields
 logger = logging.getLogger(__name__)
 TEMPLATE = "dataset_card.md"
 FACTS = "task.json"
+FACTS_KEYS = {"task": str, "splits": dict, "features": list, "license": str}
 LOCK = ".hf_radial.lock"  # in the folder; it is not published
 TAG = "hf_radial"  # of our cards: others are not overwritten
 SHARD_BYTES = 500_000_000
@@ -80,7 +82,7 @@ def write_dataset(
             before = _card_in(folder)
             for config in configs:
                 write_config(task, config, folder / config, cache_dir)
-            facts = {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in folder.glob(f"*/{FACTS}")}
+            facts = {file.parent.name: read_object(file, FACTS_KEYS) for file in folder.glob(f"*/{FACTS}")}
             write_text(folder / "README.md", dataset_card(facts, repo_id or str(folder), before))
     except OSError as error:
         if "cache_dir" in str(error):  # the error is about the cache, and says so
@@ -91,7 +93,7 @@ def write_dataset(
 
 def _card_in(folder: Path) -> str | None:
     readme = folder / "README.md"
-    return readme.read_text(encoding="utf-8") if readme.is_file() else None
+    return read_text(readme) if readme.is_file() else None
 
 
 def publish_dataset(
@@ -340,19 +342,12 @@ def check_configs(task: str, configs: Sequence[str]) -> None:
         task_config(task, config)
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Raise a ValueError if `repo_id` is not of the form "org/name"."""
-    if "/" not in repo_id:
-        raise ValueError(f"repo_id={repo_id!r} has no owner; name it ORG/NAME.")
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"repo_id={repo_id!r} is not a name that the Hub takes, such as 'org/name': {error}") from error
-
-
 def check_card(card: str | None, where: str) -> None:
     """Raise a ValueError if there is a card that we did not write."""
-    tags = [] if card is None else getattr(DatasetCard(card, ignore_metadata_errors=True).data, "tags", None)
+    try:
+        tags = [] if card is None else getattr(DatasetCard(card, ignore_metadata_errors=True).data, "tags", None)
+    except (YAMLError, ValueError, TypeError):  # ours can be read
+        tags = None
     if card is not None and TAG not in (tags or []):
         raise ValueError(
             f"{where} has a card that hf_radial did not write and that would be lost: give another place, or delete README.md."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_radial.runs.record import RUN_FILE, STATE_FILE, describe_run
+from hf_radial.runs.text_files import read_object
 
 
 def wants_resume(resume_from_checkpoint: str | bool | None) -> bool:
@@ -62,7 +63,7 @@ def check_same_options(folder: Path, record: dict[str, Any]) -> None:
     file = folder / RUN_FILE
     if not file.is_file():
         return
-    before = json.loads(file.read_text())
+    before = read_object(file, {"radial": dict, "facts": dict})
     now = json.loads(json.dumps(record, default=str))
     compared = {
         name: (before[part].get(name), now[part].get(name))

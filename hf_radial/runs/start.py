@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 from collections.abc import Sequence
 from dataclasses import field
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import HfArgumentParser, TrainingArguments
@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from hf_radial.runs.record import RUN_FILE
 from hf_radial.runs.resume import wants_resume
+from hf_radial.runs.text_files import read_yaml
 from hf_radial.safe_files import new_folder
 
 
@@ -61,17 +62,38 @@ def parse_options(
         file = _preset_file(argv, presets, default)
     # No abbreviations: `--preset` must not also be understood from `--pre`, which was not looked for above.
     parser = HfArgumentParser(list(dataclass_types), description=description, allow_abbrev=False)
-    values = yaml.safe_load(file.read_text()) or {}
+    values = read_yaml(file) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{file}: must hold lines of the form `option: value`")
     known = {action.dest for action in parser._actions} - {"help"}
-    for name in values:
+    for name, value in values.items():
         if name not in known:
             near = get_close_matches(str(name), known, 1)
             raise ValueError(f"{file}: unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        _check_value(f"{file}: {name}", value, next(action for action in parser._actions if action.dest == name))
     # Empty means that the recipe chooses a new folder.
     parser.set_defaults(**{"output_dir": "", **values, "preset": file.stem})
-    return parser.parse_args_into_dataclasses(args=argv)
+    *made, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    for word in rest:
+        name = word.split("=")[0].removeprefix("--")
+        near = get_close_matches(name, known, 1) if word.startswith("--") else []
+        meant = f"; did you mean --{near[0]}?" if near else "; --help lists the options"
+        raise ValueError(f"{word!r} is no option and no value of one{meant}")
+    return tuple(made)
+
+
+def _check_value(name: str, value: Any, action: argparse.Action) -> None:
+    """Raise a ValueError for a value of a preset that the command line would not take; a text is parsed as there."""
+    if action.nargs in ("+", "*") and value is not None and not isinstance(value, list):
+        raise ValueError(f"{name}={value!r} must be a list, such as [{value}]")
+    wanted = {int: (int,), float: (int, float)}.get(action.type)  # type: ignore[call-overload]
+    if isinstance(action.default, bool):
+        wanted = (bool,)
+    if wanted is None or value is None or isinstance(value, (str, list)):
+        return
+    if isinstance(value, bool) != (wanted == (bool,)) or not isinstance(value, wanted):
+        expected = {int: "a whole number", float: "a number"}.get(wanted[-1], "true or false")
+        raise ValueError(f"{name}={value!r} must be {expected}, such as {action.default!r}")
 
 
 def _preset_file(argv: Sequence[str], presets: Path, default: str) -> Path:

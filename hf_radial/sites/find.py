@@ -189,7 +189,10 @@ def _patterns(sites: Sequence[str] | None) -> tuple[list[str], list[str]]:
 def _matches(model: nn.Module, pattern: str) -> list[str]:
     names = [name for name, _ in model.named_modules() if name]
     if pattern.startswith("re:"):
-        matched = [name for name in names if re.fullmatch(pattern[3:], name)]
+        try:
+            matched = [name for name in names if re.fullmatch(pattern[3:], name)]
+        except re.error as error:
+            raise ValueError(f"sites: the pattern {pattern!r} is no regular expression behind re: ({error})") from error
     else:
         matched = [name for name in names if fnmatchcase(name, pattern)]
     if not matched:

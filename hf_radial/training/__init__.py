@@ -5,5 +5,6 @@
 - `calling.py`: the trainer that is calling a callback. `sharded.py`: its whole model where weights are sharded.
   `task_loss.py`: its task loss, for measurements.
 - `precision.py`: whether float32 or bfloat16 is faster here.
+- `checkpoints.py`: the newest complete checkpoint to go on from.
 - `fast/`: what replaces slower code of the libraries below, and how a change there is noticed.
 """

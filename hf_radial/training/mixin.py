@@ -32,6 +32,7 @@ from hf_radial.penalty.vectors import count_vectors
 from hf_radial.runs.record import write_run_record
 from hf_radial.safe_files import write_text
 from hf_radial.sites.find import ForwardFailedError
+from hf_radial.training.checkpoints import CheckpointMixin
 from hf_radial.training.fast.epoch import LeanEpochMixin
 from hf_radial.training.fast.resident import ResidentMixin
 from hf_radial.training.rows import batch_of_rows
@@ -44,7 +45,7 @@ CALIBRATION_ROWS = 64
 TRACED_ROWS = 2
 
 
-class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
+class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin, CheckpointMixin):
     """The penalty for any class derived from `Trainer`: `class RadialSFTTrainer(RadialMixin, SFTTrainer): ...`.
 
     Args:
