@@ -372,8 +372,9 @@ class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
             if window is None:
                 if self.radial_config.radial_lambda > 0:
                     raise RuntimeError(
-                        f"no site found: {type(self).__name__}.training_step did not call {type(self.model).__name__} itself (not "
-                        "one of its parts) with gradients enabled; name the modules with radial_sites=['*.o_proj', ...]"
+                        f"no site found: {type(self).__name__}.training_step did not call {type(self.model).__name__} "
+                        "itself (not one of its parts) with gradients enabled; name the modules with "
+                        "radial_sites=['*.o_proj', ...]"
                     )
                 return plain_backward(loss, **backward_kwargs)
             penalty = window.radial_penalty
@@ -383,6 +384,7 @@ class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
                     "micro-batch is not known in the first call: add the losses up and call it once"
                 )
             sums = penalty.take()
+            whole: Tensor | None = None
             if window.is_single_batch_step:
                 means = sums.mean_penalty()
                 window.add(means.detach(), sums.radius, sums.count)
@@ -399,8 +401,9 @@ class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
                 means, whole, seen = self._site_counts.last(sums, accelerator, penalty.radial_lambda)
                 window.add(whole, sums.radius, sums.count, seen[window.mask_of_site])
             # Gradients are averaged over ranks: undo that, the parts are to be summed.
-            term = (penalty.radial_lambda * accelerator.num_processes * means.sum()).to(loss.device)
-            weighted = term.detach()
+            factor = penalty.radial_lambda * accelerator.num_processes
+            term = (factor * means.sum()).to(loss.device)
+            weighted = term.detach() if whole is None else (factor * whole.sum()).to(loss.device)
             # Not even zero is added: without the penalty the graph is the plain trainer's, bit for bit.
             plain_backward(loss + term if penalty.radial_lambda > 0 else loss, **backward_kwargs)
 

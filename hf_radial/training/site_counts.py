@@ -50,7 +50,7 @@ class SiteCounts:
     def counted(self, sums: SiteSums) -> Tensor:
         """How many vectors the micro-batch has, by mask: those of the site that saw most; shape `(masks,)`."""
         count = sums.count.to(self.mask_of_site.device, torch.float32)
-        return count.new_zeros(self.masks).index_reduce(0, self.mask_of_site, count, "amax")
+        return count.new_zeros(self.masks).scatter_reduce(0, self.mask_of_site, count, "amax")
 
     def hold(self, sums: SiteSums, accelerator: Accelerator, differentiable: bool) -> Tensor:
         """Keep the gradient of a micro-batch that is not the last; returns `counted`.
