@@ -276,6 +276,38 @@ def test_the_padding_is_that_of_the_transformers_model_within(given):
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PromptEncoderConfig", "PrefixTuningConfig"])
+def test_virtual_tokens_count_where_the_sublayers_see_them(kind, accumulation, tmp_path):
+    """Prompt tuning puts three vectors before each row; a prefix is seen by the attention alone."""
+    peft = pytest.importorskip("peft")
+    options = {"encoder_hidden_size": 16} if kind == "PromptEncoderConfig" else {}
+    config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=3, **options)
+    model = peft.get_peft_model(tiny_llama(), config)
+    calls = []
+    model.get_base_model().register_forward_pre_hook(lambda m, args, kwargs: calls.append(kwargs), with_kwargs=True)
+    trainer = make_trainer(
+        "trainer", tmp_path, model=model, max_steps=1, gradient_accumulation_steps=accumulation, learning_rate=0.0
+    )
+    calls.clear()
+    trainer.train()
+    log = training_logs(trainer)[0]
+    assert log["loss"] == pytest.approx(log["task_loss"] + 0.2 * log["radial_penalty"], rel=1e-5)
+    assert len(calls) == accumulation
+    if kind == "PrefixTuningConfig":
+        return
+    assert all(call["inputs_embeds"].shape[1] == 9 + 3 for call in calls)
+    with torch.no_grad():
+        each = [
+            worker.llama_increments(model.get_base_model(), {**call, "input_ids": call["attention_mask"]}) for call in calls
+        ]
+    expected = sum(
+        torch.cat([(h[real].norm(dim=-1) - 32**0.5).square() / 32 for h, real in site]).mean()
+        for site in zip(*each, strict=True)
+    )
+    assert log["radial_penalty"] == pytest.approx(float(expected), rel=1e-4)
+
+
 class Unnamed(nn.Module):
     """Its inputs have no default: its sites are seen when it is first called."""
 

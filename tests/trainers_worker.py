@@ -62,7 +62,9 @@ PACKAGE_OF["sentence_transformers"] = "sentence-transformers"
 def llama_increments(model: Any, call: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     """What each sublayer adds, and which positions are not padding."""
     trunk, real = model.model, call.get("attention_mask", torch.ones_like(call["input_ids"])).bool()
-    stream, found = trunk.embed_tokens(call["input_ids"]), []
+    stream, found = call.get("inputs_embeds"), []
+    if stream is None:
+        stream = trunk.embed_tokens(call["input_ids"])
     bias = attention_bias(call, stream.dtype)
     turn = trunk.rotary_emb(stream, position_ids=positions_of(call))
     for block in trunk.layers:
@@ -483,8 +485,8 @@ def table(data: dict[str, Any]) -> str:
         "",
         "Made by `python tests/trainers_worker.py --write`. One optimizer step of each trainer with `RadialCallback`, beside a",
         "float64 reference without hooks that calls the model's layers by hand on what the model was called with. In brackets:",
-        "the larger of the relative errors of the penalty's gradient and of the logged penalty. Training is in float64, sums for the",
-        "log and the weights of micro-batches in float32.",
+        "the larger of the relative errors of the penalty's gradient and of the logged penalty. Training is in float64; sums",
+        "for the log and the weights of micro-batches are in float32.",
         "",
         "| trainer | package | " + " | ".join(heads) + " |",
         "|---|---|" + "---|" * len(heads),

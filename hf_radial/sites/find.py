@@ -153,11 +153,24 @@ def is_transformers_model(model: nn.Module) -> bool:
 
 
 def roots_of(model: nn.Module) -> list[nn.Module]:
-    """The model itself and, if it is not a `transformers` model, the first one in it: what is called with a batch."""
-    if is_transformers_model(model):
+    """The modules whose arguments tell the padding: the model itself, and the first `transformers` model in it, if need be.
+
+    That is so if the model is none of `transformers` itself, and if adapters put virtual tokens in front of the batch's (prompt
+    tuning): then only the model within is called with a mask for all of them.
+    """
+    if is_transformers_model(model) and not adds_tokens(model):
         return [model]
     inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
     return [model] if inner is None or inner is model else [model, inner]
+
+
+def adds_tokens(model: nn.Module) -> bool:
+    """Whether it is a model with prompt tuning: its sublayers see more vectors than its batch has tokens."""
+    adapters: Any = getattr(model, "peft_config", None)
+    if not isinstance(adapters, Mapping):
+        return False
+    # A prefix goes into the keys and values alone.
+    return any(getattr(a, "is_prompt_learning", False) and a.peft_type != "PREFIX_TUNING" for a in adapters.values())
 
 
 def default_inputs(model: nn.Module) -> dict[str, Any]:

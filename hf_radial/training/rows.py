@@ -85,3 +85,9 @@ def makes_its_batches(trainer: Trainer) -> bool:
         if step is not None and sum(p.kind in named for p in signature(step).parameters.values()) > 1:
             return True
     return False
+
+
+def calls_model_with_rows(trainer: Trainer) -> bool:
+    """Whether the model is called with the collated rows of the training set: if it fails on them, it cannot be trained."""
+    dataset, own = trainer.train_dataset, type(trainer).compute_loss is Trainer.compute_loss
+    return own and hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not makes_its_batches(trainer)

@@ -17,7 +17,7 @@ from hf_radial.hub.pushing import PushingMixin
 from hf_radial.penalty.config import RadialConfig, resolve_config
 from hf_radial.penalty.radial_penalty import RadialPenalty
 from hf_radial.runs.record import write_run_record
-from hf_radial.sites.find import is_transformers_model
+from hf_radial.sites.find import adds_tokens, is_transformers_model
 from hf_radial.training import set_up
 from hf_radial.training.calibration import calibrate, take_targets, targets_in, write_targets
 from hf_radial.training.rows import makes_its_batches
@@ -150,7 +150,9 @@ class RunMixin(PushingMixin):
         if window.compiled:
             torch.compiler.reset()  # what was compiled for the model without hooks would be used again, hooks or not
         self._site_counts = SiteCounts([p for p in penalty.model.parameters() if p.requires_grad], window.mask_of_site)
-        self._counts_late = makes_its_batches(self) if self.radial_counts_at_sites is None else self.radial_counts_at_sites
+        self._counts_late = makes_its_batches(self) or adds_tokens(penalty.model)
+        if self.radial_counts_at_sites is not None:
+            self._counts_late = self.radial_counts_at_sites
         if self._counts_late:
             self._check_late_counts()
         if not waits:

@@ -14,7 +14,8 @@ from transformers.utils import logging
 from hf_radial.penalty.config import RadialConfig
 from hf_radial.penalty.radial_penalty import RadialPenalty, RootHook, parameter_names
 from hf_radial.sites.find import ForwardFailedError, roots_of
-from hf_radial.training.rows import TRACED_ROWS, first_rows
+from hf_radial.sites.finder import HOW_TO_NAME
+from hf_radial.training.rows import TRACED_ROWS, calls_model_with_rows, first_rows
 
 logger = logging.get_logger(__name__)
 
@@ -63,6 +64,8 @@ def make_penalty(trainer: Trainer, config: RadialConfig) -> RadialPenalty | None
         try:
             return penalty_of(trainer, config, given)
         except ForwardFailedError as error:
+            if given is None and calls_model_with_rows(trainer):
+                raise
             logger.debug("no site found yet: %s", error)
     return None
 
@@ -70,15 +73,19 @@ def make_penalty(trainer: Trainer, config: RadialConfig) -> RadialPenalty | None
 def penalty_of(trainer: Trainer, config: RadialConfig, inputs: dict[str, Any] | None) -> RadialPenalty:
     """As `make_penalty`, with `inputs` for the forward that the sites are found with."""
     model: Any = trainer.model
-    penalty = RadialPenalty(
-        model,
-        config.radial_lambda,
-        radius=config.radial_radius,
-        side=config.radial_side,
-        sites=config.radial_sites,
-        where=config.radial_where,
-        inputs=inputs,
-    )
+    try:
+        penalty = RadialPenalty(
+            model,
+            config.radial_lambda,
+            radius=config.radial_radius,
+            side=config.radial_side,
+            sites=config.radial_sites,
+            where=config.radial_where,
+            inputs=inputs,
+        )
+    except ForwardFailedError as error:  # a trainer has no argument `inputs`, and its `sites` have another name
+        why = str(error).partition(" Pass inputs=")[0]
+        raise ForwardFailedError(f"{why} To go on, {HOW_TO_NAME.replace('sites=', 'radial_sites=')}") from error
     penalty.strict = config.radial_lambda > 0
     penalty.paused = True  # but within a training step
     return penalty
