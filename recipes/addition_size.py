@@ -41,7 +41,7 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_
 from hf_radial.runs.record import made_on  # noqa: E402
 from hf_radial.runs.resume import last_complete_checkpoint  # noqa: E402
 from hf_radial.runs.start import parse_options  # noqa: E402
-from hf_radial.safe_files import write_text
+from hf_radial.safe_files import write_text  # noqa: E402
 from recipes import addition  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {

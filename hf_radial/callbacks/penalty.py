@@ -63,6 +63,9 @@ class RadialCallback(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of this callback."""
+        penalty = getattr(self.trainer, "radial_penalty", None)
+        if self.config.radial_radius == "initial" and penalty is not None and penalty.targets:
+            self.targets = dict(penalty.targets)  # they may have come with the first batch
         args = self.config.to_dict()
         if callable(self.config.radial_schedule):
             args["radial_schedule"] = FUNCTION + self.config.schedule_name
@@ -107,8 +110,6 @@ class RadialCallback(TrainerCallback, ExportableState):
         except BaseException:
             self.release()
             raise
-        if self.config.radial_radius == "initial" and radial.radial_penalty is not None:
-            self.targets = dict(radial.radial_penalty.targets)
         # The state of a checkpoint from before this callback has no place for it, and the next checkpoint would not find one.
         states: Any = state.stateful_callbacks
         states.setdefault(type(self).__name__, self.state())
@@ -132,6 +133,7 @@ class RadialCallback(TrainerCallback, ExportableState):
     def release(self) -> None:
         """Make the trainer, if it is a radial one, what it was before."""
         if self.trainer is not None:
+            self.state()
             if hasattr(self.trainer, "radial_penalty"):
                 self.trainer.end_radial()
             self.trainer.__class__, self.trainer = self._plain, None

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_radial.sites.finder import HOW_TO_NAME, Finder, inside
 from hf_radial.sites.site import Site
@@ -96,7 +96,8 @@ def find_sites(
     Args:
         model: any module; adapters and wrappers are seen through. It is run once, in evaluation mode without gradients.
         inputs: the arguments of that forward, a small batch like those it will train on. Default: `default_inputs(model)`.
-            Blocks that they do not reach (an image tower, if there is no image) are not looked at.
+            Blocks that they do not reach (an image tower, if there is no image) are not looked at. If `model` only holds a
+            `transformers` model and cannot be run on them itself, they are the arguments of the first such model in it.
         sites: what to take instead, as patterns that match whole module names: globs (`"*.mlp.c_proj"`), or regular expressions
             after `re:`. `"!PATTERN"` leaves out what it matches; with nothing but such exclusions the rest of what is found
             stays. After a pattern, `#1` or `#name` is the place in the module's output if it is a tuple or a mapping, and
@@ -118,10 +119,12 @@ def find_sites(
     wanted, unwanted = _patterns(sites)
     excluded = {name for pattern in unwanted for name in _matches(model, pattern)}
     finder, failure = None, None
-    try:
-        finder = Finder(model, default_inputs(model) if inputs is None else inputs)
-    except Exception as error:
-        failure = error
+    for root in roots_of(model):
+        try:
+            finder = Finder(model, default_inputs(root) if inputs is None else inputs, root)
+            break
+        except Exception as error:
+            failure = failure or error
     if wanted:
         found = _named(model, wanted, finder)
     elif finder is not None:
@@ -142,6 +145,32 @@ def find_sites(
             f"out. To {HOW_TO_NAME}; its modules are named like {_examples(names)}"
         )
     return Sites(model, found)
+
+
+def is_transformers_model(model: nn.Module) -> bool:
+    """Whether it is a model of `transformers`, perhaps with adapters around it."""
+    return isinstance(getattr(model, "config", None), PretrainedConfig) and hasattr(model, "main_input_name")
+
+
+def roots_of(model: nn.Module) -> list[nn.Module]:
+    """The modules whose arguments tell the padding: the model itself, and the first `transformers` model in it, if need be.
+
+    That is so if the model is none of `transformers` itself, and if adapters put virtual tokens in front of the batch's (prompt
+    tuning): then only the model within is called with a mask for all of them.
+    """
+    if is_transformers_model(model) and not adds_tokens(model):
+        return [model]
+    inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    return [model] if inner is None or inner is model else [model, inner]
+
+
+def adds_tokens(model: nn.Module) -> bool:
+    """Whether it is a model with prompt tuning: its sublayers see more vectors than its batch has tokens."""
+    adapters: Any = getattr(model, "peft_config", None)
+    if not isinstance(adapters, Mapping):
+        return False
+    # A prefix goes into the keys and values alone.
+    return any(getattr(a, "is_prompt_learning", False) and a.peft_type != "PREFIX_TUNING" for a in adapters.values())
 
 
 def default_inputs(model: nn.Module) -> dict[str, Any]:

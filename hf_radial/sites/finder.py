@@ -36,27 +36,29 @@ class Finder:
     Args:
         model: any module.
         inputs: the arguments of the forward.
+        root: the part of the model whose forward it is. Default: the model.
 
     Raises:
         Whatever the forward raises.
     """
 
-    def __init__(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, model: nn.Module, inputs: Mapping[str, Any], root: nn.Module | None = None) -> None:
+        root = model if root is None else root
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
         first = inputs.get("input_ids", inputs.get("inputs_embeds"))
         if isinstance(first, Tensor) and first.ndim > 1 and first.shape[0] == first.shape[1] > 1:  # which axis is which?
             inputs = {k: v[:-1] if isinstance(v, Tensor) and v.shape[:1] == first.shape[:1] else v for k, v in inputs.items()}
-        if "use_cache" in signature(model.forward).parameters:
+        if "use_cache" in signature(root.forward).parameters:
             inputs.setdefault("use_cache", False)  # as in training
-        self.model, self.trace = model, trace(model, inputs)
+        self.model, self.trace = model, trace(model, inputs, root)
         self.modules = dict(model.named_modules())
         shapes = {k: tuple(v.shape[:2]) for k, v in inputs.items() if isinstance(v, Tensor) and v.ndim > 1}
         self.tokens = {
             "decoder_attention_mask": next((shapes[k] for k in DECODER_INPUTS if k in shapes), None),
             "attention_mask": shapes.get("input_ids") or shapes.get("inputs_embeds"),
         }
-        self.encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+        self.encoder_decoder = bool(getattr(getattr(root, "config", None), "is_encoder_decoder", False))
         self.dropout_in_place = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.inplace for m in model.modules())
 
     def find(self, where: str, excluded: set[str]) -> list[Site]:

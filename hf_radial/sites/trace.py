@@ -71,14 +71,16 @@ class Trace:
 
 
 @torch.no_grad()
-def trace(model: nn.Module, inputs: Mapping[str, Any]) -> Trace:
+def trace(model: nn.Module, inputs: Mapping[str, Any], root: nn.Module | None = None) -> Trace:
     """Run `model(**inputs)` once in evaluation mode and record it. Training mode and random state are left as they are.
+
+    With `root`, a part of the model, `root(**inputs)` is run; the names are those in the whole model.
 
     Raises:
         Whatever the model's forward raises on these inputs.
     """
     with evaluating(model), torch.random.fork_rng(devices=[]), _Recorder(model, inputs) as recorder:
-        model(**inputs)
+        (model if root is None else root)(**inputs)
     return Trace(recorder.nodes, recorder.calls)
 
 
