@@ -30,8 +30,8 @@ def test_the_source_is_one_that_was_read(library):
     version, found = internals.installed(library)
     new = [name for name, code in found.items() if code not in READ[name]]
     assert not new, (
-        f"{library} {version} has other sources of {', '.join(new)} than those that hf_radial was written for. Compare them "
-        "with the version before, correct what docs/internals.md names, then record them: python tests/internals.py --wheels FOLDER"
+        f"{library} {version} has other sources of {', '.join(new)} than hf_radial was written for. Compare them with "
+        "the last version, correct what docs/internals.md names, then record them: python tests/internals.py --wheels FOLDER"
     )
 
 
