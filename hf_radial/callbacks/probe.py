@@ -17,7 +17,7 @@ from hf_radial.safe_files import replacing
 from hf_radial.training.rows import batch_of_rows
 
 PROBE_FILE = "_geometry_probe.safetensors"  # its rows are training data: files that begin with `_` are not pushed to a Hub
-MOST_POSITIONS = 4096  # of a probe that is drawn: a row of a long sequence counts as many vectors
+MOST_POSITIONS = 4096  # in a drawn probe; a row of a long sequence has many
 NUMBERS_OF_A_POSITION = 2048  # of images and sounds
 
 Batch = dict[str, Any]
@@ -42,7 +42,7 @@ class Probe:
             save_file(tensors, new, {"seed": drawn_with})
 
     def fingerprint(self) -> str:
-        """Of the training rows. Vectors of other rows cannot be compared with theirs."""
+        """A hash of the training rows. Vectors of other rows cannot be compared with theirs."""
         return sha256(save(_tensors(self.rows))).hexdigest()
 
 
@@ -63,8 +63,8 @@ def _training_batch(trainer: Trainer, given: Mapping[str, Any] | None, rows: int
     drawn = draw_rows(trainer, trainer.train_dataset, rows, seed)
     if drawn is None:
         raise ValueError(
-            "GeometryCallback: no probe can be drawn from a train_dataset whose rows are not had by index (iterable ones) "
-            "or whose batches are no dicts; give probe=..., a batch with labels"
+            "GeometryCallback: no probe can be drawn from train_dataset, since it has no rows to index (an iterable one) or "
+            "its batches are no dicts; give probe=..., a batch with labels"
         )
     return drawn
 
@@ -81,11 +81,11 @@ def _held_out_batch(trainer: Trainer, held_out: Mapping[str, Any] | str | None, 
     if isinstance(there, Mapping):
         there = next((there[name] for name in there if name != "train"), None)
     drawn = draw_rows(trainer, there, rows, seed)
-    return drawn if drawn is not None and isinstance(drawn.get("labels"), Tensor) else None  # nobody has asked for it
+    return drawn if drawn is not None and isinstance(drawn.get("labels"), Tensor) else None  # nobody asked for a held-out probe
 
 
 def draw_rows(trainer: Trainer, dataset: Any, rows: int, seed: int) -> Batch | None:
-    """At most so many rows of a data set, fewer if they are long, as a batch; `None` if they cannot be had by index."""
+    """At most `rows` rows of a data set as a batch, fewer if they are long; `None` if the data set cannot be indexed."""
     if dataset is None or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or not len(dataset):
         return None
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -97,7 +97,7 @@ def draw_rows(trainer: Trainer, dataset: Any, rows: int, seed: int) -> Batch | N
         if not isinstance(tokens, Tensor) or not len(tokens):
             return 1, batch
         numbers = tokens.numel() // len(tokens)
-        # Of an image or a sound, which is not tokens, nobody knows yet how many vectors become of it.
+        # An image or a sound is not tokens, so the number of its vectors is not known yet.
         return max(1, numbers // NUMBERS_OF_A_POSITION if tokens.is_floating_point() else numbers), batch
 
     length, batch = positions(min(8, len(order)))

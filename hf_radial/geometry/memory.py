@@ -50,15 +50,15 @@ class History:
     sketches: dict[Moment, dict[str, Sketch]] = field(default_factory=dict)
 
     def keep(self, moment: Moment, memory: Memory) -> None:
-        """Take over the memory of a measurement. It has new sketches only if `drift` was measured."""
+        """Store the memory of a measurement. It has new sketches only if `drift` was measured."""
         if memory.previous is not self.memory.previous:
             self.sketches[moment] = memory.previous
-            if len(self.sketches) > MOST_SKETCHES:  # every other one from here on, but the first
+            if len(self.sketches) > MOST_SKETCHES:  # keep every second one
                 self.sketches = dict(list(self.sketches.items())[::2])
         self.memory = memory
 
     def against_last(self) -> list[tuple[Moment, list[Reading]]]:
-        """Similarity of the measurements that were kept to the last one."""
+        """How similar each kept measurement is to the last one."""
         last = self.memory.previous
         return [
             (moment, drift_readings(site, one, last[site], "last"))

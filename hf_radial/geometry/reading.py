@@ -1,7 +1,7 @@
 """`Reading`: one measured number with its place and its uncertainty, and the tidy table of many.
 
-A table has one row a number: the step and epoch it was measured at, then the fields of `Reading`. It is kept as Parquet, and
-written in one move: whoever reads it never sees half of one.
+A table has one row per number: step and epoch, then the fields of `Reading`. It is a Parquet file that is replaced in one step,
+so that no reader sees a part of it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Reading:
         metric: what was measured, in `snake_case`.
         value: the number.
         site: the module it belongs to; empty for the model as a whole.
-        index: which of several (a frequency, a neuron, a place in the spectrum); `None` if there is one.
+        index: its place among several (a frequency, a neuron, a place in the spectrum); `None` for a single number.
         standard_error: of `value`, where it is an estimate.
-        samples: how many vectors, rows or random probes it was made of, where that bounds what it can be.
+        samples: number of vectors, rows or random probes behind it, where that limits the value.
     """
 
     metric: str
@@ -39,7 +39,7 @@ class Reading:
 
     @property
     def name(self) -> str:
-        """What it is called in logs: `geometry/<site>/<metric>`, or `geometry/<metric>`."""
+        """Its name in logs: `geometry/<site>/<metric>`, or `geometry/<metric>`."""
         return "/".join(part for part in (PREFIX, self.site, self.metric) if part)
 
 
@@ -77,7 +77,7 @@ class Table:
                 column.append(row[name])
 
     def series(self, metric: str, site: str = "") -> dict[int, float]:
-        """Step -> value of one metric, without the values that have an index and those that are not numbers."""
+        """Step -> value of one metric; values with an index and NaN are left out."""
         columns = (self.columns[name] for name in ("step", "metric", "site", "index", "value"))
         return {
             step: value
@@ -86,7 +86,7 @@ class Table:
         }
 
     def up_to(self, step: int) -> Table:
-        """The rows of `step` and of those before it."""
+        """The rows up to and including `step`."""
         keep = [i for i, at in enumerate(self.columns["step"]) if at <= step]
         return Table({name: [column[i] for i in keep] for name, column in self.columns.items()})
 
@@ -100,11 +100,11 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """The table at `path`.
+    """Read the table at `path`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no such table.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no table of readings.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
