@@ -121,7 +121,7 @@ def test_two_processes_train_and_write_one_result(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"zero_pad": "false", "sampling": "balanced", "reverse": "false", "digits": 3},
+        {"zero_pad": "false", "sampling": "balanced", "reverse": "false", "digits": 3, "measure_precision": "true"},
         {"preset": "addition_nanogpt", "digits": 3, "window": 64, "heads": 2, "arms": "paper none"},
     ],
     ids=["padded rows", "windows"],
@@ -130,6 +130,12 @@ def test_the_other_ways_to_spell_and_feed_rows(options, tmp_path):
     run_python(RECIPE, *flags(tmp_path / "out", **{"arms": "penalty", **options}), env=ENVIRONMENT, check=True)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [r["arm"] for r in results.values()] == options.get("arms", "penalty").split()
+    if "measure_precision" in options:  # the faster one, and the run was made in it
+        found = json.loads((tmp_path / "out" / "precision.json").read_text())
+        seconds = found["seconds_a_step"]
+        assert found["precision"] == ("float32" if seconds["float32"] <= seconds["bfloat16"] else "bfloat16")
+        record = json.loads((tmp_path / "out" / "penalty" / "run.json").read_text())
+        assert record["training_args"]["bf16"] == (found["precision"] == "bfloat16")
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(one_process, tmp_path):
@@ -153,6 +159,9 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(one_process, tmp_pa
     assert refused.returncode != 0 and "radial_lambda was" in refused.stderr
     resumed = run_python(*command, env=ENVIRONMENT)
     assert resumed.returncode == 0, resumed.stderr[-4000:]
+    log = json.loads((tmp_path / "out" / "penalty" / "trainer_state.json").read_text())["log_history"]
+    seconds = [entry["cpu_seconds"] for entry in log]
+    assert seconds == sorted(seconds) and seconds[0] > 0  # a resumed run goes on counting
     for arm in ("none", "penalty"):
         ours, theirs = (load_file(folder / arm / "model.safetensors") for folder in (tmp_path / "out", whole))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
