@@ -7,6 +7,7 @@ a grid's pieces. Not in here: where they are made (`workers`).
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -23,7 +24,9 @@ from hf_radial.comparison.trials import Cell, best_trial, tuning_cells
 from hf_radial.safe_files import locked
 
 LOCK_FILE = ".lock"  # in a run's folder
-SHARED = ("learning_rate", "weight_decay", "radial_lambda", "seed")  # what runs that share their steps may differ in
+# What runs that share their steps may differ in, beside the strength of the penalty.
+SHARED = ("learning_rate", "weight_decay", "radial_lambda", "warmup_steps", "adam_beta2", "max_grad_norm", "seed")
+STACKED = ("radial", "layer_norm")  # interventions that stacked models have
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,13 @@ class TuningJob:
 
 
 def jobs_of(todo: Runs, together: int) -> list[Job]:
-    """Runs as jobs: MLPs without interventions that differ in nothing but numbers of the optimizer and seeds go together."""
+    """Runs as jobs: MLPs that differ in nothing but seeds and numbers of the optimizer and the penalty go together."""
     alike: dict[str, Runs] = {}
     for folder, options in todo:
-        can = options.get("model", "mlp") == "mlp" and not options.get("interventions") and not options.get("split_by_seed")
+        methods = options.get("interventions") or []
+        can = options.get("model", "mlp") == "mlp" and all(text.partition(":")[0] in STACKED for text in methods)
         rest = {name: value for name, value in options.items() if name not in SHARED}
+        rest["interventions"] = [re.sub(r"strength=[^,]*", "strength", text) for text in methods]
         key = json.dumps(rest, sort_keys=True, default=str) if can and together > 1 else str(folder)
         alike.setdefault(key, []).append((folder, options))
     return [

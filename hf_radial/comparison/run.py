@@ -36,6 +36,7 @@ class Run:
     weight_decay: float = 1.0
     adam_beta2: float = 0.999
     warmup_steps: int = 10
+    max_grad_norm: float = 0.0  # gradients longer than that are cut to it; 0 cuts none
     epochs: int = 300
     evaluate_every: int = 5
     solved_at: float = 0.95
@@ -45,6 +46,7 @@ class Run:
     interventions: list[str] = field(default_factory=list)
     follows: str = ""  # the run whose folder is `{followed}` in the interventions
     seed: int = 0
+    flush_denormals: bool = True  # numbers below 1e-38 count as 0: weights that decay to nothing cost many times as long
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -92,8 +94,8 @@ def make_run(
     from hf_radial import RadialTrainer
     from hf_radial.interventions import add_interventions
 
-    be_quiet()
     run = read_run(options)
+    prepare_process(run.flush_denormals)
     rows = load_rows(run)
     trainer, methods = make_trainer(folder, run, rows, RadialTrainer)
     trainer.remove_callback(PrinterCallback)
@@ -113,35 +115,44 @@ def make_runs(together: Runs) -> None:
 
     One whose loss is no number any more has failed; the others go on.
     """
+    from hf_radial.interventions import add_interventions
     from hf_radial.sweep.members import SweepMember
     from hf_radial.sweep.together import train_together
 
-    be_quiet()
     runs = {str(folder): read_run(options) for folder, options in together}
-    rows = load_rows(next(iter(runs.values())))
-    members = [make_trainer(Path(folder), run, rows, SweepMember)[0] for folder, run in runs.items()]
-    for member in members:
-        member.eval_dataset = members[0].eval_dataset  # one object for all
+    first = next(iter(runs.values()))
+    prepare_process(first.flush_denormals)
+    shared = None if first.split_by_seed else load_rows(first)
+    rows = {folder: shared or load_rows(run) for folder, run in runs.items()}
+    members = []
+    for folder, run in runs.items():
+        member, methods = make_trainer(Path(folder), run, rows[folder], SweepMember)
+        add_interventions(member, methods)
+        if shared and members:
+            member.eval_dataset = members[0].eval_dataset  # one object for all
+        members.append(member)
 
     def keep(member: SweepMember) -> None:
         folder = Path(str(member.args.output_dir))
         if member.failure is not None:
             note_failure(folder, member.failure, "")
             return
-        result = judge(member, runs[str(folder)], rows, None)
+        result = judge(member, runs[str(folder)], rows[str(folder)], None)
         write_json(folder / RESULT_FILE, {**result, "together": len(members)})
         (folder / FAILED_FILE).unlink(missing_ok=True)
 
     train_together(members, on_end=keep)
 
 
-def be_quiet() -> None:
-    """One thread, and no bars or messages of the libraries, in this process."""
+def prepare_process(flush_denormals: bool) -> None:
+    """One thread, denormal numbers flushed or not, and no bars or messages of the libraries, in this process."""
     import torch
     from datasets import disable_progress_bars
     from transformers.utils import logging
 
     torch.set_num_threads(1)
+    if not torch.set_flush_denormal(flush_denormals) and flush_denormals:
+        print("denormal numbers cannot be flushed on this processor: runs whose weights decay to nothing will be slow")
     logging.set_verbosity_error()
     disable_progress_bars()
 
@@ -170,7 +181,7 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
         adam_beta2=run.adam_beta2,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=run.warmup_steps,
-        max_grad_norm=0.0,
+        max_grad_norm=run.max_grad_norm,
         optim="adamw_torch_fused",
         seed=run.seed,
         radial_lambda=run.radial_lambda,

@@ -22,7 +22,7 @@ from hf_radial.tasks.tensor_rows import TensorRows
 from hf_radial.training.trainer import RadialTrainer
 
 # What members may differ in.
-SWEPT = {"seed", "data_seed", "learning_rate", "weight_decay", "radial_lambda"}
+SWEPT = {"seed", "data_seed", "learning_rate", "weight_decay", "radial_lambda", "warmup_steps", "adam_beta2", "max_grad_norm"}
 
 
 NAMES = {"output_dir", "run_name", "logging_dir"}
@@ -110,6 +110,10 @@ class SweepMember(RadialTrainer):
         self.is_in_train = False
 
 
+def _sizes(splits: Any) -> Any:
+    return {name: len(rows) for name, rows in splits.items()} if isinstance(splits, dict) else None
+
+
 def check_members(members: Sequence[SweepMember]) -> None:
     """Raise unless these runs can be trained together; see `train_together`."""
     if not members:
@@ -145,8 +149,14 @@ def check_members(members: Sequence[SweepMember]) -> None:
     if not isinstance(splits, dict) or not all(isinstance(rows, TensorRows) for rows in splits.values()):
         raise TypeError("eval_dataset must be a dictionary of TensorRows in a sweep, name of a split -> its rows")
     for member in members[1:]:
-        if member.train_dataset is not first.train_dataset or member.eval_dataset != splits:
-            raise ValueError("members have different train_dataset or eval_dataset; give all of them the same objects")
+        if not isinstance(member.train_dataset, TensorRows):
+            raise TypeError(f"train_dataset must be TensorRows in a sweep, but is {type(member.train_dataset).__name__}")
+        own: Any = member.eval_dataset
+        if len(member.train_dataset) != len(first.train_dataset) or _sizes(own) != _sizes(splits):
+            raise ValueError(
+                "members have a train_dataset or eval_dataset of different sizes; give all of them the same objects, or "
+                "draws of one size"
+            )
         if replace(member.radial_config, radial_lambda=0.0) != replace(first.radial_config, radial_lambda=0.0):
             raise ValueError("members differ in the penalty's options; only radial_lambda may differ")
         ours, theirs = first.args.to_dict(), member.args.to_dict()

@@ -25,9 +25,18 @@ def test_runs_that_differ_in_numbers_of_the_optimizer_alone_share_their_steps():
     assert sorted(name for part in names(made) for name in part) == [f"run-{i}" for i in range(5)]
 
 
-@pytest.mark.parametrize("changes", [{"model": "transformer"}, {"interventions": ["stablemax"]}, {"split_by_seed": True}])
+@pytest.mark.parametrize("changes", [{"model": "transformer"}, {"interventions": ["stablemax"]}])
 def test_other_runs_are_made_alone(changes):
     assert names(jobs_of(runs(**changes), 3)) == [[f"run-{i}"] for i in range(5)]
+
+
+def test_runs_that_differ_in_the_strength_of_the_penalty_share_their_steps_and_others_do_not():
+    radial = [
+        (Path(f"run-{i}"), {"seed": i, "split_by_seed": True, "interventions": [f"radial:strength={i},radius=initial"]})
+        for i in range(3)
+    ]
+    norm = [(Path("norm"), {"seed": 0, "split_by_seed": True, "interventions": ["layer_norm"]})]
+    assert names(jobs_of([*radial, *norm], 8)) == [["norm"], ["run-0", "run-1", "run-2"]]
 
 
 def test_runs_of_other_shapes_are_not_put_together():
