@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 from torch.distributed import TCPStore
 from warm import WarmProcess
 
 GLOO_ABORT = "terminate called without an active exception"
+tried_again: list[str] = []  # scripts that were aborted; conftest.py moves them into pytest's summary
 
 
 def launch(script: str | Path, *arguments: str, timeout: float = 600) -> str:
@@ -22,10 +22,10 @@ def launch(script: str | Path, *arguments: str, timeout: float = 600) -> str:
     for _ in range(2):
         statuses, said = _launched(Path(__file__).parent / script, arguments, timeout)
         # On a busy machine, a run is now and then aborted while its threads end (pytorch#179291). No other failure is
-        # tried again.
+        # tried again, and the summary of pytest names each script that was.
         if not any(statuses) or GLOO_ABORT not in said:
             break
-        warnings.warn(f"{script} was aborted by Gloo and is tried again", stacklevel=2)
+        tried_again.append(str(script))
     assert not any(statuses), f"{script} ended with {statuses}\n{said[-6000:]}"
     return said
 
