@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import two_processes
+from warm import run_python
 
 TESTS = """
 import pytest
@@ -34,8 +33,7 @@ def test_a_script_that_was_tried_again_is_named_in_the_summary(tmp_path):
     (tmp_path / "test_inner.py").write_text(TESTS)
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent)))}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "1", "--dist", "loadfile", "-p", "conftest", str(tmp_path)]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    run = run_python("-m", "pytest", "-q", "-p", "no:xdist", "-p", "conftest", str(tmp_path), cwd=tmp_path, env=environment)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "tried again after an abort by Gloo: 1" in run.stdout
     assert "some_worker.py of test_inner.py::test_that_is_tried_again" in run.stdout and "other_worker" not in run.stdout
@@ -44,8 +42,8 @@ def test_a_script_that_was_tried_again_is_named_in_the_summary(tmp_path):
 @pytest.mark.parametrize("said", ["another error", two_processes.GLOO_ABORT])
 def test_another_error_or_a_second_abort_fails(monkeypatch, said):
     launched = []
-    monkeypatch.setattr(two_processes, "tried_again", [])
     monkeypatch.setattr(two_processes, "_launched", lambda *arguments: launched.append(arguments) or ([0, 1], said))
     with pytest.raises(AssertionError, match=r"worker.py ended with \[0, 1\]"):
         two_processes.launch("worker.py")
+    two_processes.tried_again.clear()  # it was none
     assert len(launched) == (2 if said == two_processes.GLOO_ABORT else 1)
