@@ -112,7 +112,8 @@ def spoil_a_weight(name, state, control, model):
         next(model.parameters()).data[:] = float("nan")
 
 
-@pytest.mark.parametrize("radial_lambda", [0.0, 0.2])
+# Without a penalty the same twelve ways again: less happens in a step.
+@pytest.mark.parametrize("radial_lambda", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 @pytest.mark.parametrize(
     "options",
     [
