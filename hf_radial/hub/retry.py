@@ -158,7 +158,7 @@ def _may_pass(error: Exception, tries: int) -> bool:
 
 
 def _asked_wait(error: Exception) -> float:
-    """Seconds that the Hub asks to wait, or `None`, also if it names a date instead."""
+    """Seconds that the Hub asks to wait; 0 if it does not ask, or names a date instead."""
     if not isinstance(error, HfHubHTTPError) or error.response.status_code not in MAY_PASS:
         return 0.0
     asked = error.response.headers.get("Retry-After", "")
