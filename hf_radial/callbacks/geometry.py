@@ -32,7 +32,7 @@ from transformers.utils import logging
 
 from hf_radial.callbacks.geometry_line import geometry_line
 from hf_radial.callbacks.probe import PROBE_FILE, check_batch, make_probe
-from hf_radial.geometry.measure import DEAR_GROUPS, DEFAULT_GROUPS, Measurement, ModularTable, check_groups, measure
+from hf_radial.geometry.measure import DEFAULT_GROUPS, EXPENSIVE_GROUPS, Measurement, ModularTable, check_groups, measure
 from hf_radial.geometry.memory import MEMORY_FILE, History, read_history
 from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
@@ -193,7 +193,7 @@ class GeometryCallback(TrainerCallback):
         affordable = from_main([affordable])[0]
         if not affordable:
             return
-        found, failure = None, ""
+        found, reason = None, ""
         try:
             with gathered(trainer, self._skeleton) as model:
                 if self._sites is None:
@@ -215,25 +215,25 @@ class GeometryCallback(TrainerCallback):
         except Exception as error:
             if first:  # nothing is lost yet
                 raise
-            failure = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
         # A process where it failed takes part too, since the others wait for it here.
-        readings, troubles, of_main = from_main([found and found.readings, found and found.troubles, failure])
-        if failure or of_main:
-            logger.warning("geometry at step %d was not measured: %s", state.global_step, failure or of_main)
+        readings, failures, of_main = from_main([found and found.readings, found and found.failures, reason])
+        if reason or of_main:
+            logger.warning("geometry at step %d was not measured: %s", state.global_step, reason or of_main)
         if of_main:
             return
-        self._take_troubles(state, troubles, first)
+        self._take_failures(state, failures, first)
         memory = self._history.memory if found is None else found.memory
         self._history.keep((state.global_step, state.epoch), memory)
-        self._take(trainer, state, Measurement(readings, memory, troubles))
+        self._take(trainer, state, Measurement(readings, memory, failures))
 
-    def _take_troubles(self, state: TrainerState, troubles: Sequence[str], first: bool) -> None:
-        for trouble in troubles:
-            group = trouble.partition(":")[0]
+    def _take_failures(self, state: TrainerState, failures: Sequence[str], first: bool) -> None:
+        for failure in failures:
+            group = failure.partition(":")[0]
             if first and group in self._groups and self.chosen:
-                raise ValueError(f"GeometryCallback: metrics: {trouble}; leave out {group!r}, or correct this")
+                raise ValueError(f"GeometryCallback: metrics: {failure}; leave out {group!r}, or correct this")
             if state.is_world_process_zero:
-                logger.warning("geometry at step %d: %s", state.global_step, trouble)
+                logger.warning("geometry at step %d: %s", state.global_step, failure)
             if first and group in self._groups:
                 logger.warning("GeometryCallback: %r is not measured in this run", group)
                 self._groups.remove(group)
@@ -242,7 +242,7 @@ class GeometryCallback(TrainerCallback):
         """Add the measurement to the table, log it, and show a line of it."""
         for reading in found.readings:
             group = reading.metric.removeprefix("seconds_")
-            if group in DEAR_GROUPS:
+            if group in EXPENSIVE_GROUPS:
                 self._cost[group] = reading.value
                 self._spent += reading.value
         self.table.add(state.global_step, state.epoch, found.readings)
@@ -262,7 +262,7 @@ class GeometryCallback(TrainerCallback):
             self._write(trainer)
 
     def _affordable(self, group: str, elapsed: float) -> bool:
-        if self.budget is None or group not in DEAR_GROUPS or group not in self._cost:
+        if self.budget is None or group not in EXPENSIVE_GROUPS or group not in self._cost:
             return True
         return self._spent + self._cost[group] <= self.budget * elapsed
 
