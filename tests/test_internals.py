@@ -148,6 +148,12 @@ def test_a_compiled_module_is_known_as_one():
     assert hasattr(wrapped, "_orig_mod") and not hasattr(plain, "_orig_mod")
 
 
+def test_compiled_graphs_can_be_kept():
+    import torch._functorch.config as settings
+
+    assert isinstance(settings.donated_buffer, bool)
+
+
 def test_operations_and_storages_tell_what_the_trace_asks():
     from torch.utils._python_dispatch import TorchDispatchMode
 
