@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_streak, summarise
 from hf_radial.runs.processes import as_flags, run_processes
 from hf_radial.runs.record import RUN_FILE, STATE_FILE
 from hf_radial.runs.results import RESULTS_FILE
@@ -90,7 +90,7 @@ class Cell:
             "test_exact_match": result["test"]["exact_match"],
             "test_problems": result["test"]["problems"],
             **summarise(log),
-            "first_three_99": first_of_run(log, HELD_OUT_METRIC, 0.99, 3),
+            "first_three_99": first_streak(log, HELD_OUT_METRIC, 0.99, 3),
             "seconds": next(logs["train_runtime"] for logs in log if "train_runtime" in logs),
             "curves": {
                 "step": steps,

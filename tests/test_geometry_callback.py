@@ -27,7 +27,7 @@ from hf_radial.geometry.measure import DEFAULT_GROUPS, GROUPS, ModularTable, mea
 from hf_radial.geometry.memory import MEMORY_FILE
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, read_table
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
-from hf_radial.sites.preserve import undisturbed_random_state
+from hf_radial.sites.preserve import preserve_random_state
 from hf_radial.training.rows import batch_of_rows
 from runs import arguments, make_trainer
 
@@ -330,7 +330,7 @@ def test_random_states_that_are_not_kept_are_not_touched(monkeypatch):
     state = torch.get_rng_state()
     drawn = []
     for _ in range(2):
-        with undisturbed_random_state(seed=1):
+        with preserve_random_state(seed=1):
             drawn.append(torch.rand(3))
     assert torch.equal(*drawn) and torch.equal(state, torch.get_rng_state())
     assert torch.cuda.is_initialized() or not seeded

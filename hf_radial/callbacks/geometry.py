@@ -38,7 +38,7 @@ from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 from hf_radial.sites.find import Sites, find_sites
-from hf_radial.sites.preserve import undisturbed_random_state
+from hf_radial.sites.preserve import preserve_random_state
 from hf_radial.training.calling import calling_trainer, resumed_from
 from hf_radial.training.sharded import check_sharding, from_main, gathered, skeleton_of
 from hf_radial.training.task_loss import task_loss_of
@@ -274,7 +274,7 @@ class GeometryCallback(TrainerCallback):
             name: value[:2] if isinstance(value, Tensor) and value.ndim else value for name, value in self._probe.rows.items()
         }
         inputs.pop("labels", None)
-        with undisturbed_random_state():
+        with preserve_random_state():
             try:
                 return find_sites(model, inputs, self.patterns)
             except ValueError:

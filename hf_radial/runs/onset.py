@@ -69,7 +69,7 @@ def onset_step(log_history: Log, metric: str = HELD_OUT_METRIC, threshold: float
     return None if onset is None else onset.step
 
 
-def first_of_run(log_history: Log, metric: str, threshold: float, length: int) -> int | None:
+def first_streak(log_history: Log, metric: str, threshold: float, length: int) -> int | None:
     """Step of the first of `length` evaluations in a row at or above the threshold, or `None`.
 
     Unlike `onset_step` it does not look at what comes later, so it does not depend on how long the run went on.
@@ -78,7 +78,7 @@ def first_of_run(log_history: Log, metric: str, threshold: float, length: int) -
         ValueError: as `fit_step`, or `length` is smaller than 1.
 
     >>> log = [{"step": s, "eval_validation_exact_match": v} for s, v in [(1, 0.95), (2, 0.5), (3, 0.92), (4, 0.99)]]
-    >>> first_of_run(log, "eval_validation_exact_match", 0.9, 2)
+    >>> first_streak(log, "eval_validation_exact_match", 0.9, 2)
     3
     """
     if length < 1:

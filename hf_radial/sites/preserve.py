@@ -12,7 +12,7 @@ from torch import nn
 
 
 @contextmanager
-def undisturbed_random_state(seed: int | None = None) -> Iterator[None]:
+def preserve_random_state(seed: int | None = None) -> Iterator[None]:
     """Restore Python's, NumPy's and torch's random states afterwards. Inside they start from `seed`, if it is given."""
     states = random.getstate(), np.random.get_state()
     # Only accelerators in use: reading the state of another one would initialise it.

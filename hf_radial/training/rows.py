@@ -10,7 +10,7 @@ from typing import Any
 from transformers import Trainer
 
 from hf_radial.sites.find import ForwardFailedError, Sites, find_sites
-from hf_radial.sites.preserve import undisturbed_random_state
+from hf_radial.sites.preserve import preserve_random_state
 
 TRACED_ROWS = 2
 
@@ -53,7 +53,7 @@ def batch_of_rows(trainer: Trainer, dataset: Any, rows: Sequence[int], seed: int
     """
     if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return None
-    with undisturbed_random_state(seed):
+    with preserve_random_state(seed):
         collator = trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
         # As a DataLoader does: a data set may return several rows at once.
         fetched = dataset.__getitems__(list(rows)) if hasattr(dataset, "__getitems__") else [dataset[i] for i in rows]
