@@ -23,6 +23,7 @@ from hf_radial.training.mixin import RadialMixin
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/internals.md").read_text(encoding="utf-8")
 READ = json.loads(internals.RECORD.read_text())
+pytestmark = pytest.mark.quick  # so that every environment of `make versions` is asked
 
 
 @pytest.mark.parametrize("library", internals.FUNCTIONS)
