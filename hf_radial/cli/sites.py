@@ -97,7 +97,8 @@ def _model(name: str, device: str) -> PreTrainedModel:
     reasons = {}
     torch.manual_seed(0)
     with torch.device(device):
-        for kind in [named] if is_model else [getattr(transformers, auto_class) for auto_class in AUTO_CLASSES]:
+        kinds: list[Any] = [named] if is_model else [getattr(transformers, auto_class) for auto_class in AUTO_CLASSES]
+        for kind in kinds:
             try:
                 return kind(config) if is_model else kind.from_config(config)
             except Exception as error:  # not of this kind, or a value of the configuration that no model can have

@@ -124,7 +124,7 @@ def make_runs(together: Runs) -> None:
     prepare_process(first.flush_denormals)
     shared = None if first.split_by_seed else load_rows(first)
     rows = {folder: shared or load_rows(run) for folder, run in runs.items()}
-    members = []
+    members: list[Any] = []
     for folder, run in runs.items():
         member, methods = make_trainer(Path(folder), run, rows[folder], SweepMember)
         add_interventions(member, methods)
