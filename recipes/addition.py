@@ -11,7 +11,6 @@ A preset is a YAML file in recipes/configs; options on the command line win over
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +41,7 @@ from hf_radial.report.plots import plot_runs_if_possible
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
-from hf_radial.runs.start import end_processes, open_run, option, parse_options
+from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options, run_recipe
 from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode
@@ -106,6 +105,12 @@ class AdditionArguments:
             raise ValueError(f"arms={self.arms} must be different names out of {', '.join(ARMS)}")
         if self.window < 0:
             raise ValueError(f"window={self.window} must be 0 (rows) or a positive number of characters")
+        at_least(self, 1, "layers", "heads", "width", "solved_evaluations")
+        at_least(self, 0, "paper_lambda", "dropout", "solved_at")
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
+        if self.dropout >= 1:
+            raise ValueError(f"dropout={self.dropout} must be below 1")
         if self.validation_size < 1:
             raise ValueError(f"validation_size={self.validation_size} must be at least 1: the curves are made from these rows")
 
@@ -355,5 +360,5 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_recipe(main)
     end_processes()

@@ -26,7 +26,9 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
 
+from hf_radial.runs import text_files
 from hf_radial.runs.record import describe_environment, made_on
+from hf_radial.runs.start import run_recipe
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ARMS: dict[str, dict[str, Any]] = {
@@ -54,7 +56,7 @@ def read_text(file: Path | None) -> tuple[str, str]:
         return "".join("".join(data[split]["text"]) for split in ("train", "validation", "test")), "pydoc"
     if not file.is_file():
         raise ValueError(f"--file {str(file)!r} does not exist; leave it out for the texts that Python ships")
-    text = file.read_text()
+    text = text_files.read_text(file)
     if len(text) < 100 * LENGTH:
         raise ValueError(f"--file {str(file)!r} has {len(text)} characters; at least {100 * LENGTH} are needed")
     return text, file.name
@@ -189,4 +191,4 @@ def main(argv: Sequence[str]) -> Path:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_recipe(main)

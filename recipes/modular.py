@@ -39,7 +39,7 @@ from hf_radial.report.plots import plot_runs_if_possible
 from hf_radial.runs.onset import format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
-from hf_radial.runs.start import end_processes, open_run, option, parse_options
+from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options, run_recipe
 from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.modular import OPERATIONS, ModularConfig
@@ -101,6 +101,9 @@ class ModularArguments:
         for name in ("evaluate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1 epoch")
+        at_least(self, 1, "embedding_size", "hidden_size", "hidden_layers")
+        if not 0 < self.solved_at <= 1:
+            raise ValueError(f"solved_at={self.solved_at} must be above 0 and at most 1")
         for name in ("save_every", "geometry_every", "solved_evaluations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive, or 0 for never")
@@ -290,5 +293,5 @@ def at(results: dict[str, Any], step: str, epoch: str) -> str:
 if __name__ == "__main__":
     gc.freeze()  # what is imported stays: the collections to come need not look at it again
     gc.enable()
-    main(sys.argv[1:])
+    run_recipe(main)
     end_processes()

@@ -31,7 +31,7 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, curve
 from hf_radial.runs.record import describe_run
 from hf_radial.runs.results import RESULTS_FILE, results_of, write_card
 from hf_radial.runs.resume import check_same_options
-from hf_radial.runs.start import end_processes, open_run, parse_options
+from hf_radial.runs.start import at_least, end_processes, open_run, parse_options, run_recipe
 from hf_radial.safe_files import write_text
 from hf_radial.sweep.members import SweepMember, check_members
 from hf_radial.sweep.together import train_together
@@ -64,8 +64,8 @@ class SweepArguments:
             values = getattr(self, name)
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise ValueError(f"{name}={values} must be at least one value, each once")
-        if self.members_at_once < 1:
-            raise ValueError(f"members_at_once={self.members_at_once} must be at least 1")
+        at_least(self, 1, "members_at_once")
+        at_least(self, 0, *(name for name in ("seeds", "weight_decays", "learning_rates") if getattr(self, name) is not None))
 
 
 # The runs -------------------------------------------------------------------------------------------------------------
@@ -234,5 +234,5 @@ def report(folder: Path, runs: dict[Path, RadialArguments], seconds: float) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_recipe(main)
     end_processes()
