@@ -6,7 +6,7 @@
 
 Options and presets are those of recipes/modular.py. All runs have one shape and share their steps (`hf_radial.sweep`). Each is
 the run that recipes/modular.py would have made of its options, up to rounding, and leaves the same files in a folder of its
-own, which `hf-radial report` reads. No checkpoints are written: runs that an interrupted sweep did not end are trained anew.
+own, which `hf-radial report` reads. It writes no checkpoints: a run that was interrupted is trained again from its beginning.
 
 Read from top to bottom: the options, the runs, what is kept of each, the table and the figure, and `main`.
 """
@@ -42,14 +42,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this 
 from recipes import modular
 from recipes.modular import CONFIGS, PRESET, ModularArguments, load_data, make_trainer
 
-FAILED_FILE = "failed.json"  # in place of results.json, of a run whose loss was no number any more
+FAILED_FILE = "failed.json"  # in place of results.json, for a run whose loss became NaN or infinite
 TABLE_FILE = "sweep.json"
 FIGURE_FILE = "sweep.png"
 
 
 @dataclass
 class SweepArguments:
-    """What the runs differ in: every combination is a run. Without a list, it is the one value of the option itself."""
+    """The axes of the sweep: every combination is a run. An axis without a list has one value, that of the option itself."""
 
     seeds: list[int] | None = field(default=None, metadata={"help": "Seeds of weights and order of rows.", "nargs": "+"})
     radial_lambdas: list[float] | None = field(default=None, metadata={"help": "Weights of the penalty.", "nargs": "+"})
@@ -198,7 +198,7 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     figure.savefig(folder / FIGURE_FILE, dpi=120)
 
 
-# The whole ------------------------------------------------------------------------------------------------------------
+# From start to end ------------------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str]) -> Path:

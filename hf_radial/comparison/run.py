@@ -220,13 +220,13 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
 
 def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock: Clock | None) -> dict[str, Any]:
     """What became of a run that has ended. Seconds are those of `clock`, and unknown of a run that shared its steps."""
-    from hf_radial.runs.onset import HELD_OUT_METRIC, curve, first_of_run, summarise
+    from hf_radial.runs.onset import HELD_OUT_METRIC, curve, first_streak, summarise
     from hf_radial.tasks.tensor_rows import TensorRows
 
     splits = rows[0]
     log = trainer.state.log_history
     found = whole = summarise(log)
-    solved = first_of_run(log, HELD_OUT_METRIC, run.solved_at, run.solved_evaluations)
+    solved = first_streak(log, HELD_OUT_METRIC, run.solved_at, run.solved_evaluations)
     if solved is not None:  # a run that goes on after that is judged as one that ends there
         steps = curve(log, HELD_OUT_METRIC)[0]
         end = steps[steps.index(solved) + run.solved_evaluations - 1]

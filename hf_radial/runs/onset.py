@@ -1,20 +1,21 @@
-"""When a run had fitted its training data, and when it generalised: numbers read off a `log_history`.
+"""When a run fitted its training data, and when it generalised: numbers from its `log_history`.
 
-Definitions, with accuracies as fractions of 1. *Fit*: the first evaluation at which training accuracy is at least 99 %.
-*Onset at t*: the first evaluation from which held-out accuracy stays at or above `t` to the end of the log (arXiv 2606.32000
-uses t = 90 %). *Delay*: onset minus fit. A run that had not got there at its last evaluation is right-censored: its onset is
-`None` with `..._censored: True`, and it is later than `last_step`, not absent.
+Definitions, with accuracies as fractions of 1. *Fit*: the first evaluation with a training accuracy of at least 99 %.
+*Onset at t*: the first evaluation from which held-out accuracy stays at or above `t` until the end of the log (arXiv 2606.32000
+uses t = 90 %). *Delay*: onset minus fit. A run that has no onset by its last evaluation is right-censored: its onset is
+`None` with `..._censored: True`. The true onset is later than `last_step`, or never.
 
 How a log is read:
 
-- The two metrics of one evaluation are separate entries where `eval_dataset` is a dictionary; they belong together by step.
-- NaN is not at or above anything: it neither counts as reached nor lets an onset stand.
-- A step that comes again counts once, with the value it had first. The later one is an evaluation of the same weights (a
-  resumed run with `eval_on_start`), or of others (`evaluate()` after `load_best_model_at_end`).
-- A step that is smaller than the one before it means that the run went on from an earlier checkpoint: what the log had from
-  that step on belongs to no run. `Trainer` cuts its log itself; a log that was put together by hand may not be cut.
+- If `eval_dataset` is a dictionary, the two metrics of one evaluation are separate entries, which belong
+  together by step.
+- NaN is below every threshold: it does not count as reached, and it ends an onset.
+- If a step appears again, its first value counts. The later value is of the same weights (a resumed run with `eval_on_start`)
+  or of other weights (`evaluate()` after `load_best_model_at_end`).
+- A step smaller than the one before means that the run went on from an earlier checkpoint. Entries from that step on are
+  dropped. `Trainer` cuts its log itself; a log that was joined by hand may not be cut.
 
-Nothing here trains, prints or plots. `hf_radial.callbacks.grokking` says the same while a run goes on.
+Nothing here trains, prints or plots. `hf_radial.callbacks.grokking` reports the same numbers during a run.
 """
 
 from __future__ import annotations
@@ -69,16 +70,16 @@ def onset_step(log_history: Log, metric: str = HELD_OUT_METRIC, threshold: float
     return None if onset is None else onset.step
 
 
-def first_of_run(log_history: Log, metric: str, threshold: float, length: int) -> int | None:
+def first_streak(log_history: Log, metric: str, threshold: float, length: int) -> int | None:
     """Step of the first of `length` evaluations in a row at or above the threshold, or `None`.
 
-    Unlike `onset_step` it does not look at what comes later, so it does not depend on how long the run went on.
+    Later evaluations do not change it. `onset_step`, in contrast, depends on how long the run goes on.
 
     Raises:
         ValueError: as `fit_step`, or `length` is smaller than 1.
 
     >>> log = [{"step": s, "eval_validation_exact_match": v} for s, v in [(1, 0.95), (2, 0.5), (3, 0.92), (4, 0.99)]]
-    >>> first_of_run(log, "eval_validation_exact_match", 0.9, 2)
+    >>> first_streak(log, "eval_validation_exact_match", 0.9, 2)
     3
     """
     if length < 1:

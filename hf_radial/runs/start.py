@@ -63,7 +63,7 @@ def parse_options(
             raise ValueError(f"the configuration file {str(file)!r} does not exist")
     else:
         file = _preset_file(argv, presets, default)
-    # No abbreviations: `--preset` must not also be understood from `--pre`, which was not looked for above.
+    # No abbreviations: the preset is read above from `--preset` only, not from `--pre`.
     parser = _Parser(list(dataclass_types), description=description, allow_abbrev=False)
     values = read_yaml(file) or {}
     if not isinstance(values, dict):
@@ -153,7 +153,7 @@ def open_run(args: TrainingArguments, default: str) -> tuple[PartialState, Path,
         raise ValueError(f"seed={args.seed} must be from 0 to 2**32 - 1")
     state, resume = PartialState(cpu=args.use_cpu), wants_resume(args.resume_from_checkpoint)
     folder = choose_run_folder(str(args.output_dir), resume, default)
-    # Their bars (of writing a checkpoint, say) would break the one that matters; the training bar is not among them.
+    # Bars of the libraries, for example of writing a checkpoint, would break the training bar, which stays.
     logging.disable_progress_bar()
     disable_progress_bars()
     return state, folder, resume
@@ -207,10 +207,10 @@ def run_recipe(main: Callable[[list[str]], Any]) -> None:
 def end_processes() -> None:
     """Leave the process group, as the last act of a script whose trainers are out of scope.
 
-    A script that just ends can be aborted by a Gloo thread that outlives the interpreter (pytorch#179291). The threads end with
-    the group, and the group with the last trainer that holds it.
-    A trainer that goes after `destroy_process_group` would end the group while it holds the GIL, and wait for ever for a thread
-    that wants the GIL itself.
+    A script that ends without it can be aborted by a Gloo thread that outlives the interpreter (pytorch#179291). The threads
+    end with the group, and the group ends with the last trainer that holds it.
+    A trainer that is collected after `destroy_process_group` ends the group while it holds the GIL. It then waits forever for a
+    thread that needs the GIL.
     """
     gc.collect()
     if torch.distributed.is_available() and torch.distributed.is_initialized():

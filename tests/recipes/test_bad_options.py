@@ -116,7 +116,7 @@ def test_a_run_whose_record_cannot_be_read_is_not_resumed(tmp_path: Path, record
 
 def test_a_file_is_no_output_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(ValueError, match="output_dir=.*is a file; give a folder"):
+    with pytest.raises(ValueError, match=r"output_dir=.*is a file; give a folder"):
         choose_run_folder(str(tmp_path / "out"), False, "runs/x")
 
 
@@ -141,7 +141,8 @@ def test_a_mistake_is_one_line_and_an_error_of_a_library_keeps_its_traceback(tmp
     script = tmp_path / "recipe.py"
     script.write_text(
         "import json\nfrom hf_radial.runs.start import run_recipe\n"
-        "def main(argv):\n    if argv == ['ours']:\n        raise ValueError('layers=0 must be at least 1')\n    json.loads('{')\n"
+        "def main(argv):\n    if argv == ['ours']:\n        raise ValueError('layers=0 must be at least 1')\n"
+        "    json.loads('{')\n"
         "run_recipe(main)\n"
     )
     found = [
