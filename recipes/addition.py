@@ -272,7 +272,7 @@ def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments, b
     return {"exact_match": metric.compute()["exact_match"], "problems": len(data["test"]), "examples": examples[:5]}
 
 
-# From start to end ------------------------------------------------------------------------------------------------------------
+# From start to end ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str]) -> Path:

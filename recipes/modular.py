@@ -250,7 +250,7 @@ def test_saved_model(folder: Path, data: DatasetDict) -> dict[str, Any]:
     return {"exact_match": right.pop("test"), "problems": len(data["test"]), "other_splits": right}
 
 
-# From start to end ------------------------------------------------------------------------------------------------------------
+# From start to end ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str]) -> Path:

@@ -198,7 +198,7 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     figure.savefig(folder / FIGURE_FILE, dpi=120)
 
 
-# From start to end ------------------------------------------------------------------------------------------------------------
+# From start to end ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str]) -> Path:
