@@ -18,7 +18,7 @@ from hf_radial.geometry.reading import Reading, Table
 STATE = {"log_history": [{"step": 5, "epoch": 1.0, "loss": 0.5}], "global_step": 5}
 RECORD = {"radial": {"sites": [], "variant": "none"}, "facts": {}, "model": {"class": "X"}, "training_args": {}}
 WEIGHTS = save({})
-GPT2 = {"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 10}
+GPT2 = {"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 10, "bos_token_id": 0, "eos_token_id": 0}
 
 
 def folder(place: Path, files: dict[str, Any]) -> Path:
