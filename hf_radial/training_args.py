@@ -94,6 +94,8 @@ class RadialArguments(TrainingArguments):
         Raises:
             ValueError: one is unknown, comes twice, or has an option that is unknown or out of range.
         """
+        if isinstance(self.intervention, str):
+            raise ValueError(f"intervention={self.intervention!r} must be a list, such as [{self.intervention!r}]")
         if not self.intervention:
             return []
         from hf_radial.interventions import interventions

@@ -9,7 +9,7 @@ folder.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isclose, isfinite
@@ -157,7 +157,7 @@ def measure(
 
 def check_groups(metrics: Sequence[str], modular: ModularTable | None = None) -> None:
     """Raise a ValueError unless `metrics` are groups of `GROUPS` that can be measured."""
-    if isinstance(metrics, str) or not metrics:
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable) or not metrics:
         raise ValueError(f"metrics={metrics!r} must be a list of groups, such as {list(DEFAULT_GROUPS)}")
     for group in metrics:
         if group not in GROUPS:

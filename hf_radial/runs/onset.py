@@ -20,8 +20,10 @@ Nothing here trains, prints or plots. `hf_radial.callbacks.grokking` reports the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from math import isfinite
+from numbers import Real
 from typing import Any, NamedTuple
 
 TRAIN_METRIC = "eval_train_exact_match"
@@ -189,7 +191,10 @@ def check_metrics(log_history: Log, **metrics: str) -> None:
     ValueError: held_out_metric='eval_accuracy' is not in the log; did you mean 'eval_val_accuracy'? The log has
     the evaluation metrics: eval_val_accuracy
     """
+    _check_log(log_history)
     for argument, metric in metrics.items():
+        if not isinstance(metric, str):
+            raise ValueError(f"{argument}={metric!r} must be the name of a metric, such as {TRAIN_METRIC!r}")
         if any(metric in logs for logs in log_history):
             continue
         names = sorted({name for logs in log_history for name in logs} - {"step", "epoch"})
@@ -202,21 +207,32 @@ def check_metrics(log_history: Log, **metrics: str) -> None:
         raise ValueError(f"{argument}={metric!r} is not in the log{f'; did you mean {near}?' if near else '.'} {has}")
 
 
+def _check_log(log_history: Any) -> None:
+    if not isinstance(log_history, Sequence) or not all(isinstance(logs, Mapping) for logs in log_history):
+        inside = "; give its 'log_history'" if isinstance(log_history, Mapping) and "log_history" in log_history else ""
+        raise ValueError(
+            f"log_history is a {type(log_history).__name__}, not a list of dictionaries, such as trainer.state.log_history{inside}"
+        )
+
+
 def check_threshold(**thresholds: float) -> float:
     """The threshold, given as argument name = value; a `ValueError` unless it is a fraction of 1 above 0."""
     ((argument, threshold),) = thresholds.items()
-    if not 0 < threshold <= 1:
-        raise ValueError(f"{argument}={threshold} must be an accuracy above 0 and at most 1; write 90 % as 0.9")
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold <= 1:
+        raise ValueError(f"{argument}={threshold!r} must be an accuracy above 0 and at most 1; write 90 % as 0.9")
     return threshold
 
 
 def _points(log_history: Log, metric: str) -> list[Point]:
     """The values of one metric by step, each step once and of one run; see the top of this file."""
+    _check_log(log_history)
     points: list[Point] = []
     before: float = -1
     for logs in log_history:
         if "step" not in logs:
             raise ValueError(f"an entry of the log has no 'step', so it is no log_history of a Trainer: {logs}")
+        if not isinstance(logs["step"], Real) or not isfinite(logs["step"]):
+            raise ValueError(f"an entry of the log has the step {logs['step']!r}, which is no number: {logs}")
         step = int(logs["step"])
         if step < before:
             while points and points[-1].step >= step:
