@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Real
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any
 

@@ -211,7 +211,8 @@ def _check_log(log_history: Any) -> None:
     if not isinstance(log_history, Sequence) or not all(isinstance(logs, Mapping) for logs in log_history):
         inside = "; give its 'log_history'" if isinstance(log_history, Mapping) and "log_history" in log_history else ""
         raise ValueError(
-            f"log_history is a {type(log_history).__name__}, not a list of dictionaries, such as trainer.state.log_history{inside}"
+            f"log_history is a {type(log_history).__name__}, not a list of dictionaries such as "
+            f"trainer.state.log_history{inside}"
         )
 
 
