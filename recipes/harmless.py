@@ -4,9 +4,9 @@
     python recipes/harmless.py --file input.txt          # Tiny Shakespeare, as the paper; an hour on one core
     python recipes/harmless.py --results out             # without a download: the reference texts that Python ships
 
-Held-out loss is the task's alone, on windows of the last tenth of the text; the effective rank is that of the last layer's
-feed-forward output on the same windows. The paper trains about 500,000 parameters and reports 1.585 (effective rank 94)
-without the penalty and 1.608 (108) with it. Data and table go to recipes/results/harmless.{json,md}.
+Held-out loss is the task loss without the penalty, on windows of the last tenth of the text; the effective rank is that of the
+last layer's feed-forward output on the same windows. The paper trains about 500,000 parameters and reports 1.585 (effective
+rank 94) without the penalty and 1.608 (108) with it. Data and table go to recipes/results/harmless.{json,md}.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def main(argv: Sequence[str]) -> Path:
     from transformers.utils import logging
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, help="the text; left out, the reference texts that Python ships")
+    parser.add_argument("--file", type=Path, help="the text; without it, the reference texts that Python ships")
     parser.add_argument("--steps", type=int, default=3000, help="of each run (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=RESULTS, help="where data and table go (%(default)s)")

@@ -72,7 +72,7 @@ class SweepArguments:
 
 
 def grid(sweep: SweepArguments, args: RadialArguments, folder: Path) -> dict[Path, RadialArguments]:
-    """The folder of every run, and its arguments; those of equal learning rate and weight decay lie together."""
+    """Folder of each run -> its arguments. Runs with equal learning rate and weight decay are neighbours."""
     axes: dict[str, list[Any]] = {
         "learning_rate": sweep.learning_rates or [args.learning_rate],
         "weight_decay": sweep.weight_decays or [args.weight_decay],
@@ -101,7 +101,7 @@ def is_done(folder: Path) -> bool:
 def make_members(
     task: ModularArguments, runs: dict[Path, RadialArguments], data: DatasetDict, rows: dict[str, TensorRows]
 ) -> list[SweepMember]:
-    """The runs that are not done; raises if a folder holds a run of other options."""
+    """The runs that are not done. Raises a ValueError if a folder holds a run with other options."""
     members: list[Any] = []
     splits: Any = None
     for folder, args in runs.items():
@@ -119,7 +119,7 @@ def make_members(
 
 
 def keep(member: SweepMember, data: DatasetDict) -> None:
-    """Save a run that has ended, as recipes/modular.py does; the file that says so comes last."""
+    """Save a run that has ended, as recipes/modular.py does. The file that marks it as done is written last."""
     folder, model = Path(str(member.args.output_dir)), cast(Any, member.model)
     member.save_state()
     if member.failure is not None:
