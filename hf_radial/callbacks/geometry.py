@@ -120,7 +120,7 @@ class GeometryCallback(TrainerCallback):
         self.chosen = metrics is not None
         if metrics is None:
             metrics = DEFAULT_GROUPS
-        check_groups(list(metrics) if not isinstance(metrics, str) else metrics, modular)
+        check_groups(metrics, modular)
         self.every = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics, every)
         for group, steps in self.every.items():
             _check_whole(**{f"metrics[{group!r}]": steps})
