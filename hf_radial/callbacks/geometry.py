@@ -111,9 +111,11 @@ class GeometryCallback(TrainerCallback):
             raise ValueError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1")
         if sites is not None and (isinstance(sites, str) or not all(isinstance(pattern, str) for pattern in sites)):
             raise TypeError(f"sites={sites!r} must be a list of module name patterns, such as ['*.mlp.c_proj']")
-        if loss is not None and not callable(loss):
+        function: Any = loss
+        if function is not None and not callable(function):
             raise TypeError(f"loss={loss!r} must be a function of the model and a batch that returns the task loss")
-        if modular is not None and not isinstance(modular, ModularTable):
+        known: Any = modular
+        if known is not None and not isinstance(known, ModularTable):
             raise TypeError(f"modular={modular!r} must be a table, such as ModularTable(modulus=97, operation='add')")
         if budget is not None and (not isinstance(budget, Real) or not 0 <= budget <= 1):
             raise ValueError(f"budget={budget!r} must be a share of training time between 0 and 1, or None for no limit")

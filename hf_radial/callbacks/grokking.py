@@ -77,7 +77,8 @@ class GrokkingCallback(TrainerCallback):
         stop_threshold: float | None = None,
         prefix: str = "grokking",
     ) -> None:
-        for name, value in (("train_metric", train_metric), ("held_out_metric", held_out_metric), ("prefix", prefix)):
+        names: dict[str, Any] = {"train_metric": train_metric, "held_out_metric": held_out_metric, "prefix": prefix}
+        for name, value in names.items():
             if not isinstance(value, str):
                 raise ValueError(f"{name}={value!r} must be a text")
         if train_metric == held_out_metric:

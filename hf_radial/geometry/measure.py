@@ -155,7 +155,7 @@ def measure(
     return Measurement(readings, after, taken.troubles)
 
 
-def check_groups(metrics: Sequence[str], modular: ModularTable | None = None) -> None:
+def check_groups(metrics: Any, modular: ModularTable | None = None) -> None:
     """Raise a ValueError unless `metrics` are groups of `GROUPS` that can be measured."""
     if isinstance(metrics, str) or not isinstance(metrics, Iterable) or not metrics:
         raise ValueError(f"metrics={metrics!r} must be a list of groups, such as {list(DEFAULT_GROUPS)}")

@@ -182,7 +182,7 @@ def format_step(step: float | None, last_step: float | None) -> str:
     return "?" if last_step is None else f"not by step {last_step:,.0f}"
 
 
-def check_metrics(log_history: Log, **metrics: str) -> None:
+def check_metrics(log_history: Log, **metrics: Any) -> None:
     """Raise a `ValueError` if the log lacks one of the metrics, given as argument name = metric name.
 
     >>> check_metrics([{"step": 5, "eval_val_accuracy": 0.5}], held_out_metric="eval_accuracy")
@@ -216,9 +216,9 @@ def _check_log(log_history: Any) -> None:
         )
 
 
-def check_threshold(**thresholds: float) -> float:
+def check_threshold(**thresholds: Any) -> float:
     """The threshold, given as argument name = value; a `ValueError` unless it is a fraction of 1 above 0."""
-    ((argument, threshold),) = thresholds.items()
+    argument, threshold = next(iter(thresholds.items()))
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold <= 1:
         raise ValueError(f"{argument}={threshold!r} must be an accuracy above 0 and at most 1; write 90 % as 0.9")
     return threshold

@@ -120,7 +120,8 @@ def load_task(
         >>> splits["test"][0]
         {'input_ids': [3, 1], 'labels': 3}
     """
-    if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
+    place: Any = cache_dir
+    if place is not None and not isinstance(place, (str, os.PathLike)):
         raise ValueError(f"cache_dir={cache_dir!r} must be a path, or None for the cache of datasets")
     with quietly():
         if flag("streaming", streaming):
