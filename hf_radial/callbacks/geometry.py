@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,22 @@ class GeometryCallback(TrainerCallback):
         held_out_metric: str = HELD_OUT_METRIC,
     ) -> None:
         _check_whole(every=every, rows=rows, curvature_probes=curvature_probes)
-        if budget is not None and not 0 <= budget <= 1:
-            raise ValueError(f"budget={budget} must be a share of training time between 0 and 1, or None for no limit")
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise ValueError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1")
+        if sites is not None and (isinstance(sites, str) or not all(isinstance(pattern, str) for pattern in sites)):
+            raise TypeError(f"sites={sites!r} must be a list of module name patterns, such as ['*.mlp.c_proj']")
+        function: Any = loss
+        if function is not None and not callable(function):
+            raise TypeError(f"loss={loss!r} must be a function of the model and a batch that returns the task loss")
+        known: Any = modular
+        if known is not None and not isinstance(known, ModularTable):
+            raise TypeError(f"modular={modular!r} must be a table, such as ModularTable(modulus=97, operation='add')")
+        if budget is not None and (not isinstance(budget, Real) or not 0 <= budget <= 1):
+            raise ValueError(f"budget={budget!r} must be a share of training time between 0 and 1, or None for no limit")
         self.chosen = metrics is not None
         if metrics is None:
             metrics = DEFAULT_GROUPS
-        check_groups(list(metrics) if not isinstance(metrics, str) else metrics, modular)
+        check_groups(metrics, modular)
         self.every = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics, every)
         for group, steps in self.every.items():
             _check_whole(**{f"metrics[{group!r}]": steps})

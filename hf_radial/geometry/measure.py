@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isclose, isfinite
@@ -163,9 +163,9 @@ def measure(
     return Measurement(readings, after, taken.failures)
 
 
-def check_groups(metrics: Sequence[str], modular: ModularTable | None = None) -> None:
+def check_groups(metrics: Any, modular: ModularTable | None = None) -> None:
     """Raise a ValueError unless `metrics` are groups of `GROUPS` that can be measured."""
-    if isinstance(metrics, str) or not metrics:
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable) or not metrics:
         raise ValueError(f"metrics={metrics!r} must be a list of groups, such as {list(DEFAULT_GROUPS)}")
     for group in metrics:
         if group not in GROUPS:
