@@ -86,7 +86,7 @@ def test_what_is_saved_loads_and_says_the_same(name, tmp_path):
     trainer.save_model()
     loaded = ModularMLPForSequenceClassification.from_pretrained(tmp_path)
     if name in ("projection",):
-        loaded = make(tmp_path / "again", [SETTINGS[name]], model=loaded).model
+        loaded = make(tmp_path / "again", [SETTINGS[name]], model=loaded).model  # in force before it trains, too
     with torch.no_grad():
         ours, theirs = (model.eval()(input_ids=PAIRS).logits for model in (trainer.model, loaded))
     assert torch.equal(ours.argmax(-1), theirs.argmax(-1))
