@@ -4,8 +4,8 @@ Method: the hypersphere penalty with a sphere of radius 0: `strength * sum over 
 
 Source: the baseline "MAN" of arXiv 2606.32000.
 
-Use: tune `strength` as you would tune the strength of `radial`; a first value is `activation_norm:strength=0.01`. It separates what
-shorter vectors do from what a target radius does.
+Use: tune `strength` as you would tune the strength of `radial`; a first value is `activation_norm:strength=0.01`. It separates
+what shorter vectors do from what a target radius does.
 
 Saved model: weights alone. `from_pretrained` gives the model that was trained.
 """

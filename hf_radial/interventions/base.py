@@ -1,8 +1,8 @@
 """`Intervention`: what all interventions are, and when each of its methods is called. Not in here: any one of them.
 
 An intervention must be in force in the model that is trained. `Trainer` makes that model when `train()` is called: `model_init`
-gives a new one, in every trial of a search anew. So whatever hooks a model, replaces an optimizer or remembers something does it in
-`begin`, which `_Training` calls each time that training begins, before the optimizer is made.
+gives a new one, in every trial of a search anew. So whatever hooks a model, replaces an optimizer or remembers something does
+it in `begin`, which `_Training` calls each time that training begins, before the optimizer is made.
 """
 
 from __future__ import annotations
@@ -91,11 +91,11 @@ class Intervention(TrainerCallback):
             self._model = id(model)
 
     def text_to_restore(self) -> str | None:
-        """What `restore` needs to put it in force in the saved model; `None` if the saved weights and configuration say it all."""
+        """What `restore` needs to put it in force in the saved model; `None` if the saved model needs nothing."""
         return None
 
     def begin(self, trainer: Trainer) -> None:
-        """Take effect in the trainer's model and forget an earlier training. The model has its weights; there is no optimizer."""
+        """Take effect in the trainer's model, which has its weights, and forget an earlier training; before the optimizer."""
         self._put_in_force(trainer.model)
 
     def end(self, trainer: Trainer) -> None:
@@ -142,8 +142,8 @@ class Intervention(TrainerCallback):
             self.set_tensors(load_file(file, device=str(device)))
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"{self.name}: {file} does not fit this model or these options ({error}). Resume with the model and the options "
-                "that the checkpoint was saved with"
+                f"{self.name}: {file} does not fit this model or these options ({error}). Resume with the model and the "
+                "options that the checkpoint was saved with"
             ) from error
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -170,8 +170,8 @@ def note_in_config(model: Any, one: Intervention) -> None:
 class _Training:
     """One trainer's training and saving, with its interventions around them.
 
-    It stands before `_inner_training_loop` and `_save_checkpoint` in the trainer's own attributes: what `Trainer.train` calls once
-    the model is there, and what writes a checkpoint. No event of a `TrainerCallback` comes that early.
+    It takes the place of two methods of the trainer: `_inner_training_loop`, which `Trainer.train` calls once the model is
+    there, and `_save_checkpoint`. No event of a `TrainerCallback` comes that early.
     """
 
     def __init__(self, trainer: Trainer) -> None:

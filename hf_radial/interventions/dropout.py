@@ -1,14 +1,15 @@
 """Dropout: set random units to zero while the model trains.
 
-Method: sets the rate of every dropout layer of the model, and the option `hidden_dropout` of this package's MLP, which has none.
+Method: sets the rate of every dropout layer of the model, and the option `hidden_dropout` of this package's MLP, which has
+none.
 
 Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 15, 2014.
 
-Use: start with `dropout:p=0.1`. Tune `p` and the weight decay together. Models that keep their rate in a number instead of a dropout
-layer (Llama's attention) are refused: set the rate in their configuration.
+Use: start with `dropout:p=0.1`. Tune `p` and the weight decay together. Models that keep their rate in a number instead of a
+dropout layer (Llama's attention) are refused: set the rate in their configuration.
 
-Saved model: the same function, since dropout does nothing in evaluation. Of the MLP, the saved configuration has the rate. Of other
-models it has the rate that they were made with, so give it again to train further.
+Saved model: the same function, since dropout does nothing in evaluation. Of the MLP, the saved configuration has the rate. Of
+other models it has the rate that they were made with, so give it again to train further.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """LayerNorm: standardise the hidden pre-activations of this package's MLP.
 
-Method: each hidden vector is shifted to mean 0 and scaled to variance 1 before its activation; with `affine`, a learned scale and
-shift follow. With `layers=last`, only the vectors of the last hidden layer are.
+Method: each hidden vector is shifted to mean 0 and scaled to variance 1 before its activation; with `affine`, a learned scale
+and shift follow. With `layers=last`, only the vectors of the last hidden layer are.
 
 Source: Ba et al., "Layer Normalization", arXiv 1607.06450.
 
 Use: `layer_norm`, or `layer_norm:affine=true`. It is an option of the model, so the model must be made with it: call
-`hf_radial.interventions.configure(config, ["layer_norm"])` before the model is made, in `model_init` too. Only `ModularMLPConfig` has
-the option.
+`hf_radial.interventions.configure(config, ["layer_norm"])` before the model is made, in `model_init` too. Only
+`ModularMLPConfig` has the option.
 
 Saved model: the configuration says that the model has the norms. `from_pretrained` gives the model that was trained.
 """

@@ -1,14 +1,15 @@
 """Muon: move hidden matrices by orthogonalised momentum, and everything else by AdamW.
 
-Method: the optimizer is `torch.optim.Muon` for the hidden matrices, with the step length of Moonlight, so that a learning rate means
-what it means to AdamW. Embeddings, the head, biases and norms get `torch.optim.AdamW`. Learning rate, weight decay, betas and schedule
-are those of the trainer's arguments. (`pytorch_optimizer.Muon` has both groups in one, but no schedule reaches the learning rate of
-its second group.)
+Method: the optimizer is `torch.optim.Muon` for the hidden matrices, with the step length of Moonlight, so that a learning rate
+means what it means to AdamW. Embeddings, the head, biases and norms get `torch.optim.AdamW`. Learning rate, weight decay, betas
+and schedule are those of the trainer's arguments. (`pytorch_optimizer.Muon` has both groups in one, but no schedule reaches the
+learning rate of its second group.)
 
-Source: Jordan et al., kellerjordan.github.io/posts/muon; the step length from "Muon is Scalable for LLM Training", arXiv 2502.16982.
+Source: Jordan et al., kellerjordan.github.io/posts/muon; the step length from "Muon is Scalable for LLM Training", arXiv
+2502.16982.
 
-Use: `muon`, with the learning rate that you would give AdamW. Not with float16 weights, in which AdamW's epsilon is zero: use bfloat16
-or float32.
+Use: `muon`, with the learning rate that you would give AdamW. Not with float16 weights, in which AdamW's epsilon is zero: use
+bfloat16 or float32.
 
 Saved model: weights alone. `from_pretrained` gives the model that was trained.
 """
@@ -75,9 +76,7 @@ class Muon(Intervention):
         if self.trainer is not trainer:
             check_no_optimizer(trainer, self.name)
         elif chosen is None or chosen[1].get("method") is not self:
-            raise ValueError(
-                "muon: the trainer's optimizer was replaced after the intervention was given; leave one of them out"
-            )
+            raise ValueError("muon: the trainer was given another optimizer after it; leave one of them out")
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise ValueError("muon: FSDP and DeepSpeed are not supported; use one process or DDP")
         if model is None:

@@ -1,16 +1,19 @@
 """nGPT for an MLP: weights and representations on the unit sphere.
 
-Method: the rows of every matrix, of the embedding too, have length 1 before the first step and after each; what a layer reads has length
-1; hidden units and logits have learned scales; there is no weight decay. Three parts of nGPT are left out: attention and the interpolation of
-the residual stream, which an MLP lacks, and the schedule without warm-up. Biases, which nGPT has none of, are kept.
+Method: the rows of every matrix, of the embedding too, have length 1 before the first step and after each; what a layer reads
+has length 1; hidden units and logits have learned scales; there is no weight decay. Three parts of nGPT are left out: attention
+and the interpolation of the residual stream, which an MLP lacks, and the schedule without warm-up. Biases, which nGPT has none
+of, are kept.
 
-Source: after Loshchilov et al., "nGPT: Normalized Transformer with Representation Learning on the Hypersphere", arXiv 2410.01131.
+Source: after Loshchilov et al., "nGPT: Normalized Transformer with Representation Learning on the Hypersphere", arXiv
+2410.01131.
 
-Use: `ngpt`. It is an option of the model, so the model must be made with it: call
-`hf_radial.interventions.configure(config, ["ngpt"])` before the model is made, in `model_init` too. Only `ModularMLPConfig` has the option.
-Expect to tune the learning rate anew.
+Use: `ngpt`. It is an option of the model, so the model must be made with it: call `hf_radial.interventions.configure(config,
+["ngpt"])` before the model is made, in `model_init` too. Only `ModularMLPConfig` has the option. Expect to tune the learning
+rate anew.
 
-Saved model: normalised weights, and a configuration that says how they are read. `from_pretrained` gives the model that was trained.
+Saved model: normalised weights, and a configuration that says how they are read. `from_pretrained` gives the model that was
+trained.
 """
 
 from __future__ import annotations

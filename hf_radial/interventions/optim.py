@@ -2,7 +2,8 @@
 
 Method: sets `optim` of the trainer's arguments.
 
-Source: `transformers.training_args.OptimizerNames`. GrokAdamW needs the package of that name: `pip install 'hf_radial[interventions]'`.
+Source: `transformers.training_args.OptimizerNames`. GrokAdamW needs the package of that name: `pip install
+'hf_radial[interventions]'`.
 
 Use: `optim:optim=grokadamw`, `optim:optim=adafactor`, ...
 
@@ -30,8 +31,8 @@ def check_argument(trainer: Trainer, name: str, argument: str, value: object) ->
     """Raise a ValueError if an argument that an intervention has set was changed since."""
     if (found := getattr(trainer.args, argument)) != value:
         raise ValueError(
-            f"{name}: it sets {argument}={value}, but the trainer's arguments now have {argument}={found}. Another intervention or "
-            f"the search has changed it: leave {argument} out of that, or leave out {name}"
+            f"{name}: it sets {argument}={value}, but the trainer's arguments now have {argument}={found}. Another intervention "
+            f"or the search has changed it: leave {argument} out of that, or leave out {name}"
         )
 
 

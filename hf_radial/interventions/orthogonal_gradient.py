@@ -3,8 +3,8 @@
 Method: before the optimizer step, each parameter tensor's gradient is projected onto the directions across the tensor, and
 scaled back to its length. The weights then cannot lower the loss by growing alone.
 
-Source: Prieto et al., "Grokking at the Edge of Numerical Stability", arXiv 2501.04697, section 5; code, there as a wrapper around
-an optimizer, at github.com/LucasPrietoAl/grokking-at-the-edge-of-numerical-stability.
+Source: Prieto et al., "Grokking at the Edge of Numerical Stability", arXiv 2501.04697, section 5; code, there as a wrapper
+around an optimizer, at github.com/LucasPrietoAl/grokking-at-the-edge-of-numerical-stability.
 
 Use: `orthogonal_gradient`, with any optimizer. It has no options. A parameter of one number has no direction across itself: its
 gradient is left alone.

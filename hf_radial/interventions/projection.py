@@ -1,15 +1,15 @@
 """Projection: put the vectors at every site on the sphere.
 
-Method: each vector `h` becomes `R h / ||h||`, in training and in evaluation. `mode=tangential` has the gradient of that function,
-`R / r (I - h_hat h_hat^T)`. It makes the layer before it scale-invariant, so that a step can only make its weights longer.
-`mode=straight_through` lets the gradient pass as if nothing had been projected. The two are different algorithms.
+Method: each vector `h` becomes `R h / ||h||`, in training and in evaluation. `mode=tangential` has the gradient of that
+function, `R / r (I - h_hat h_hat^T)`. It makes the layer before it scale-invariant, so that a step can only make its weights
+longer. `mode=straight_through` lets the gradient pass as if nothing had been projected. The two are different algorithms.
 
 Source: the limit of the hypersphere penalty (arXiv 2606.32000) as its weight grows.
 
 Use: `projection`, with the penalty's radius `sqrt(d)`; then tune `radius`, from 1 to a few times `sqrt(d)`.
 
-Saved model: weights, which do not project. Call `hf_radial.interventions.restore(model)` after `from_pretrained`, and the model is the
-one that was trained.
+Saved model: weights, which do not project. Call `hf_radial.interventions.restore(model)` after `from_pretrained`, and the model
+is the one that was trained.
 """
 
 from __future__ import annotations

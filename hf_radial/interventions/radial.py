@@ -1,9 +1,10 @@
 """Radial: the hypersphere penalty and its variants, as one intervention among others.
 
-Method: adds `strength * sum over sites of mean (||h|| - R)^2 / d` to the loss, which pulls the vectors that each sublayer adds to the
-stream towards a sphere of radius `R`.
+Method: adds `strength * sum over sites of mean (||h|| - R)^2 / d` to the loss, which pulls the vectors that each sublayer adds
+to the stream towards a sphere of radius `R`.
 
-Source: arXiv 2606.32000, Eq. 3. `radius=initial`, `side=above`, `warmup_steps`, `schedule` and `where` are this package's variants.
+Source: arXiv 2606.32000, Eq. 3. `radius=initial`, `side=above`, `warmup_steps`, `schedule` and `where` are this package's
+variants.
 
 Use: start with `radial:strength=0.05`, the paper's, and the weight decay that you would use without it. Try
 `radial:strength=0.05,radius=initial` next: the target is then each site's own radius at the start.

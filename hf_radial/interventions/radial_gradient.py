@@ -1,7 +1,7 @@
 """Radial gradient: damp the part of the gradient that points along a vector, and leave the vector alone.
 
-Method: of the gradient that arrives at the vectors of every site, the radial part `P_r g` with `P_r = h h^T / r^2` is multiplied by
-`keep`. What is trained is then the gradient of no loss.
+Method: of the gradient that arrives at the vectors of every site, the radial part `P_r g` with `P_r = h h^T / r^2` is
+multiplied by `keep`. What is trained is then the gradient of no loss.
 
 Source: this package's control. It lowers the radial energy of arXiv 2606.32000 without a force on the radius.
 

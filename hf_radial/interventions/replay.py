@@ -1,17 +1,17 @@
 """Record and replay: hold one run to what another run did.
 
-Method: `record` writes down, step by step, the length of all weights, the mean length of the logits and the mean radius at every site.
-`replay` makes another run follow one of these.
+Method: `record` writes down, step by step, the length of all weights, the mean length of the logits and the mean radius at
+every site. `replay` makes another run follow one of these.
 
-Source: this package's control. A penalty shortens vectors, and with them weights and logits. A run without the penalty that is made to
-follow the penalised run's weight norm (or logit scale, or radius) tells whether that alone would have done it.
+Source: this package's control. A penalty shortens vectors, and with them weights and logits. A run without the penalty that is
+made to follow the penalised run's weight norm (or logit scale, or radius) tells whether that alone would have done it.
 
-Use: train the first run with `record`, the second with `replay:what=weight_norm,file=FIRST_RUN/trajectory.json`, with the same seed and
-the same number of steps.
+Use: train the first run with `record`, the second with `replay:what=weight_norm,file=FIRST_RUN/trajectory.json`, with the same
+seed and the same number of steps.
 
-Saved model: weights alone, with `record` and with `replay:what=weight_norm`. `what=logit_scale` acts in training only, so that the saved model
-gives undisturbed logits. `what=radius` acts in evaluation too: call `hf_radial.interventions.restore(model)` after
-`from_pretrained`, which needs the file of the recorded run.
+Saved model: weights alone, with `record` and with `replay:what=weight_norm`. `what=logit_scale` acts in training only, so that
+the saved model gives undisturbed logits. `what=radius` acts in evaluation too: call `hf_radial.interventions.restore(model)`
+after `from_pretrained`, which needs the file of the recorded run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FILE = "trajectory.json"
 
 @dataclass(eq=False)
 class Record(Intervention):
-    """Writes `trajectory.json` into the run's folder: after each `every` steps the weights' length, and of the step's last batch the
+    """Writes `trajectory.json` into the run's folder: every so many steps the weights' length, and of the step's last batch the
     mean length of the logits and the mean radius at every site.
     """
 
@@ -153,9 +153,9 @@ class Held:
 class Replay(Intervention):
     """Holds a run to what `Record` wrote of another one.
 
-    `weight_norm`: after each step all weights are rescaled. `logit_scale`: in training, the logits are multiplied by a number, so
-    that their mean length in the batch is the recorded one. `radius`: the same for the vectors at each site, in evaluation
-    too. No gradient goes through these numbers.
+    `weight_norm`: after each step all weights are rescaled. `logit_scale`: in training, the logits are multiplied by a number
+    that gives them the recorded mean length in the batch. `radius`: the same for the vectors at each site, in evaluation too.
+    No gradient goes through these numbers.
     """
 
     name: ClassVar[str] = "replay"
@@ -172,9 +172,7 @@ class Replay(Intervention):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not Path(self.file).is_file():
-            raise ValueError(
-                f"file={self.file!r} does not exist; a run with the intervention 'record' writes it into its folder"
-            )
+            raise ValueError(f"file={self.file!r} does not exist; a run with 'record' writes it into its folder")
         try:
             rows = json.loads(Path(self.file).read_text())
             good = bool(rows) and all("step" in row for row in rows) and (self.what == "radius" or self.what in rows[0])

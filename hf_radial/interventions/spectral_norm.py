@@ -1,15 +1,15 @@
 """Spectral norm: divide each hidden matrix by its largest singular value.
 
-Method: the model computes with `W / sigma(W)`. A step of the power method in each forward pass of training keeps up an estimate of
-`sigma(W)`. The gradient goes through the division.
+Method: the model computes with `W / sigma(W)`. A step of the power method in each forward pass of training keeps up an estimate
+of `sigma(W)`. The gradient goes through the division.
 
 Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", arXiv 1802.05957.
 
 Use: `spectral_norm`. `iterations=2` follows the largest singular value more closely.
 
-Saved model: the divided matrices under their usual names, in the checkpoints, too. `from_pretrained` gives the model that was trained.
-The undivided ones, with which a resumed run goes on, are in the checkpoint's `intervention_spectral_norm.safetensors`. A second `train()`
-starts from the divided matrices, and divides them again.
+Saved model: the divided matrices under their usual names, in the checkpoints, too. `from_pretrained` gives the model that was
+trained. The undivided ones, with which a resumed run goes on, are in the checkpoint's `intervention_spectral_norm.safetensors`.
+A second `train()` starts from the divided matrices, and divides them again.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def save_divided(layer: Any, state_dict: dict[str, Any], prefix: str, local_meta
 
 @dataclass(eq=False)
 class SpectralNorm(Intervention):
-    """Divides every hidden matrix by its largest singular value while the model trains; at the end the quotient is the weight."""
+    """Divides every hidden matrix by its largest singular value in training; at the end the quotient is the weight."""
 
     name: ClassVar[str] = "spectral_norm"
     remembers: ClassVar[str] = "the matrices before they were divided"

@@ -1,7 +1,7 @@
 """StableMax: a softmax whose exponential is replaced by a function that grows no faster than a line.
 
-Method: `s(x) = x + 1` for `x >= 0` and `1 / (1 - x)` below (Eq. 5); the loss is the cross-entropy of `s(x_i) / sum_j s(x_j)`, computed in
-float64. It replaces the model's loss in training and in evaluation.
+Method: `s(x) = x + 1` for `x >= 0` and `1 / (1 - x)` below (Eq. 5); the loss is the cross-entropy of `s(x_i) / sum_j s(x_j)`,
+computed in float64. It replaces the model's loss in training and in evaluation.
 
 Source: Prieto et al., "Grokking at the Edge of Numerical Stability", arXiv 2501.04697; code at
 github.com/LucasPrietoAl/grokking-at-the-edge-of-numerical-stability.

@@ -5,8 +5,8 @@ Method: sets `weight_decay` of the trainer's arguments, which AdamW applies apar
 Source: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101.
 
 Use: start with `weight_decay:value=0.1` and go up to 1 and above on small algorithmic data. With `biases=true`, biases and the
-parameters of norms decay too; `Trainer` leaves them alone. Give it before `muon`, or not with an optimizer of your own: an optimizer that is
-there already has its weight decay.
+parameters of norms decay too; `Trainer` leaves them alone. Give it before `muon`, or not with an optimizer of your own: an
+optimizer that is there already has its weight decay.
 
 Saved model: weights alone. `from_pretrained` gives the model that was trained.
 """

@@ -1,12 +1,12 @@
 """Weight norm: keep all weights together at one length.
 
-Method: before the first step and after each, all trained parameters are multiplied by one number, so that their length as one vector is
-`factor` times what it was at the start; with `only_above`, only where they are longer.
+Method: before the first step and after each, all trained parameters are multiplied by one number, so that their length as one
+vector is `factor` times what it was at the start; with `only_above`, only where they are longer.
 
 Source: Liu et al., "Omnigrok: Grokking Beyond Algorithmic Data", arXiv 2210.01117; code at github.com/KindXiaoming/Omnigrok.
 
-Use: tune `factor` from 0.2 to 1.2, with no weight decay at first. In bfloat16 the length is held to about 0.4 %, the distance between
-neighbouring numbers.
+Use: tune `factor` from 0.2 to 1.2, with no weight decay at first. In bfloat16 the length is held to about 0.4 %, the distance
+between neighbouring numbers.
 
 Saved model: weights alone. `from_pretrained` gives the model that was trained.
 """

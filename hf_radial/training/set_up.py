@@ -143,6 +143,6 @@ def check_interventions(trainer: Any, given: list[str] | None) -> None:
     missing = [text for text in named if text.partition(":")[0] not in there]
     if missing or (given is not None and named != given):
         raise ValueError(
-            f"intervention={named} is in the arguments but not in force. A search cannot choose interventions: make a trainer for "
-            "each of them. A trainer that is not a RadialTrainer needs add_interventions(trainer, args.intervention)"
+            f"intervention={named} is in the arguments but not in force. A search cannot choose interventions: make a trainer "
+            "for each of them. A trainer that is not a RadialTrainer needs add_interventions(trainer, args.intervention)"
         )

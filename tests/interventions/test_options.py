@@ -4,11 +4,11 @@ import pytest
 import yaml
 
 from hf_radial import RadialArguments
+from hf_radial.comparison.run import read_run
 from hf_radial.interventions import INTERVENTIONS, intervention, interventions
 from hf_radial.interventions.dropout import Dropout
 from hf_radial.interventions.grokfast import GrokfastEMA
 from hf_radial.interventions.options import describe, example, explain, options_of
-from recipes.compare import read_run
 
 FILE = '[{"step": 1, "weight_norm": 1.0, "logit_scale": 1.0}]'
 
