@@ -24,7 +24,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_radial.interventions.options import read_options
+from hf_radial.interventions.options import check_values, read_options
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -67,6 +67,25 @@ def intervention(text: str) -> Intervention:
     >>> intervention("grokfast_ema:alpha=0.9").alpha
     0.9
     """
+    kind, options = _read(text)
+    try:
+        made: Intervention = kind(**options)
+    except ValueError as error:
+        raise ValueError(f"intervention {text!r}: {error}") from error
+    return made
+
+
+def check_text(text: str) -> None:
+    """Check `name:option=value,...` without making the intervention: a file that it names need not be there yet.
+
+    Raises:
+        ValueError: as `intervention`.
+    """
+    _read(text)
+
+
+def _read(text: str) -> tuple[Any, dict[str, Any]]:
+    """The class and its options."""
     if not isinstance(text, str):
         raise ValueError(f"intervention {text!r} must be a text such as 'grokfast_ema:alpha=0.98', not a {type(text).__name__}")
     name, _, rest = text.strip().partition(":")
@@ -77,10 +96,11 @@ def intervention(text: str) -> Intervention:
     module, class_name = INTERVENTIONS[name]
     kind: Any = getattr(import_module(f"{__name__}.{module}"), class_name)
     try:
-        made: Intervention = kind(**read_options(kind, rest))
+        options = read_options(kind, rest)
+        check_values(kind, options)
     except ValueError as error:
         raise ValueError(f"intervention {text!r}: {error}") from error
-    return made
+    return kind, options
 
 
 def interventions(given: Iterable[str | Intervention]) -> list[Intervention]:

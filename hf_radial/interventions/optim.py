@@ -31,7 +31,7 @@ def check_argument(trainer: Trainer, name: str, argument: str, value: object) ->
     """Raise a ValueError if an argument that an intervention has set was changed since."""
     if (found := getattr(trainer.args, argument)) != value:
         raise ValueError(
-            f"{name}: it sets {argument}={value}, but the trainer's arguments now have {argument}={found}. Another intervention "
+            f"{name}: it sets {argument}={value}, but the arguments now have {argument}={found}. Another intervention "
             f"or the search has changed it: leave {argument} out of that, or leave out {name}"
         )
 

@@ -8,7 +8,7 @@ the default is none). Everything that reads, checks or explains an option reads 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from functools import cache
@@ -51,20 +51,24 @@ def read_options(kind: Any, text: str) -> dict[str, Any]:
 
 def check_options(one: Any) -> None:
     """Raise a ValueError that names the first option of an intervention whose value has another type or is out of range."""
-    for option in options_of(type(one)):
-        value, types = getattr(one, option.name), _types(type(one), option.name)
-        choices = option.metadata.get("choices")
-        if not types:
-            continue  # of a type that no text can be read as
+    check_values(type(one), {option.name: getattr(one, option.name) for option in options_of(type(one))})
+
+
+def check_values(kind: Any, values: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first of these options of the class `kind` with a wrong type or out of range."""
+    for option in options_of(kind):
+        types = _types(kind, option.name)
+        if option.name not in values or not types:  # not given, or of a type that no text can be read as
+            continue
+        value, choices = values[option.name], option.metadata.get("choices")
         fits = any(_is(value, wanted) for wanted in types)
-        numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if fits and numeric:
+        if fits and isinstance(value, (int, float)):
             limits = ((LIMITS[key][1], option.metadata[key]) for key in LIMITS if key in option.metadata)
             fits = all(holds(value, limit) for holds, limit in limits)
         if not fits or (choices and value not in choices):
             raise ValueError(
                 f"{option.name}={value!r} must be {_values(option, types)}. {option.name} is: {_help(option)}. "
-                f"For example: {example(type(one), option.name)}"
+                f"For example: {example(kind, option.name)}"
             )
 
 

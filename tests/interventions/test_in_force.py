@@ -10,15 +10,20 @@ from functools import cache
 
 import pytest
 import torch
-from intervention_runs import PAIRS, P, make, same, weights
+from intervention_runs import PAIRS, ROWS, P, make, same, weights
 from reference import tiny_gpt2, token_rows
+from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel, Trainer, TrainerCallback, set_seed
 
-from hf_radial import RadialTrainer
-from hf_radial.interventions import INTERVENTIONS, configure, restore
+from hf_radial import RadialArguments, RadialCallback, RadialTrainer
+from hf_radial.geometry.observe import observe, quiet
+from hf_radial.hub.publish_model import _card_of_checkpoint, published
+from hf_radial.interventions import INTERVENTIONS, add_interventions, configure, restore
 from hf_radial.interventions.replay import FILE
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+from hf_radial.sites.find import find_sites
 from hf_radial.sites.hooks import is_hooked
+from hf_radial.tasks.tensor_rows import as_batch
 
 SETTINGS = {
     "weight_decay": "weight_decay:value=0.5",
@@ -191,14 +196,15 @@ def test_it_is_in_force_in_each_trial_of_a_search(name, text, tmp_path):
         compute_objective=lambda metrics: metrics["eval_loss"],
     )
     assert len(set(watch.rates)) == 2
-    for trial, (found, rate) in enumerate(zip(watch.weights, watch.rates, strict=True)):
-        alone, _ = run(tmp_path / f"alone{trial}", name, [text], learning_rate=rate, kind=Ours)
-        assert same(found, weights(alone))
-        ours, theirs = tmp_path / "search" / f"run-{trial}", tmp_path / f"alone{trial}"
-        for step in (2, 4):
-            assert files(ours / f"checkpoint-{step}") == files(theirs / f"checkpoint-{step}")
-        assert files(ours) == files(theirs)
-        record = json.loads((ours / "run.json").read_text())
+    # The second trial, in which the first could have left something.
+    alone, _ = run(tmp_path / "alone", name, [text], learning_rate=watch.rates[1], kind=Ours)
+    assert same(watch.weights[1], weights(alone)) and not same(watch.weights[0], watch.weights[1])
+    for trial, rate in enumerate(watch.rates):
+        folder = tmp_path / "search" / f"run-{trial}"
+        assert files(folder) == files(tmp_path / "alone")
+        for checkpoint in ("checkpoint-2", "checkpoint-4"):
+            assert files(folder / checkpoint) == files(tmp_path / "alone" / checkpoint)
+        record = json.loads((folder / "run.json").read_text())
         assert record["training_args"]["learning_rate"] == pytest.approx(rate)
     assert not files(tmp_path / "search")
 
@@ -258,8 +264,6 @@ def test_a_checkpoint_without_what_it_remembered_is_refused(name, tmp_path):
 def test_what_another_model_remembered_is_refused(tmp_path):
     run(tmp_path, "grokfast_ema", ["grokfast_ema"])
     checkpoint = tmp_path / "checkpoint-2"
-    from safetensors.torch import load_file, save_file
-
     file = checkpoint / "intervention_grokfast_ema.safetensors"
     save_file({f"other.{name}": value for name, value in load_file(file).items()}, file)
     with pytest.raises(ValueError, match="does not fit this model"):
@@ -295,8 +299,6 @@ def test_a_search_cannot_take_one_out_of_force(text, space, tmp_path):
 
 def test_an_intervention_is_given_once(tmp_path):
     trainer = make(tmp_path, ["stablemax"])
-    from hf_radial.interventions import add_interventions
-
     with pytest.raises(ValueError, match="stablemax: the trainer has this intervention already"):
         add_interventions(trainer, ["stablemax"])
 
@@ -308,3 +310,57 @@ def test_a_loop_that_is_not_the_trainers_is_refused(tmp_path):
 
     with pytest.raises(RuntimeError, match="not in force"):
         make(tmp_path, ["projection"], OwnLoop).train()
+
+
+def test_a_published_checkpoint_is_its_model_without_what_only_training_needs_and_its_card_restores_it(tmp_path):
+    given = ["projection:radius=3", "spectral_norm", "grokfast_ema"]
+    run(tmp_path, "record", given, kind=Ours)
+    for checkpoint in (tmp_path / "checkpoint-2", tmp_path / "checkpoint-4"):
+        there = {file.name for file in published(checkpoint)}
+        assert {"model.safetensors", "config.json"} <= there and not any("intervention" in name for name in there)
+        card = _card_of_checkpoint(tmp_path, checkpoint, "org/name", 2)
+        assert "from hf_radial.interventions import restore" in card
+        assert "restore(model)  # trained with projection:radius=3.0" in card
+    run(tmp_path / "plain", "record", ["spectral_norm"], kind=Ours)
+    assert "restore" not in _card_of_checkpoint(tmp_path / "plain", tmp_path / "plain" / "checkpoint-2", "org/name", 2)
+
+
+def test_what_is_measured_of_a_projected_model_in_half_precision_is_projected(tmp_path):
+    """Geometry is measured on a copy in float32."""
+    trainer = make(tmp_path, ["projection:radius=3"], model=copy.deepcopy(base("record")).to(torch.bfloat16))
+    sites = list(find_sites(trainer.model))
+    with quiet(trainer.model) as model:
+        seen = observe(model, {"input_ids": PAIRS, "labels": PAIRS[:, 0]}, sites)
+    for view in seen.sites:
+        torch.testing.assert_close(view.vectors.norm(dim=1), torch.full((len(PAIRS),), 3.0))
+
+
+@pytest.mark.parametrize("space", [["dropout:p=0.1"], ["projection"]])
+def test_a_search_cannot_choose_interventions_in_silence(space, tmp_path):
+    """The record would name them."""
+    args = RadialArguments(
+        str(tmp_path), max_steps=1, intervention=["projection"], report_to="none", use_cpu=True, remove_unused_columns=False
+    )
+    trainer = Ours(model_init=lambda: copy.deepcopy(base("record")), args=args, train_dataset=ROWS, data_collator=as_batch)
+    trainer.args.intervention = space
+    if space == ["projection"]:
+        trainer.train()
+        return
+    with pytest.raises(ValueError, match=r"intervention=\['dropout:p=0.1'\] is in the arguments but not in force"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_arguments_that_name_interventions_need_them_in_force_with_a_callback_too(given, tmp_path):
+    args = RadialArguments(
+        str(tmp_path), max_steps=1, intervention=["dropout:p=0.1"], report_to="none", use_cpu=True, remove_unused_columns=False
+    )
+    callbacks = [RadialCallback(radial_lambda=0.1)]
+    model = copy.deepcopy(base("record"))
+    trainer = Trainer(model=model, args=args, train_dataset=ROWS, data_collator=as_batch, callbacks=callbacks)
+    if given:
+        add_interventions(trainer, args.intervention)
+        trainer.train()
+        return
+    with pytest.raises(ValueError, match=r"needs add_interventions\(trainer, args.intervention\)"):
+        trainer.train()

@@ -135,6 +135,12 @@ def test_grid_files_and_arguments_say_the_same(text, tmp_path):
     assert str(found.value) == str(expected.value)
 
 
+def test_options_of_a_run_that_is_followed_are_checked_before_that_run_is_made():
+    read_run({"interventions": ["replay:what=weight_norm,file={followed}/trajectory.json"]})
+    with pytest.raises(ValueError, match="one of weight_norm, logit_scale, radius"):
+        read_run({"interventions": ["replay:what=norm,file={followed}/trajectory.json"]})
+
+
 def test_a_rate_that_was_drawn_is_read_as_it_was_written():
     assert intervention(f"dropout:p={0.1 + 0.2}") is not None
     assert intervention(f"dropout:p={0.1 + 0.2}").p == Dropout(p=0.1 + 0.2).p
