@@ -5,8 +5,8 @@ vector is `factor` times what it was at the start; with `only_above`, only where
 
 Source: Liu et al., "Omnigrok: Grokking Beyond Algorithmic Data", arXiv 2210.01117; code at github.com/KindXiaoming/Omnigrok.
 
-Use: tune `factor` from 0.2 to 1.2, with no weight decay at first. In bfloat16 the length is held to about 0.4 %, the distance
-between neighbouring numbers.
+Use: tune `factor` from 0.2 to 1.2, with no weight decay at first. Rounded weights hold the length only about: in bfloat16 to
+0.1 %.
 
 Saved model: weights alone. `from_pretrained` gives the model that was trained.
 """
