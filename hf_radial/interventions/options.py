@@ -61,11 +61,12 @@ def check_values(kind: Any, values: Mapping[str, Any]) -> None:
         if option.name not in values or not types:  # not given, or of a type that no text can be read as
             continue
         value, choices = values[option.name], option.metadata.get("choices")
-        fits = any(_is(value, wanted) for wanted in types)
+        nothing = value is None and type(None) in get_args(_hints(kind)[option.name])
+        fits = nothing or any(_is(value, wanted) for wanted in types)
         if fits and isinstance(value, (int, float)):
             limits = ((LIMITS[key][1], option.metadata[key]) for key in LIMITS if key in option.metadata)
             fits = all(holds(value, limit) for holds, limit in limits)
-        if not fits or (choices and value not in choices):
+        if not fits or (choices and not nothing and value not in choices):
             raise ValueError(
                 f"{option.name}={value!r} must be {_values(option, types)}. {option.name} is: {_help(option)}. "
                 f"For example: {example(kind, option.name)}"
