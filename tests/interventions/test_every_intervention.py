@@ -1,4 +1,7 @@
-"""What holds for all: they train in a plain Trainer and in ours, do something, resume to the bit, and leave files that load."""
+"""What holds for all: they do the same in a plain Trainer and in ours, under accumulation, and leave files that load.
+
+More ways to train, resuming among them, are in `test_in_force.py`.
+"""
 
 import pytest
 import torch
@@ -56,15 +59,6 @@ def test_it_trains_otherwise_than_without_it_in_any_trainer(name, tmp_path):
     ours = weights(run(tmp_path / "b", [SETTINGS[name]], Ours))
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_resumed_run_ends_in_the_same_weights(name, tmp_path):
-    options = {"save_strategy": "steps", "save_steps": 3}
-    whole = run(tmp_path, [SETTINGS[name]], **options)
-    resumed = run(tmp_path, [SETTINGS[name]], resume_from_checkpoint=str(tmp_path / "checkpoint-3"), **options)
-    assert resumed.state.global_step == whole.state.global_step == 6
-    assert same(weights(resumed), weights(whole))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -75,6 +75,21 @@ def text(name, recorded):
     return SETTINGS[name].replace("FILE", recorded)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The weights of a run without the intervention, of each model that interventions start from and each dtype once."""
+    found = {}
+
+    def weights_of(name, dtype=torch.float32, **options):
+        key = (name if name in ("layer_norm", "ngpt") else "", dtype)
+        if key not in found:
+            folder = tmp_path_factory.mktemp("plain")
+            found[key] = weights(run(folder, name, [], model=copy.deepcopy(base(name)).to(dtype), **options)[0])
+        return found[key]
+
+    return weights_of
+
+
 @cache
 def base(name):
     """The model that all runs of an intervention start from."""
@@ -133,15 +148,14 @@ def assert_in_force(name, folder, with_it, without):
         torch.testing.assert_close(with_it["hidden.0.weight"].norm(dim=1), torch.ones(8))
 
 
-def test_model_init_a_second_training_resuming_and_loading(name, text, tmp_path):
-    plain, _ = run(tmp_path / "plain", name, [], model=copy.deepcopy(base(name)))
+def test_model_init_a_second_training_resuming_and_loading(name, text, plain, tmp_path):
     whole, watch = run(tmp_path / "model", name, [text], model=copy.deepcopy(base(name)))
     expected = weights(whole)
-    assert_in_force(name, tmp_path / "model", expected, weights(plain))
+    assert_in_force(name, tmp_path / "model", expected, plain(name))
 
     # model_init makes another model in `train()`, and again in the next.
     trainer, again = run(tmp_path / "init", name, [text])
-    assert_in_force(name, tmp_path / "init", weights(trainer), weights(plain))
+    assert_in_force(name, tmp_path / "init", weights(trainer), plain(name))
     assert same(weights(trainer), expected)
     trainer.train()
     assert same(weights(trainer), expected)
@@ -152,7 +166,7 @@ def test_model_init_a_second_training_resuming_and_loading(name, text, tmp_path)
     (tmp_path / "model" / FILE).unlink(missing_ok=True)
     resumed, _ = run(tmp_path / "model", name, [text], checkpoint=tmp_path / "model" / "checkpoint-2")
     assert same(weights(resumed), expected)
-    assert_in_force(name, tmp_path / "model", weights(resumed), weights(plain))
+    assert_in_force(name, tmp_path / "model", weights(resumed), plain(name))
 
     # Each checkpoint is the model that there was, and so is what is saved at the end.
     whole.save_model(str(tmp_path / "end"))
@@ -166,13 +180,14 @@ def test_model_init_a_second_training_resuming_and_loading(name, text, tmp_path)
 
 
 def test_a_second_training_of_the_same_model_is_one_that_starts_from_it(name, text, tmp_path):
-    trainer, _ = run(tmp_path / "first", name, [text], model=copy.deepcopy(base(name)))
+    options = {**STEPS, "save_strategy": "no"}
+    trainer, _ = run(tmp_path / "first", name, [text], model=copy.deepcopy(base(name)), **options)
     other = copy.deepcopy(base(name))
     other.load_state_dict(trainer.model.state_dict())
     trainer.optimizer = None  # which `Trainer` would go on with
     set_seed(7)
     trainer.train()
-    fresh = make(tmp_path / "second", [text], model=other, **STEPS)
+    fresh = make(tmp_path / "second", [text], model=other, **options)
     set_seed(7)
     fresh.train()
     assert same(weights(trainer), weights(fresh))
@@ -214,19 +229,18 @@ def files(folder):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_in_half_precision_stay_finite(name, text, dtype, tmp_path):
-    def trained(given, folder):
-        # AdamW's epsilon is 0 in float16.
-        options = {"optim": "sgd", "max_steps": 3, "learning_rate": 0.1, "save_strategy": "no"}
-        return weights(run(folder, name, given, model=copy.deepcopy(base(name)).to(dtype), **options)[0])
-
+def test_weights_in_half_precision_stay_finite(name, text, dtype, plain, tmp_path):
+    # AdamW's epsilon is 0 in float16.
+    options = {"optim": "sgd", "max_steps": 3, "learning_rate": 0.1, "save_strategy": "no"}
+    model = copy.deepcopy(base(name)).to(dtype)
     if name == "muon" and dtype == torch.float16:
         with pytest.raises(ValueError, match="use bfloat16 or float32"):
-            trained([text], tmp_path)
+            run(tmp_path, name, [text], model=model, **options)
         return
-    with_it, without = trained([text], tmp_path / "with"), trained([], tmp_path / "without")
-    assert all(value.dtype == dtype and value.isfinite().all() for value in with_it.values())
-    assert same(with_it, without) == (name in ("record", "layer_norm"))  # both runs start from a model with the norm
+    found = weights(run(tmp_path, name, [text], model=model, **options)[0])
+    assert all(value.dtype == dtype and value.isfinite().all() for value in found.values())
+    # `record` trains nothing otherwise, and both runs start from a model with the norm.
+    assert same(found, plain(name, dtype, **options)) == (name in ("record", "layer_norm"))
 
 
 @pytest.mark.parametrize("name", ["spectral_norm", "projection", "logit_temperature", "muon", "dropout", "stablemax"])
