@@ -21,7 +21,7 @@ TEST_ENV = env -u HF_TOKEN -u HUGGING_FACE_HUB_TOKEN -u HF_TOKEN_PATH -u HF_HUB_
 PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help addition modular geometry-study benchmark test test-oldest test-slow architectures lint types clean
+.PHONY: help addition modular geometry-study benchmark test test-oldest test-slow architectures trainers lint types clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ test-slow: $(STAMP)  ## Run the tests marked slow, offline
 
 architectures: $(STAMP)  ## Look for the sites of every architecture; writes recipes/results/architectures*
 	@$(TEST_ENV) $(BIN)/python tests/architectures_worker.py --anew
+
+trainers: $(STAMP)  ## One step of every trainer beside a reference; writes recipes/results/trainers*
+	@$(TEST_ENV) $(BIN)/python tests/trainers_worker.py --write
 
 lint: $(STAMP)  ## Check style and formatting (ruff)
 	$(BIN)/ruff check .

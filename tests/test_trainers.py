@@ -7,7 +7,7 @@ import logging
 
 import pytest
 import torch
-from reference import stack, tiny_gpt2, tiny_llama, token_rows
+from reference import relative_error, stack, tiny_gpt2, tiny_llama, token_rows
 from torch import nn
 from transformers import Trainer
 from two_processes import launch
@@ -15,7 +15,7 @@ from two_processes import launch
 from hf_radial import RadialCallback, RadialPenalty, RadialTrainer
 from hf_radial.runs.record import RUN_FILE
 from hf_radial.training.rows import makes_its_batches
-from runs import DOORS, SITES, arguments, make_trainer, training_logs
+from runs import DOORS, SITES, KeepGradients, arguments, make_trainer, training_logs
 
 pytest.importorskip("trl")
 import trainers_worker as worker
@@ -118,6 +118,26 @@ def test_the_user_can_have_any_batch_counted_in_the_step(tmp_path):
     trainer.radial_counts_at_sites = True
     trainer.train()
     assert len(training_logs(trainer)) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}, {"bf16": True}, {"max_grad_norm": 1.0}], ids=str)
+def test_counting_in_the_step_gives_the_gradient_of_counting_before(options, tmp_path):
+    """Uneven micro-batches, with padding; in bf16 to its accuracy."""
+    gradients, logs = [], []
+    for late in (False, True):
+        keep = KeepGradients()
+        trainer = make_trainer(
+            "trainer", tmp_path, callbacks=[keep], gradient_accumulation_steps=4, max_steps=1, logging_steps=1, **options
+        )
+        trainer.radial_counts_at_sites = late
+        trainer.train()
+        gradients.append(keep.gradients)
+        logs.append(training_logs(trainer)[0])
+    assert relative_error(gradients[1], {n: g.double() for n, g in gradients[0].items()}) < (
+        0.05 if "bf16" in options else 1e-5
+    )
+    for name in ("loss", "task_loss", "radial_penalty"):
+        assert logs[1][name] == pytest.approx(logs[0][name], rel=1e-5)
 
 
 class CallsBackwardTwice(Trainer):

@@ -244,9 +244,10 @@ def sentence_model(folder: Path) -> Any:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    tiny_bert().save_pretrained(folder / "bert")
-    tokenizer().save_pretrained(folder / "bert")
-    part = Transformer(str(folder / "bert"))
+    where = str(folder / f"bert_{os.environ.get('RANK', 0)}")
+    tiny_bert().save_pretrained(where)
+    tokenizer().save_pretrained(where)
+    part = Transformer(where)
     return SentenceTransformer(modules=[part, Pooling(32)], device="cpu").double()
 
 
@@ -323,6 +324,7 @@ def other() -> Any:
 
 GENERATES = {"max_completion_length": 6, "reward_funcs": by_length, "beta": 0.1}
 CASES: dict[str, tuple[str, Callable]] = {
+    "Seq2SeqTrainer, predict_with_generate": ("transformers", of_seq2seq),
     "SFTTrainer": ("trl", of_trl("SFT", "completion")),
     "DPOTrainer": ("trl", of_trl("DPO", "preference")),
     "KTOTrainer": ("trl", of_trl("KTO", "judged")),
@@ -358,7 +360,6 @@ CASES: dict[str, tuple[str, Callable]] = {
         of_sentences("pairs", "CachedMultipleNegativesRankingLoss"),
     ),
     "SetFit": ("setfit", of_setfit),
-    "Seq2SeqTrainer, predict_with_generate": ("transformers", of_seq2seq),
 }
 
 
@@ -443,9 +444,9 @@ def write(names: list[str], accumulation: list[int]) -> None:
             folder = Path(temporary) / str(processes)
             folder.mkdir()
             start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if processes == 2 else []
+            command = [sys.executable, *start, __file__, str(folder), *names, "--accumulation", *map(str, accumulation)]
+            subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
             for name in names:
-                command = [sys.executable, *start, __file__, str(folder), name, "--accumulation", *map(str, accumulation)]
-                subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
                 for steps in accumulation:
                     file = folder / f"{name}_{steps}.json"
                     result = json.loads(file.read_text()) if file.is_file() else {"refused": "it ended without a result"}
