@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from reference import relative_error, stack, tiny_gpt2, tiny_llama, token_rows
 from torch import nn
 from transformers import Trainer
@@ -157,7 +158,7 @@ def test_two_backward_passes_in_a_step_are_refused(tmp_path):
 def test_accumulation_under_fsdp_is_refused_before_the_first_step(tmp_path, monkeypatch):
     trainer = make_trainer("trainer", tmp_path, gradient_accumulation_steps=2)
     trainer.radial_counts_at_sites = True
-    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", "FSDP")
+    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", DistributedType.FSDP)
     with pytest.raises(ValueError, match="gradient_accumulation_steps=1"):
         trainer.begin_radial(None)
 
@@ -307,7 +308,13 @@ def test_virtual_tokens_count_where_the_sublayers_see_them(kind, accumulation, t
     calls = []
     model.get_base_model().register_forward_pre_hook(lambda m, args, kwargs: calls.append(kwargs), with_kwargs=True)
     trainer = make_trainer(
-        "trainer", tmp_path, model=model, max_steps=1, gradient_accumulation_steps=accumulation, learning_rate=0.0
+        "trainer",
+        tmp_path,
+        model=model,
+        max_steps=1,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=0.0,
+        logging_steps=1,
     )
     calls.clear()
     trainer.train()
