@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import DatasetDict, disable_progress_bars
+from datasets import DatasetDict
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -28,31 +29,25 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
-    TrainerState,
+    TrainerCallback,
     default_data_collator,
     set_seed,
 )
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.utils import logging
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
-from hf_radial.callbacks.progress import MetricProgress
+from hf_radial.callbacks.progress import show_accuracies
 from hf_radial.interventions import configure
 from hf_radial.metrics import load_exact_match
-from hf_radial.report.plots import plot_runs
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
-from hf_radial.runs.record import describe_environment, describe_run
-from hf_radial.runs.start import (
-    check_same_options,
-    choose_run_folder,
-    end_processes,
-    last_complete_checkpoint,
-    parse_options,
-    wants_resume,
-)
+from hf_radial.report.plots import plot_runs_if_possible
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step
+from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
+from hf_radial.runs.resume import train_or_resume
+from hf_radial.runs.start import end_processes, open_run, option, parse_options
+from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode
 from hf_radial.tasks.windows import CharacterWindows
+from hf_radial.training.precision import PRECISIONS, time_precisions
 
 CONFIGS = Path(__file__).parent / "configs"
 ARMS = ("none", "penalty", "paper")
@@ -70,41 +65,40 @@ LIMITS = "It adds, and nothing else: prompts must be spelt as in training, with 
 class AdditionArguments:
     """The task, the model and the comparison. Everything about training itself is in `RadialArguments`."""
 
-    preset: str = field(default="addition_cpu", metadata={"help": "Name of a YAML file in recipes/configs."})
-    arms: list[str] = field(
-        default_factory=lambda: ["none", "penalty"],
-        metadata={
-            "help": "Trained one after the other from the same seed: 'none' (no penalty), 'penalty' (the radial_* options), "
-            "'paper' (radial_lambda as set by paper_lambda, both sides, radius sqrt(d), no warm-up).",
-            "nargs": "+",
-        },
+    preset: str = option("addition_cpu", "Name of a YAML file in recipes/configs.")
+    arms: list[str] = option(
+        ["none", "penalty"],
+        "Trained one after the other from the same seed: 'none' (no penalty), 'penalty' (the radial_* options), "
+        "'paper' (radial_lambda as set by paper_lambda, both sides, radius sqrt(d), no warm-up).",
+        nargs="+",
     )
-    paper_lambda: float = field(default=0.01, metadata={"help": "radial_lambda of the arm 'paper' (its value for nanoGPT)."})
-    digits: int = field(default=3, metadata={"help": "Digits of the operands, 1 to 20."})
-    sampling: str = field(default="uniform", metadata={"help": "'uniform' over pairs, or 'balanced' over digit counts."})
-    reverse: bool = field(default=True, metadata={"help": "Write the answer least significant digit first."})
-    zero_pad: bool = field(default=True, metadata={"help": "Pad operands and answer with zeros to equal length."})
-    commutative: str = field(
-        default="together", metadata={"help": "'together': (a,b) and (b,a) in one split; 'split': anywhere."}
+    paper_lambda: float = option(0.01, "radial_lambda of the arm 'paper' (its value for nanoGPT).")
+    digits: int = option(3, "Digits of the operands, 1 to 20.")
+    sampling: str = option("uniform", "'uniform' over pairs, or 'balanced' over digit counts.")
+    reverse: bool = option(True, "Write the answer least significant digit first.")
+    zero_pad: bool = option(True, "Pad operands and answer with zeros to equal length.")
+    commutative: str = option("together", "'together': (a,b) and (b,a) in one split; 'split': anywhere.")
+    train_size: int = option(350, "Training rows.")
+    validation_size: int = option(1000, "Held-out rows for the curves and for model selection.")
+    test_size: int = option(2000, "Held-out rows for the final test, never looked at before it.")
+    task_seed: int = option(0, "Seed of the draw of the rows.")
+    window: int = option(
+        0,
+        "0: a row is an example, and the loss is on its answer. N: examples are random windows of N characters of "
+        "all rows in one text, and the loss is on every character (nanoGPT's way).",
     )
-    train_size: int = field(default=350, metadata={"help": "Training rows."})
-    validation_size: int = field(default=1000, metadata={"help": "Held-out rows for the curves and for model selection."})
-    test_size: int = field(default=2000, metadata={"help": "Held-out rows for the final test, never looked at before it."})
-    task_seed: int = field(default=0, metadata={"help": "Seed of the draw of the rows."})
-    window: int = field(
-        default=0,
-        metadata={
-            "help": "0: a row is an example, and the loss is on its answer. N: examples are random windows of N characters of "
-            "all rows in one text, and the loss is on every character (nanoGPT's way)."
-        },
+    layers: int = option(2, "Transformer blocks.")
+    heads: int = option(4, "Attention heads.")
+    width: int = option(128, "Width d of the residual stream.")
+    dropout: float = option(0.0, "Dropout everywhere.")
+    solved_at: float = option(0.995, "Held-out exact match that counts as solved; above 1: never.")
+    solved_evaluations: int = option(3, "Stop after so many evaluations in a row at solved_at.")
+    measure_precision: bool = option(
+        False,
+        "Time a few steps first, and train all arms in the faster of float32 and bfloat16 autocast. "
+        "False: in what --bf16 (or accelerate's configuration) says.",
     )
-    layers: int = field(default=2, metadata={"help": "Transformer blocks."})
-    heads: int = field(default=4, metadata={"help": "Attention heads."})
-    width: int = field(default=128, metadata={"help": "Width d of the residual stream."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout everywhere."})
-    solved_at: float = field(default=0.995, metadata={"help": "Held-out exact match that counts as solved; above 1: never."})
-    solved_evaluations: int = field(default=3, metadata={"help": "Stop after so many evaluations in a row at solved_at."})
-    tuned_on: str = field(default="", metadata={"help": "Where the penalty's options were tuned; goes into the card."})
+    tuned_on: str = option("", "Where the penalty's options were tuned; goes into the card.")
 
     def __post_init__(self) -> None:
         unknown = [arm for arm in self.arms if arm not in ARMS]
@@ -160,6 +154,21 @@ def build_model(
     # transformers cannot tell from the name of this class that its loss shifts the labels, and would warn and miscount.
     model.loss_type = "ForCausalLM"
     return model
+
+
+def measured_precision(task: AdditionArguments, args: RadialArguments, folder: Path) -> dict[str, Any]:
+    """What `precision.json` in the folder holds: seconds of a step, and the faster precision. Measured if it is not there."""
+    file = folder / "precision.json"
+    if file.is_file():  # a run that goes on does so in the precision in which it began
+        known: dict[str, Any] = json.loads(file.read_text())
+        return known
+    model: torch.nn.Module = build_model(task, character_tokenizer("0123456789+=\n"))
+    # The values do not matter, their number does: of a row of the longest spelling, or of a window.
+    ids = torch.ones(args.per_device_train_batch_size, task.window or 3 * task.digits + 4, dtype=torch.long, device=args.device)
+    seconds = time_precisions(model.to(args.device), {"input_ids": ids, "labels": ids, "attention_mask": ids})
+    found = {"precision": min(seconds, key=seconds.__getitem__), "seconds_a_step": seconds, "rows": len(ids)}
+    write_text(file, json.dumps(found, indent=1) + "\n")
+    return found
 
 
 # One arm --------------------------------------------------------------------------------------------------------------
@@ -219,17 +228,14 @@ def train_arm(
         data_collator=default_data_collator if task.zero_pad and task.sampling == "uniform" else padded,
         compute_metrics=exact_match,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
-        callbacks=[grokking],
+        callbacks=[grokking, CpuClock()],
     )
     if arm == task.arms[0] and PartialState().is_main_process and trainer.radial_penalty is not None:
         print(f"what is measured, and penalised where an arm has a penalty:\n{trainer.radial_penalty.table()}\n")
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(MetricProgress({"held-out": HELD_OUT_METRIC, "train": TRAIN_METRIC}, title=arm))
+    show_accuracies(trainer, title=arm)
     trainer.run_facts = {
         "arm": arm,
-        "title": f"{task.digits}-digit addition, {arm_label(trainer)}",
+        "title": f"{task.digits}-digit addition, {penalty_label(trainer)}",
         "task": "digit addition",
         "dataset": "hf_radial/digits",
         "usage": USAGE.replace("PROMPT", start + data["test"][0]["prompt"]).replace("LENGTH", str(task.digits + 2)),
@@ -237,19 +243,24 @@ def train_arm(
         "license": "apache-2.0",
         **vars(task),
     }
-    checkpoint = None
-    if resume:
-        check_same_options(folder, describe_run(trainer))
-        checkpoint = last_complete_checkpoint(folder)
-        state = folder / "trainer_state.json"
-        if state.is_file():  # this arm was through: the file is the last that it writes
-            trainer.state = TrainerState.load_from_json(str(state))
-            model.load_state_dict(GPT2LMHeadModel.from_pretrained(folder).state_dict())
-            return trainer
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    train_or_resume(trainer, folder, resume)
     return trainer
+
+
+class CpuClock(TrainerCallback):
+    """Puts `cpu_seconds`, of the training steps until then, into each entry of the log; a resumed run goes on counting."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds = max((logs.get("cpu_seconds", 0.0) for logs in state.log_history), default=0.0)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.since = time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds += time.process_time() - self.since
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.log_history[-1]["cpu_seconds"] = round(self.seconds, 3)
 
 
 @torch.no_grad()
@@ -282,13 +293,16 @@ def main(argv: list[str]) -> Path:
         raise ValueError(f"max_steps={args.max_steps} must be positive: random windows (window={task.window}) have no epochs")
     if args.eval_strategy == "no":
         raise ValueError("eval_strategy must be 'steps' or 'epoch': the curves are made from evaluations")
-    state, resume = PartialState(cpu=args.use_cpu), wants_resume(args.resume_from_checkpoint)
-    folder = choose_run_folder(args.output_dir, resume, f"runs/{task.preset}")
-    # Their bars (of writing a checkpoint, say) would break the one that matters; the training bar is not among them.
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    state, folder, resume = open_run(args, f"runs/{task.preset}")
     with state.main_process_first():
         data = load_data(task)
+    if task.measure_precision:
+        with state.main_process_first():
+            found = measured_precision(task, args, folder)
+        args = replace(args, bf16=PRECISIONS[found["precision"]])
+        if state.is_main_process:
+            each = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in found["seconds_a_step"].items())
+            print(f"precision: {found['precision']} (a step of {found['rows']} rows takes: {each})")
     trainers = {arm: train_arm(arm, task, arm_arguments(arm, task, args, folder / arm), data, resume) for arm in task.arms}
     if state.is_main_process:
         report(trainers, task, data, folder)
@@ -300,24 +314,17 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
     """Test every arm's saved model, write table, figure and cards, and say where they are."""
     results, logs = {}, {}
     for arm, trainer in trainers.items():
-        label = arm_label(trainer)
+        label = penalty_label(trainer)
         label = f"{label} ({arm})" if label in results else label  # the arm "penalty" may be set to be the paper's
         logs[label] = trainer.state.log_history
-        results[label] = {
-            "arm": arm,
-            "test": test_saved_model(folder / arm, data, task),
-            **summarise(logs[label]),
-            "seed": trainer.args.seed,
-            "environment": describe_environment(),
-        }
-        draw({label: logs[label]}, folder / arm / "curves.png", f"{task.digits}-digit addition, {label}")
-        trainer.run_facts["results"] = results[label]
-        trainer.create_model_card()
-        if trainer.args.push_to_hub:
-            trainer.push_to_hub(commit_message="The tested model, its card and its curves")
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        results[label] = {"arm": arm, **results_of(trainer, test_saved_model(folder / arm, data, task))}
+        title = f"{task.digits}-digit addition, {label}"
+        plot_runs_if_possible({label: logs[label]}, folder / arm / "curves.png", title)
+        write_card(trainer, results[label])
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     (folder / "comparison.md").write_text(table(results) + "\n")
-    draw(logs, folder / "comparison.png", f"{task.digits}-digit addition, {task.train_size:,} training rows")
+    title = f"{task.digits}-digit addition, {task.train_size:,} training rows"
+    plot_runs_if_possible(logs, folder / "comparison.png", title)
     print("\n" + table(results))
     for label, result in results.items():
         if task.solved_at <= 1 and result["test"]["exact_match"] < 0.99:
@@ -328,19 +335,7 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
         print(f"  card     {folder / arm / 'README.md'}")
         print(f"  curves   {folder / arm / 'curves.png'}")
         print(f"  log      {folder / arm / 'trainer_state.json'}, TensorBoard in {folder / arm / 'runs'}")
-    print(f"\nboth side by side: {folder / 'comparison.png'}, {folder / 'comparison.md'}, {folder / 'results.json'}")
-
-
-def draw(logs: dict[str, Any], path: Path, title: str) -> None:
-    try:
-        plot_runs(logs, path, title=title)
-    except ImportError as missing:  # no reason to lose a trained model
-        print(f"no figure {path}: {missing}")
-
-
-def arm_label(trainer: RadialTrainer) -> str:
-    config = trainer.radial_config
-    return "no penalty" if config.radial_lambda == 0 else f"{config.variant} penalty, lambda {config.radial_lambda:g}"
+    print(f"\nboth side by side: {folder / 'comparison.png'}, {folder / 'comparison.md'}, {folder / RESULTS_FILE}")
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

@@ -15,14 +15,15 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise
+from hf_radial.runs.processes import as_flags, run_processes
+from hf_radial.runs.record import RUN_FILE, STATE_FILE
+from hf_radial.runs.results import RESULTS_FILE
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -69,18 +70,17 @@ class Cell:
             "load_best_model_at_end": "false",
             "disable_tqdm": "true",
         }
-        flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        return [sys.executable, str(HERE / "addition.py"), "--preset", "addition_cpu", "--arms", arm, *flags]
+        return [sys.executable, str(HERE / "addition.py"), "--preset", "addition_cpu", "--arms", arm, *as_flags(options)]
 
     def result(self) -> dict[str, Any] | None:
         """What the run left, or `None` if it is not done."""
-        file = self.folder / "results.json"
+        file = self.folder / RESULTS_FILE
         if not file.is_file():
             return None
         (result,) = json.loads(file.read_text()).values()
         arm = self.folder / result["arm"]
-        log = json.loads((arm / "trainer_state.json").read_text())["log_history"]
-        run = json.loads((arm / "run.json").read_text())
+        log = json.loads((arm / STATE_FILE).read_text())["log_history"]
+        run = json.loads((arm / RUN_FILE).read_text())
         steps, held_out = curve(log, HELD_OUT_METRIC)
         sites = [site["name"] for site in run["radial"]["sites"]]
         return {
@@ -106,24 +106,10 @@ class Cell:
 
 def run_all(cells: list[Cell], jobs: int) -> None:
     """Run the cells that are not done, `jobs` at a time with one thread each."""
-
-    def run(cell: Cell) -> None:
-        if cell.result() is not None:
-            return
+    waiting = [cell for cell in cells if cell.result() is None]
+    for cell in waiting:
         shutil.rmtree(cell.folder, ignore_errors=True)  # an attempt that did not finish
-        cell.folder.mkdir(parents=True)
-        with (cell.folder / "console.log").open("w") as console:
-            code = subprocess.run(
-                cell.command(),
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                check=False,
-            ).returncode
-        print(f"{'done' if code == 0 else f'FAILED ({code})'}: {cell.folder}", flush=True)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(run, cells))
+    run_processes({cell.folder: cell.command() for cell in waiting}, jobs)
 
 
 def speed(result: dict[str, Any]) -> tuple[float, float]:
@@ -280,7 +266,7 @@ def plot(judged: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from hf_radial.report.plots import COLOURS
+    from hf_radial.report.canvas import COLOURS
 
     done = [r for r in judged if "status" not in r]
     arms = list(dict.fromkeys(r["variant"] for r in done))

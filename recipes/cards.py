@@ -20,10 +20,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # started as a script, this folder is on the path, but not the one above it
 
+from hf_radial.comparison.run import Run, exact_match, load_rows, make_run  # noqa: E402
 from hf_radial.hub.model_card import make_card  # noqa: E402
 from hf_radial.runs.onset import summarise  # noqa: E402
 from hf_radial.runs.record import describe_run  # noqa: E402
-from recipes.compare import Run, exact_match, load_rows, make_run  # noqa: E402
 from recipes.modular import USAGE as MLP_USAGE  # noqa: E402
 
 CARDS, DATA = ROOT / "model_cards", ROOT / "recipes" / "results" / "cards"

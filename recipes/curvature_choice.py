@@ -11,8 +11,6 @@ The table is made from the data: `python recipes/curvature_choice.py --table`.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +24,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_radial.geometry.curvature import Hessian, hessian_trace, trainable
+from hf_radial.runs.record import describe_environment
+from hf_radial.runs.results import write_study
 
 RESULTS = Path(__file__).parent / "results"
 PEER = "curvlinops-for-pytorch"
@@ -236,8 +236,6 @@ def new_packages() -> dict[str, Any]:
 
 def run_all() -> dict[str, Any]:
     """All of it."""
-    from hf_radial.runs.record import describe_environment
-
     torch.set_num_threads(1)
     peer = needed(PEER, {})[PEER] != ABSENT
     with sdpa_kernel(SDPBackend.MATH):
@@ -305,14 +303,5 @@ def markdown(data: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="only make the table from the data again")
-    file = RESULTS / "curvature_choice.json"
-    if not parser.parse_args().table:
-        file.write_text(json.dumps(run_all(), indent=1) + "\n")
-    (RESULTS / "curvature_choice.md").write_text(markdown(json.loads(file.read_text())))
-
-
 if __name__ == "__main__":
-    main()
+    write_study("curvature_choice", RESULTS, __doc__ or "", run_all, markdown)

@@ -13,7 +13,6 @@ eight seeds a set-up. The table is made from the data: `python recipes/fast_choi
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -25,7 +24,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hf_radial.runs.record import RUN_FILE
+from hf_radial.runs.processes import as_flags
+from hf_radial.runs.record import RUN_FILE, describe_environment
+from hf_radial.runs.results import RESULTS_FILE, write_study
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -59,15 +60,14 @@ def run(options: Mapping[str, Any], seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         given = {**options, "seed": seed, "task_seed": seed, "output_dir": out}
-        command = [sys.executable, str(HERE / "modular.py"), "--preset", "modular_fast"]
-        command += [word for name, value in given.items() for word in (f"--{name}", str(value))]
+        command = [sys.executable, str(HERE / "modular.py"), "--preset", "modular_fast", *as_flags(given)]
         elsewhere = {name for name in os.environ if name.startswith("HF_") and name.endswith("_CACHE")}
         environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
         environment["HF_HOME"] = str(Path(folder) / "home")
         start = time.perf_counter()
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
         seconds = time.perf_counter() - start
-        results, record = (json.loads((out / name).read_text()) for name in ("results.json", RUN_FILE))
+        results, record = (json.loads((out / name).read_text()) for name in (RESULTS_FILE, RUN_FILE))
     resolved = {**record["facts"], **record["training_args"], **record["radial"]}
     return {
         "seed": seed,
@@ -84,8 +84,6 @@ def run(options: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def run_all() -> dict[str, Any]:
     """All of them, one after another."""
-    from hf_radial.runs.record import describe_environment
-
     environment = describe_environment()
     arms: list[dict[str, Any]] = [{"arm": name, "options": {}, "runs": []} for name in ARMS]
     for seed in SEEDS:  # not arm by arm: what else the machine does then falls on all of them
@@ -131,14 +129,5 @@ def markdown(data: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="only make the table from the data again")
-    file = RESULTS / "fast_choice.json"
-    if not parser.parse_args().table:
-        file.write_text(json.dumps(run_all(), indent=1) + "\n")
-    (RESULTS / "fast_choice.md").write_text(markdown(json.loads(file.read_text())))
-
-
 if __name__ == "__main__":
-    main()
+    write_study("fast_choice", RESULTS, __doc__ or "", run_all, markdown)

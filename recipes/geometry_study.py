@@ -16,29 +16,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
+from hf_radial.report.page import write_report
+from hf_radial.runs.files import keep_run
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, summarise
-from hf_radial.runs.record import RUN_FILE
+from hf_radial.runs.processes import as_flags, run_processes
+from hf_radial.runs.record import RUN_FILE, STATE_FILE
+from hf_radial.runs.results import RESULTS_FILE
 
 HERE = Path(__file__).parent
 TITLE = "Modular addition: geometry with the penalty and without, at three weight decays"
-STATE_FILE = "trainer_state.json"
-RESULTS_FILE = "results.json"  # the last that recipes/modular.py writes
 NOT_MEASURED = "not measured"
-# Of logs: what depends on the machine alone, and is most of the file.
-JUNK = ("_runtime", "_samples_per_second", "_steps_per_second")
-# A number a neuron and measurement: kept of the last measurement alone, which is what the report draws.
-OF_NEURONS = ("neuron_frequency", "neuron_selectivity")
 
 
 @dataclass(frozen=True)
@@ -92,9 +87,8 @@ class Study:
             "resume_from_checkpoint": "true",
             "geometry_every": scaled(arm.geometry_every, self.scale) if self.metrics else 0,
         }
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        words += ["--geometry_metrics", *self.metrics] if self.metrics else []
-        return [sys.executable, str(HERE / "modular.py"), *words, *self.extra]
+        metrics = ["--geometry_metrics", *self.metrics] if self.metrics else []
+        return [sys.executable, str(HERE / "modular.py"), *as_flags(options), *metrics, *self.extra]
 
     def done(self, arm: Arm) -> bool:
         """Whether the run was through.
@@ -118,77 +112,10 @@ def scaled(epochs: int, scale: float) -> int:
 # The runs -------------------------------------------------------------------------------------------------------------
 
 
-def run_all(study: Study, jobs: int) -> list[str]:
-    """Run the arms that are not done, `jobs` at a time with one thread each, the longest first; the names that failed."""
-
-    def run(arm: Arm) -> str | None:
-        if study.done(arm):
-            return None
-        folder = study.folder(arm)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "console.log").open("a") as console:
-            code = subprocess.run(
-                study.command(arm),
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                check=False,
-            ).returncode
-        print(f"{'done' if code == 0 else f'FAILED ({code}), see console.log'}: {folder}", flush=True)
-        return None if code == 0 else arm.name
-
-    with ThreadPoolExecutor(jobs) as pool:
-        return [name for name in pool.map(run, sorted(ARMS, key=lambda arm: -arm.epochs)) if name is not None]
-
-
-# What is kept ---------------------------------------------------------------------------------------------------------
-
-
-def keep(run: Path, kept: Path) -> None:
-    """Copy what is small and says what the run was: its record, its log, and the table of what was measured.
-
-    The log goes without timings and without what the table has too, the table without neurons but at the end.
-    """
-    kept.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / RUN_FILE, kept / RUN_FILE)
-    state = json.loads((run / STATE_FILE).read_text())
-    log = [
-        {name: value for name, value in logs.items() if not name.endswith(JUNK) and not name.startswith("geometry/")}
-        for logs in state["log_history"]
-        if "geometry/seconds" not in logs
-    ]
-    small = {
-        name: state[name] for name in ("epoch", "global_step", "max_steps", "num_train_epochs", "eval_steps", "logging_steps")
-    }
-    lines = ",\n  ".join(json.dumps(logs) for logs in log)  # a line an entry: files that are compared
-    (kept / STATE_FILE).write_text(json.dumps(small)[:-1] + f', "log_history": [\n  {lines}\n]}}\n')
-    if (run / TABLE_FILE).is_file():
-        columns = read_table(run / TABLE_FILE).columns
-        last = max(columns["step"], default=0)
-        rows = [
-            i
-            for i, (step, metric) in enumerate(zip(columns["step"], columns["metric"], strict=True))
-            if step == last or metric not in OF_NEURONS
-        ]
-        Table({name: [column[i] for i in rows] for name, column in columns.items()}).write(kept / TABLE_FILE)
-    else:
-        (kept / TABLE_FILE).unlink(missing_ok=True)
-
-
-def write_report(runs: Sequence[Path], file: Path) -> bool:
-    """Let `hf-radial report` write one HTML file of several runs; whether it did."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys; from hf_radial.cli import main; sys.exit(main())", "report"]
-        + [str(run) for run in runs]
-        + ["--out", str(file), "--title", TITLE],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        print(f"no report {file}: {last}", file=sys.stderr)
-    return done.returncode == 0
+def run_all(study: Study, jobs: int) -> list[Path]:
+    """Run the arms that are not done, the longest first; returns the folders whose run failed."""
+    waiting = [arm for arm in sorted(ARMS, key=lambda arm: -arm.epochs) if not study.done(arm)]
+    return run_processes({study.folder(arm): study.command(arm) for arm in waiting}, jobs)
 
 
 # The table ------------------------------------------------------------------------------------------------------------
@@ -201,7 +128,7 @@ def summary(arm: Arm, kept: Path) -> dict[str, Any]:
     grokking = summarise(log)
     targets = {site["name"]: site["target"] for site in record["radial"]["sites"]}
     radii = {site: curve(log, f"radius/{site}")[1] for site in targets}
-    table = read_table(kept / TABLE_FILE) if (kept / TABLE_FILE).is_file() else None
+    table = read_table(kept / TABLE_FILE) if (kept / TABLE_FILE).is_file() else Table()
     return {
         "arm": arm.name,
         "weight_decay": arm.weight_decay,
@@ -219,7 +146,7 @@ def summary(arm: Arm, kept: Path) -> dict[str, Any]:
     }
 
 
-def propositions(table: Table | None, sites: Sequence[str], fit: int | None, onset: int | None) -> dict[str, Any]:
+def propositions(table: Table, sites: Sequence[str], fit: int | None, onset: int | None) -> dict[str, Any]:
     """What the paper's three propositions are judged by; `None` where it was not measured.
 
     Each number is given at the first measurement from the fit on, at the first from the onset on, at the last one, and as the
@@ -228,23 +155,10 @@ def propositions(table: Table | None, sites: Sequence[str], fit: int | None, ons
     found: dict[str, Any] = {"radial_energy": {}, "prop1_cosine": {}, "prop1_weight_decay_cosine": {}}
     for metric, by_site in found.items():
         for site in sites:
-            by_site[site] = moments(series(table, metric, site), fit, onset)
+            by_site[site] = moments(table.series(metric, site), fit, onset)
     for metric in ("hessian_trace", "lambda_max", "normalized_sharpness"):
-        found[metric] = moments(series(table, metric), fit, onset)
+        found[metric] = moments(table.series(metric), fit, onset)
     return found
-
-
-def series(table: Table | None, metric: str, site: str = "") -> dict[int, float]:
-    """Step -> value of one number of a table, without those of an index and those that are not numbers."""
-    if table is None:
-        return {}
-    columns = table.columns
-    rows = zip(columns["step"], columns["metric"], columns["site"], columns["index"], columns["value"], strict=True)
-    return {
-        step: value
-        for step, name, where, index, value in rows
-        if (name, where, index) == (metric, site, None) and value is not None and value == value
-    }
 
 
 def moments(values: dict[int, float], fit: int | None, onset: int | None) -> dict[str, float | None] | None:
@@ -277,7 +191,7 @@ def markdown(rows: Sequence[dict[str, Any]], missing: Sequence[str]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        epochs = [f"> {row['epochs']:g}" if row[name] is None else f"{row[name]:g}" for name in ("fit_epoch", "onset_epoch")]
+        epochs = fit_and_onset(row)
         if row["delay_epochs"] is not None:
             delay = f"{row['delay_epochs']:g}"
         else:
@@ -320,7 +234,7 @@ def readme_table(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        epochs = [f"> {row['epochs']:g}" if row[name] is None else f"{row[name]:g}" for name in ("fit_epoch", "onset_epoch")]
+        epochs = fit_and_onset(row)
         found, sites = row["propositions"], list(row["radius_target"])
         radii = ", ".join(f"{row['radius'][site] / row['radius_target'][site]:.2f}" for site in sites)
         energy, cosine = (
@@ -330,6 +244,11 @@ def readme_table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [*epochs, radii, energy, cosine, *(number(found[m]["last"]) for m in ("hessian_trace", "normalized_sharpness"))]
         lines.append(f"| {row['weight_decay']:g} | {row['radial_lambda']:g} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def fit_and_onset(row: dict[str, Any]) -> list[str]:
+    """The epochs of fit and onset; `> N` where the run ended at epoch N without it."""
+    return [f"> {row['epochs']:g}" if row[name] is None else f"{row[name]:g}" for name in ("fit_epoch", "onset_epoch")]
 
 
 def flat(found: dict[str, Any]) -> dict[str, dict[str, float | None] | None]:
@@ -358,15 +277,17 @@ def report(study: Study) -> None:
         raise SystemExit(f"no run is done in {study.runs}; look at console.log in its folders")
     folder = study.results / "geometry_study"
     for arm in done:
-        keep(study.folder(arm), folder / arm.name)
+        keep_run(study.folder(arm), folder / arm.name)
     rows = [summary(arm, folder / arm.name) for arm in done]
     missing = [arm.name for arm in ARMS if arm not in done]
     data = {"command": "python recipes/geometry_study.py", "scale": study.scale, "not_yet_run": missing, "arms": rows}
     (study.results / "geometry_study.json").write_text(json.dumps(data, indent=1) + "\n")
     (study.results / "geometry_study.md").write_text(markdown(rows, missing))
     print(f"table: {study.results / 'geometry_study.md'}, {study.results / 'geometry_study.json'}")
-    if write_report([folder / arm.name for arm in done], folder / "report.html"):
-        print(f"report: {folder / 'report.html'}")
+    try:
+        print(f"report: {write_report([folder / arm.name for arm in done], folder / 'report.html', title=TITLE)}")
+    except (ImportError, ValueError, OSError) as error:
+        print(f"no report {folder / 'report.html'}: {error}", file=sys.stderr)
 
 
 def main(argv: Sequence[str]) -> int:

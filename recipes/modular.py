@@ -21,39 +21,32 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import DatasetDict, disable_progress_bars
-from transformers import AutoModelForSequenceClassification, TrainerCallback, TrainerState, set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.utils import logging
+from datasets import DatasetDict
+from transformers import AutoModelForSequenceClassification, TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
-from hf_radial.callbacks.progress import MetricProgress
+from hf_radial.callbacks.progress import show_accuracies
 from hf_radial.interventions import configure
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
-from hf_radial.report.plots import plot_runs
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
-from hf_radial.runs.record import describe_environment, describe_run
-from hf_radial.runs.start import (
-    check_same_options,
-    choose_run_folder,
-    end_processes,
-    last_complete_checkpoint,
-    parse_options,
-    wants_resume,
-)
+from hf_radial.report.plots import plot_runs_if_possible
+from hf_radial.runs.onset import format_step
+from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
+from hf_radial.runs.resume import train_or_resume
+from hf_radial.runs.start import end_processes, open_run, option, parse_options
+from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.modular import OPERATIONS, ModularConfig
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
 CONFIGS = Path(__file__).parent / "configs"
 PRESET = "modular_mlp"
-RESULTS_FILE = "results.json"  # written last: a folder that has it holds a finished run
 TRAIN_ROWS = 1000  # of the training split, for its curve; the rest would say the same
 PROBE_ROWS = 1024
 CURVATURE_EVERY = 4  # measurements
@@ -71,36 +64,30 @@ LIMITS = "It knows one operation modulo one number, and nothing else."
 class ModularArguments:
     """The task, the model and what is watched. Everything about training itself is in `RadialArguments`."""
 
-    preset: str = field(default=PRESET, metadata={"help": "Name of a YAML file in recipes/configs."})
-    operation: str = field(default="add", metadata={"help": f"One of {', '.join(OPERATIONS)}, or a formula such as 'a+b'."})
-    p: int = field(default=97, metadata={"help": "The modulus."})
-    train_fraction: float = field(default=0.5, metadata={"help": "Share of all rows to train on."})
-    validation_fraction: float = field(
-        default=0.25, metadata={"help": "Share held out for the curves; what is left is for the test at the end."}
+    preset: str = option(PRESET, "Name of a YAML file in recipes/configs.")
+    operation: str = option("add", f"One of {', '.join(OPERATIONS)}, or a formula such as 'a+b'.")
+    p: int = option(97, "The modulus.")
+    train_fraction: float = option(0.5, "Share of all rows to train on.")
+    validation_fraction: float = option(0.25, "Share held out for the curves; what is left is for the test at the end.")
+    task_seed: int = option(0, "Seed of the split.")
+    embedding_size: int = option(256, "Width of an operand's embedding, N(0, 1) at the start.")
+    hidden_size: int = option(512, "Width d of the hidden layers.")
+    hidden_layers: int = option(2, "Hidden layers.")
+    evaluate_every: int = option(5, "Epochs from one evaluation to the next.")
+    log_every: int = option(10, "Epochs from one log of loss and radii to the next.")
+    save_every: int = option(500, "Epochs from one checkpoint to the next; 0 for none.")
+    geometry_every: int = option(0, "Epochs from one measurement of geometry to the next; 0: none.")
+    geometry_metrics: list[str] = option(
+        ["radial", "spectrum", "function", "drift"], "Groups that are measured; see hf_radial.callbacks.geometry.", nargs="+"
     )
-    task_seed: int = field(default=0, metadata={"help": "Seed of the split."})
-    embedding_size: int = field(default=256, metadata={"help": "Width of an operand's embedding, N(0, 1) at the start."})
-    hidden_size: int = field(default=512, metadata={"help": "Width d of the hidden layers."})
-    hidden_layers: int = field(default=2, metadata={"help": "Hidden layers."})
-    evaluate_every: int = field(default=5, metadata={"help": "Epochs from one evaluation to the next."})
-    log_every: int = field(default=10, metadata={"help": "Epochs from one log of loss and radii to the next."})
-    save_every: int = field(default=500, metadata={"help": "Epochs from one checkpoint to the next; 0 for none."})
-    geometry_every: int = field(default=0, metadata={"help": "Epochs from one measurement of geometry to the next; 0: none."})
-    geometry_metrics: list[str] = field(
-        default_factory=lambda: ["radial", "spectrum", "function", "drift"],
-        metadata={"help": "Groups that are measured; see hf_radial.callbacks.geometry.", "nargs": "+"},
+    solved_evaluations: int = option(
+        0, "Stop after so many evaluations in a row at solved_at; 0: never, since what comes after matters."
     )
-    solved_evaluations: int = field(
-        default=0,
-        metadata={"help": "Stop after so many evaluations in a row at solved_at; 0: never, since what comes after matters."},
-    )
-    solved_at: float = field(default=0.99, metadata={"help": "Held-out exact match that counts as solved."})
-    threads: int = field(
-        default=0,
-        metadata={
-            "help": "Threads of torch on the CPU; 0: as many as it finds. In a small model they wait for each other at every "
-            "layer: two gain little over one, and where another process is busy they are several times slower."
-        },
+    solved_at: float = option(0.99, "Held-out exact match that counts as solved.")
+    threads: int = option(
+        0,
+        "Threads of torch on the CPU; 0: as many as it finds. In a small model they wait for each other at every "
+        "layer: two gain little over one, and where another process is busy they are several times slower.",
     )
 
     def __post_init__(self) -> None:
@@ -220,7 +207,7 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.run_facts = {
-        "title": f"{OPERATIONS[task.operation].formula} mod {task.p}, {run_label(trainer)}",
+        "title": f"{OPERATIONS[task.operation].formula} mod {task.p}, {penalty_label(trainer)}",
         "task": "modular arithmetic",
         "dataset": "hf_radial/modular",
         "usage": USAGE.replace("OPERANDS", str(data["test"][0]["input_ids"])),
@@ -241,24 +228,10 @@ def train(
     """Train and save the model and the log in `folder`; go on with what is there if `resume`."""
     rows = {name: TensorRows.of(data[name]) for name in ("train", "validation")}
     trainer = make_trainer(task, args, data, rows, folder)
-    if not trainer.args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(MetricProgress({"held-out": HELD_OUT_METRIC, "train": TRAIN_METRIC}, title=folder.name))
-    checkpoint = None
-    if resume:
-        check_same_options(folder, describe_run(trainer))
-        checkpoint = last_complete_checkpoint(folder)
-        state = folder / "trainer_state.json"
-        if state.is_file():  # training was through: the file is the last that it writes
-            trainer.state = TrainerState.load_from_json(str(state))
-            model: Any = trainer.model
-            model.load_state_dict(ModularMLPForSequenceClassification.from_pretrained(folder).state_dict())
-            return trainer
+    show_accuracies(trainer, title=folder.name)
     if PartialState().is_main_process and trainer.radial_penalty is not None:
         print(f"what is measured, and penalised unless radial_lambda is 0:\n{trainer.radial_penalty.table()}\n", flush=True)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    train_or_resume(trainer, folder, resume)
     return trainer
 
 
@@ -281,10 +254,7 @@ def main(argv: list[str]) -> Path:
     task, args = parse_options((ModularArguments, RadialArguments), argv, CONFIGS, PRESET, __doc__ or "")
     if task.threads:
         torch.set_num_threads(task.threads)
-    state, resume = PartialState(cpu=args.use_cpu), wants_resume(args.resume_from_checkpoint)
-    folder = choose_run_folder(args.output_dir, resume, f"runs/{task.preset}")
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    state, folder, resume = open_run(args, f"runs/{task.preset}")
     with state.main_process_first():
         data = load_data(task)
     trainer = train(task, args, data, folder, resume)
@@ -296,22 +266,11 @@ def main(argv: list[str]) -> Path:
 
 def report(trainer: RadialTrainer, data: DatasetDict, folder: Path) -> None:
     """Test the saved model, write results, figure and card, and say where they are."""
-    log = trainer.state.log_history
-    results = {
-        "test": test_saved_model(folder, data),
-        **summarise(log),
-        "seed": trainer.args.seed,
-        "environment": describe_environment(),
-    }
-    try:
-        plot_runs({run_label(trainer): log}, folder / "curves.png", title=trainer.run_facts["title"])
-    except ImportError as missing:  # no reason to lose a trained model
-        print(f"no figure {folder / 'curves.png'}: {missing}")
-    trainer.run_facts["results"] = results
-    trainer.create_model_card()
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub(commit_message="The tested model, its card and its curves")
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    results = results_of(trainer, test_saved_model(folder, data))
+    curves = {penalty_label(trainer): trainer.state.log_history}
+    plot_runs_if_possible(curves, folder / "curves.png", title=trainer.run_facts["title"])
+    write_card(trainer, results)
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     print(f"{trainer.run_facts['title']}, weight decay {trainer.args.weight_decay:g}, seed {trainer.args.seed}")
     print(f"  training rows at 99 %: {at(results, 'fit_step', 'fit_epoch')}")
     print(f"  held-out rows stay above 90 %: {at(results, 'onset_90', 'onset_90_epoch')}")
@@ -326,11 +285,6 @@ def at(results: dict[str, Any], step: str, epoch: str) -> str:
     """`step 380, epoch 20`, or that it was not reached."""
     text = format_step(results[step], results["last_step"])
     return text if results[epoch] is None else f"{text}, epoch {results[epoch]:g}"
-
-
-def run_label(trainer: RadialTrainer) -> str:
-    config = trainer.radial_config
-    return "no penalty" if config.radial_lambda == 0 else f"{config.variant} penalty, lambda {config.radial_lambda:g}"
 
 
 if __name__ == "__main__":

@@ -22,16 +22,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-from accelerate import PartialState
-from datasets import DatasetDict, disable_progress_bars
-from transformers.utils import logging
+from datasets import DatasetDict
 
 from hf_radial import RadialArguments
-from hf_radial.report.plots import COLOURS
+from hf_radial.report.canvas import COLOURS
 from hf_radial.runs.files import STATE_FILE
-from hf_radial.runs.onset import HELD_OUT_METRIC, curve, summarise
-from hf_radial.runs.record import describe_environment, describe_run
-from hf_radial.runs.start import check_same_options, choose_run_folder, end_processes, parse_options, wants_resume
+from hf_radial.runs.onset import HELD_OUT_METRIC, curve
+from hf_radial.runs.record import describe_run
+from hf_radial.runs.results import RESULTS_FILE, results_of, write_card
+from hf_radial.runs.resume import check_same_options
+from hf_radial.runs.start import end_processes, open_run, parse_options
+from hf_radial.safe_files import write_text
 from hf_radial.sweep.members import SweepMember, check_members
 from hf_radial.sweep.together import train_together
 from hf_radial.tasks.tensor_rows import TensorRows
@@ -39,7 +40,7 @@ from hf_radial.tasks.tensor_rows import TensorRows
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
 
 from recipes import modular
-from recipes.modular import CONFIGS, PRESET, RESULTS_FILE, ModularArguments, load_data, make_trainer
+from recipes.modular import CONFIGS, PRESET, ModularArguments, load_data, make_trainer
 
 FAILED_FILE = "failed.json"  # in place of results.json, of a run whose loss was no number any more
 TABLE_FILE = "sweep.json"
@@ -123,18 +124,12 @@ def keep(member: SweepMember, data: DatasetDict) -> None:
     member.save_state()
     if member.failure is not None:
         said = {"failure": member.failure, "last_step": member.state.global_step}
-        (folder / FAILED_FILE).write_text(json.dumps(said, indent=2) + "\n")
+        write_text(folder / FAILED_FILE, json.dumps(said, indent=2) + "\n")
         return
     model.save_pretrained(folder)
-    results = {
-        "test": modular.test_saved_model(folder, data),
-        **summarise(member.state.log_history),
-        "seed": member.args.seed,
-        "environment": describe_environment(),
-    }
-    member.run_facts["results"] = results
-    member.create_model_card()
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    results = results_of(member, modular.test_saved_model(folder, data))
+    write_card(member, results)
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
 
 
 # The table and the figure ---------------------------------------------------------------------------------------------
@@ -211,11 +206,7 @@ def main(argv: list[str]) -> Path:
     task, args, sweep = parse_options(types, argv, CONFIGS, PRESET, __doc__ or "")
     if task.geometry_every:
         raise ValueError(f"geometry_every={task.geometry_every} is not supported in a sweep; use recipes/modular.py for it")
-    PartialState(cpu=args.use_cpu)
-    resume = wants_resume(args.resume_from_checkpoint)
-    folder = choose_run_folder(args.output_dir, resume, "runs/sweep")
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    _, folder, _ = open_run(args, "runs/sweep")
     data = load_data(task)
     rows = {split: TensorRows.of(data[split]) for split in ("train", "validation")}
     runs = grid(sweep, args, folder)

@@ -10,3 +10,4 @@ TABLES: dict[str, list[str] | None] = {
     "batch": None,
     "controls": None,
 }
+WITH_FIT = {"anew"}  # their cells are "fit / onset"

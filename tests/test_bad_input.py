@@ -12,8 +12,11 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from hf_radial import RadialArguments, RadialCallback, RadialPenalty, RadialTrainer
-from hf_radial.runs.start import choose_run_folder, last_complete_checkpoint
+from hf_radial.runs.resume import last_complete_checkpoint
+from hf_radial.runs.start import choose_run_folder
 from hf_radial.tasks.digits import DigitsConfig
+
+pytestmark = pytest.mark.quick
 
 ROOT = Path(__file__).parent.parent
 

@@ -17,8 +17,13 @@ from fake_runs import GROUPS, SITES, fake_run, readings_at
 
 from hf_radial.cli.main import main
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, logs_of
-from hf_radial.report import figures
-from hf_radial.report.figures import DARK, LIGHT, accuracy, comparisons, figures_of, loss, site_lines, thinned
+from hf_radial.report import canvas
+from hf_radial.report.accuracy_loss import accuracy, loss
+from hf_radial.report.canvas import DARK, LIGHT
+from hf_radial.report.compared import comparisons
+from hf_radial.report.figures import figures_of
+from hf_radial.report.lines import thinned
+from hf_radial.report.measured import site_lines
 from hf_radial.report.page import make_report, write_report
 from hf_radial.runs.files import band, group_runs, read_run, read_runs, short_names
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
@@ -27,7 +32,13 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, sum
 @pytest.fixture
 def quick(monkeypatch):
     """Figures at a tenth of their size: what is drawn stays, and a page takes a second."""
-    monkeypatch.setattr(figures, "DPI", 20)
+    monkeypatch.setattr(canvas, "DPI", 20)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures without a picture, for tests of what the page says: drawing is most of what a page costs."""
+    monkeypatch.setattr(canvas.Drawing, "render", lambda *args, **kwargs: b"")
 
 
 class Page(HTMLParser):
@@ -63,6 +74,7 @@ class Page(HTMLParser):
             self.cells[-1][-1] += data
 
 
+@pytest.mark.quick
 def test_a_page_of_a_whole_run_has_every_figure_and_needs_nothing_else(quick, tmp_path):
     fake_run(tmp_path / "run")
     path = write_report([tmp_path / "run"])
@@ -82,9 +94,10 @@ def test_a_page_of_a_whole_run_has_every_figure_and_needs_nothing_else(quick, tm
         assert fact in html
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("steps", [150, 3_000, 20_000])  # no fit, a fit and no onset, both
-def test_every_number_of_the_table_is_that_of_summarise(seed, steps, quick, tmp_path):
+def test_every_number_of_the_table_is_that_of_summarise(seed, steps, undrawn, tmp_path):
     log = fake_run(tmp_path / "run", seed=seed, steps=steps, groups=())
     html = make_report(read_runs([tmp_path / "run"]))[0]
     summary, rows = summarise(log), Page(html).cells
@@ -109,7 +122,8 @@ def test_every_number_of_the_table_is_that_of_summarise(seed, steps, quick, tmp_
 
 @pytest.mark.parametrize("groups", [(), *((group,) for group in GROUPS)])
 @pytest.mark.parametrize("record", [True, False])
-def test_a_run_with_only_some_of_it_gets_a_page(groups, record, quick, tmp_path):
+def test_a_run_with_only_some_of_it_gets_a_page(groups, record, request, tmp_path):
+    request.getfixturevalue("quick" if record else "undrawn")  # its figures are drawn with the record, and are the same without
     fake_run(tmp_path / "run", groups=groups, record=record, steps=2_000)
     html, drawings = make_report([read_run(tmp_path / "run")])
     Page(html)
@@ -136,6 +150,7 @@ def test_a_plain_trainers_log_with_other_metrics(quick, tmp_path):
         write_report([tmp_path], held_out_metric="eval_acuracy")
 
 
+@pytest.mark.quick
 def test_a_log_alone_gives_the_same_figures_as_the_table_for_what_both_hold(tmp_path):
     readings = [Reading("effective_rank", 40.0, "h.10.mlp"), Reading("effective_rank", 30.0, "h.2.mlp")]
     readings.append(Reading("hessian_trace", 5.0, standard_error=0.5))

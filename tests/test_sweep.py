@@ -56,8 +56,8 @@ class DoubleMLP(ModularMLPForSequenceClassification):
         return SequenceClassifierOutput(loss=None if labels is None else F.cross_entropy(logits, labels), logits=logits)
 
 
-def rows_of(operands: int) -> tuple[TensorRows, dict[str, TensorRows]]:
-    generator = torch.Generator().manual_seed(0)
+def rows_of(operands: int, seed: int = 0) -> tuple[TensorRows, dict[str, TensorRows]]:
+    generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, P, (ROWS + 40, operands), generator=generator)
     columns = {"input_ids": ids, "labels": ids.sum(1) % P}
     train, rest = ({name: column[part] for name, column in columns.items()} for part in (slice(ROWS), slice(ROWS, None)))
@@ -73,8 +73,12 @@ def trainers(cls: type, folder: Path, model: type = ModularMLPForSequenceClassif
     shape = {"num_operands": 2, "num_hidden_layers": 2, **options.pop("shape", {})}
     train, splits = rows_of(shape["num_operands"])
     grid, callbacks = options.pop("grid", GRID), options.pop("callbacks", list)
+    own_rows, own = options.pop("own_rows", False), options.pop("own", [{}] * len(grid))
     for i, (seed, radial_lambda, weight_decay, learning_rate) in enumerate(grid):
         swept = {"seed": seed, "radial_lambda": radial_lambda, "weight_decay": weight_decay, "learning_rate": learning_rate}
+        swept |= own[i]
+        if own_rows:
+            train, splits = rows_of(shape["num_operands"], seed=i)
         args = RadialArguments(output_dir=str(folder / cls.__name__ / str(i)), **{**OPTIONS, **swept, **options})
         set_seed(seed)
         trainer = cls(
@@ -130,8 +134,19 @@ def check_equal(singles: list[Any], members: list[Any], weights: float, logged: 
             "logging_first_step": True,
         },
         {"max_steps": -1, "num_train_epochs": 3, "optim": "adamw_torch", "adam_beta2": 0.98, "lr_scheduler_type": "cosine"},
+        {"shape": {"normalization": "layer_norm"}},
+        {"shape": {"normalization": "layer_norm_last"}, "radial_radius": "initial"},
+        {
+            "own_rows": True,
+            "lr_scheduler_type": "constant_with_warmup",
+            "own": [
+                {"warmup_steps": 3, "adam_beta2": 0.9, "max_grad_norm": 0.5},
+                {"warmup_steps": 0, "adam_beta2": 0.99},
+                {"warmup_steps": 30, "max_grad_norm": 0.05},
+            ],
+        },
     ],
-    ids=["plain", "schedules", "clipping", "initial", "full batch", "epochs"],
+    ids=["plain", "schedules", "clipping", "initial", "full batch", "epochs", "norm", "last norm", "each its own"],
 )
 def test_members_are_their_single_runs_in_float64(tmp_path: Path, options: dict[str, Any]) -> None:
     """Beyond a doubt: where rounding is 1e-16, weights after 40 steps agree to 1e-11."""
@@ -139,6 +154,7 @@ def test_members_are_their_single_runs_in_float64(tmp_path: Path, options: dict[
     check_equal(singles, members, weights=1e-11, logged=1e-6)  # sums of the log are kept in float32 there
 
 
+@pytest.mark.quick
 def test_members_are_their_single_runs_in_float32(tmp_path: Path) -> None:
     singles, members = both_ways(tmp_path)
     check_equal(singles, members, weights=2e-5, logged=1e-4)
@@ -205,17 +221,20 @@ def test_what_is_not_supported_is_refused_before_anything_is_written(
     assert not list(tmp_path.rglob("run.json"))
 
 
+@pytest.mark.quick
 def test_members_may_differ_in_what_is_swept_only(tmp_path: Path) -> None:
     (one,), (other,) = (list(trainers(SweepMember, tmp_path, grid=GRID[:1], adam_beta1=beta)) for beta in (0.9, 0.8))
-    with pytest.raises(ValueError, match="different train_dataset"):
+    rows, other.train_dataset = other.train_dataset, other.train_dataset.first(70)
+    with pytest.raises(ValueError, match="a train_dataset or eval_dataset of different sizes"):
         train_together([one, other])
-    other.train_dataset, other.eval_dataset = one.train_dataset, one.eval_dataset
+    other.train_dataset = rows
     with pytest.raises(ValueError, match=re.escape("members differ in adam_beta1: 0.9 and 0.8")):
         train_together([one, other])
     with pytest.raises(TypeError, match="Linear cannot be stacked"):
         StackedMLP([nn.Linear(2, 2)])  # type: ignore[list-item]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("side", ["both", "above"])
 @pytest.mark.parametrize("block", [1, 2**30])
 def test_gradients_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, side: str, block: int) -> None:

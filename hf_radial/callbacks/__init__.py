@@ -1,1 +1,5 @@
-"""Callbacks for any `Trainer`."""
+"""Callbacks for any `Trainer`.
+
+- `penalty.py`: the hypersphere penalty. `grokking.py`: when a run fits and when it generalises. `progress.py`: a progress bar.
+- `geometry.py`: measurements of representations. `probe.py`: the rows that it measures. `geometry_line.py`: a line about them.
+"""

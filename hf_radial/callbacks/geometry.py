@@ -1,31 +1,24 @@
 """`GeometryCallback`: the geometry of a model's representations, measured while any `Trainer` trains it.
 
-It measures between steps, on a probe batch of its own, and changes nothing about training: weights, optimizer, random states
-and the trainer's own logs are bit for bit what they are without it. Every process measures the same probe on the same weights
-(weights that FSDP 2 has sharded are gathered into a copy), and what the main process found is what all log.
+It measures between steps, on its own probe batch, and changes nothing about training: weights, optimizer, random states and the
+trainer's own logs stay the same to the last bit. Every process measures the same probe on the same weights (weights that FSDP 2
+has sharded are gathered into a copy). All processes log what the main process found.
 
-On disk: `geometry.parquet`, a row a number, and `_geometry_probe.safetensors`, the rows that were measured, both in the output
-directory. Each checkpoint has the table up to its step and what the next measurement is compared with, so that a run that is
-resumed goes on as if it had not been interrupted.
+It writes two files into the output directory: `geometry.parquet`, one row per number, and `_geometry_probe.safetensors`, the
+measured rows. Each checkpoint holds the table up to its step, and the vectors that the next measurement is compared with. A
+resumed run therefore continues as if it had not been interrupted.
 """
 
 from __future__ import annotations
 
-import copy
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -37,25 +30,23 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from hf_radial.geometry.drift import Sketch, drift_readings
-from hf_radial.geometry.measure import DEAR_GROUPS, DEFAULT_GROUPS, Measurement, Memory, ModularTable, check_groups, measure
+from hf_radial.callbacks.geometry_line import geometry_line
+from hf_radial.callbacks.probe import PROBE_FILE, check_batch, make_probe
+from hf_radial.geometry.measure import DEAR_GROUPS, DEFAULT_GROUPS, Measurement, ModularTable, check_groups, measure
+from hf_radial.geometry.memory import MEMORY_FILE, History, read_history
 from hf_radial.geometry.observe import LossOf
-from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, read_table
+from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 from hf_radial.sites.find import Sites, find_sites
 from hf_radial.sites.preserve import undisturbed_random_state
 from hf_radial.training.calling import calling_trainer, resumed_from
-from hf_radial.training.rows import batch_of_rows
+from hf_radial.training.sharded import check_sharding, from_main, gathered, skeleton_of
+from hf_radial.training.task_loss import task_loss_of
 
 logger = logging.get_logger(__name__)
 
-PROBE_FILE = "_geometry_probe.safetensors"  # its rows are training data: what begins so is not pushed to a Hub
-MEMORY_FILE = "_geometry_memory.safetensors"
-MOST_POSITIONS = 4096  # of a probe that is drawn: a row of a long sequence counts as many vectors
-NUMBERS_OF_A_POSITION = 2048  # of images and sounds
-MOST_SKETCHES = 32  # kept for the comparison with the last measurement
 SECONDS_BETWEEN_LINES = 5.0
-WRITING_SHARE = 0.01  # of the time since the last writing, for the table
+WRITING_SHARE = 0.01  # of the time since the table was last written
 
 
 class GeometryCallback(TrainerCallback):
@@ -64,35 +55,35 @@ class GeometryCallback(TrainerCallback):
         Trainer(..., callbacks=[GeometryCallback(every=100)])
         RadialTrainer(..., callbacks=[GeometryCallback(every=200, metrics={"radial": 200, "curvature": 2000})])
 
-    Logged as `geometry/<site>/<metric>` and `geometry/<metric>`, for `log_history` and every `report_to` backend; curves over
-    frequencies, neurons or singular values are only in the table `geometry.parquet`. Measured before the first step, then every
-    `every` steps, and at the end.
+    The numbers go to `log_history` and every `report_to` backend as `geometry/<site>/<metric>` and `geometry/<metric>`. Curves
+    over frequencies, neurons or singular values are only in the table `geometry.parquet`. It measures before the first step,
+    then every `every` steps, and at the end.
 
     Args:
-        probe: the batch to measure on, `{name: tensor}` with labels. Not given: `rows` rows of the training set, drawn with
+        probe: the batch to measure on, `{name: tensor}` with labels. Default: `rows` rows of the training set, drawn with
             `seed`, through the trainer's collator.
         every: steps between measurements.
         metrics: groups of `hf_radial.geometry.measure.GROUPS`, or group -> steps between its measurements (multiples of
-            `every` if they are to fall on the same steps). Default: `radial`, `spectrum`, `function` and `drift`, of which what
-            a trainer's batches do not allow is left out with a warning.
-        rows: how many rows to draw, at most; as many as have 4,096 positions in the model's main input.
-        held_out: a second probe for confidence and accuracy beside the training rows': a batch, or the name of a data set in
-            `eval_dataset`. Not given: drawn from `eval_dataset`, or from the first of its data sets that is not "train".
-        seed: of what is drawn.
+            `every` make them fall on the same steps). Default: `radial`, `spectrum`, `function` and `drift`. A default group
+            that cannot be measured on this trainer's batches is left out with a warning.
+        rows: the most rows to draw. Fewer are drawn where they have more than 4,096 positions in the model's main input.
+        held_out: a second probe, for confidence and accuracy on held-out rows: a batch, or the name of a data set in
+            `eval_dataset`. Default: drawn from `eval_dataset`, or from its first data set that is not called "train".
+        seed: random seed of the drawn rows.
         sites: patterns of the sites to measure, as for `find_sites`; by default the penalty's, or all that are found.
-        budget: what the dear groups (`proposition`, `curvature`, `fourier`) may take of the time of training. One is skipped
-            where it would take them beyond that share; `None`: never. Each is measured once in any case. With a budget, which
-            measurements have them depends on the machine.
+        budget: the share of training time that the expensive groups (`proposition`, `curvature`, `fourier`) may take. A
+            measurement skips a group that would exceed it; `None` skips none. Each group is measured at least once. With a
+            budget, the machine's speed decides which measurements include these groups.
         loss: the task loss of a model and a batch; the trainer's `compute_loss` if not given.
         curvature_probes: random vectors for the Hessian's trace.
         modular: the table of a modular task, for the group `fourier`.
-        show: write a line for a measurement, at most one in 5 s, where progress is shown.
-        train_metric: accuracy for that line, as `Trainer` logs it.
+        show: print a line about a measurement where progress is shown, at most one in 5 s.
+        train_metric: name of the training accuracy for that line, as `Trainer` logs it.
         held_out_metric: the same for held-out rows.
 
     Raises:
-        ValueError: an argument is out of range. In the trainer, before the first step: no site, no loss or no rows can be had,
-            or weights are sharded in a way that is not supported (FSDP 1, ZeRO-3).
+        ValueError: an argument is out of range. In the trainer, before the first step: there is no site, no loss or no row to
+            measure, or weights are sharded in a way that is not supported (FSDP 1, ZeRO-3).
         RuntimeError: it is not called by a `Trainer`.
     """
 
@@ -124,6 +115,9 @@ class GeometryCallback(TrainerCallback):
         self.every = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics, every)
         for group, steps in self.every.items():
             _check_whole(**{f"metrics[{group!r}]": steps})
+        check_batch("probe", probe)
+        if not isinstance(held_out, str):
+            check_batch("held_out", held_out)
         self.probe, self.rows, self.held_out, self.seed = probe, rows, held_out, seed
         self.patterns, self.budget, self.loss = sites, budget, loss
         self.curvature_probes, self.modular, self.show = curvature_probes, modular, show
@@ -134,36 +128,27 @@ class GeometryCallback(TrainerCallback):
     # The run ----------------------------------------------------------------------------------------------------------
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._keep_skeleton(self._trainer())
+        self._skeleton = skeleton_of(self._trainer())
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = self._trainer()
-        if trainer.is_deepspeed_enabled and getattr(args.hf_deepspeed_config, "is_zero3", lambda: False)():
-            raise ValueError("GeometryCallback: weights that ZeRO-3 has sharded cannot be measured; use ZeRO-2 or FSDP 2")
-        if any(type(m).__name__ == "FullyShardedDataParallel" for m in trainer.model_wrapped.modules()):
-            raise ValueError("GeometryCallback: weights that FSDP 1 has sharded cannot be measured; set fsdp_version: 2")
+        check_sharding(trainer)
         self._sites: Sites | None = None
-        self._rows = self._batch(trainer)
-        self._held_out = self._held_out_batch(trainer)
+        self._probe = make_probe(trainer, self.probe, self.held_out, self.rows, self.seed)
         self._started = self._line_shown = time.perf_counter()
         self._spent = 0.0
         self._cost: dict[str, float] = {}
         self._measured: int | None = None
         self._groups = list(self.every)
-        self._memory, self.table = Memory(), Table()
-        self._sketches: dict[tuple[int, float | None], dict[str, Sketch]] = {}
+        self._history, self.table = History(), Table()
         self._writing, self._written = 0.0, time.perf_counter()
         if state.global_step > 0:
             self._resume(trainer, state)
         elif state.is_world_process_zero:
-            (_folder(trainer) / TABLE_FILE).unlink(missing_ok=True)  # of another run
+            (_folder(trainer) / TABLE_FILE).unlink(missing_ok=True)  # another run's
         if args.should_save:
-            _folder(trainer).mkdir(parents=True, exist_ok=True)
-            save_file(
-                {**_tensors(self._rows, "train."), **_tensors(self._held_out or {}, "held_out.")},
-                _folder(trainer) / PROBE_FILE,
-                {"seed": "given" if self.probe is not None else str(self.seed)},
-            )
+            drawn_with = "given" if self.probe is not None else str(self.seed)
+            self._probe.save(_folder(trainer) / PROBE_FILE, drawn_with)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._measured is None:  # all callbacks have begun by now
@@ -181,26 +166,21 @@ class GeometryCallback(TrainerCallback):
         trainer = self._trainer()
         folder = _folder(trainer) / f"checkpoint-{state.global_step}"
         if args.should_save and folder.is_dir():
-            partial = folder / f".{MEMORY_FILE}"  # whoever is killed while writing leaves no half of one to resume from
             with _reported(f"the geometry of {folder.name}"):
-                save_file(self._remembered(), partial, {"probe": self._fingerprint()})
-                os.replace(partial, folder / MEMORY_FILE)
+                self._history.save(folder, self._probe.fingerprint())
                 self.table.write(folder / TABLE_FILE)
             self._write(trainer)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # A run that was stopped. At `on_train_end` it would be too late: the best checkpoint may have been loaded by then.
+        # The run was stopped early. `on_train_end` is too late: the best checkpoint may have been loaded by then.
         if "train_runtime" in (kwargs.get("logs") or {}) and self._measured not in (None, state.global_step):
             self._measure(state, self._groups)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._measured is None:
-            return  # there was no step to make
-        last = self._memory.previous
-        for (step, epoch), sketches in self._sketches.items():
-            for site, one in sketches.items():
-                if site in last and last[site].similarity.shape == one.similarity.shape:
-                    self.table.add(step, epoch, drift_readings(site, one, last[site], "last"))
+            return  # no step was made
+        for (step, epoch), readings in self._history.against_last():
+            self.table.add(step, epoch, readings)
         self._write(self._trainer())
 
     # One measurement --------------------------------------------------------------------------------------------------
@@ -210,52 +190,48 @@ class GeometryCallback(TrainerCallback):
         self._measured = state.global_step
         elapsed = time.perf_counter() - self._started
         affordable = [group for group in groups if self._affordable(group, elapsed)]
-        affordable = _from_main([affordable])[0]
+        affordable = from_main([affordable])[0]
         if not affordable:
             return
         found, failure = None, ""
         try:
-            with self._gathered(trainer) as model:
+            with gathered(trainer, self._skeleton) as model:
                 if self._sites is None:
                     self._sites = self._find_sites(trainer, model)
                 found = measure(
                     model,
-                    self._rows,
+                    self._probe.rows,
                     affordable,
-                    held_out=self._held_out,
+                    held_out=self._probe.held_out,
                     sites=list(self._sites),
-                    loss=self.loss or _loss_of(trainer),
+                    loss=self.loss or task_loss_of(trainer),
                     penalty=getattr(trainer, "radial_penalty", None),
                     learning_rate=_learning_rate(trainer),
                     curvature_probes=self.curvature_probes,
                     modular=self.modular,
-                    memory=self._memory,
+                    memory=self._history.memory,
                     seed=self.seed,
                 )
         except Exception as error:
             if first:  # nothing is lost yet
                 raise
             failure = f"{type(error).__name__}: {error}"
-        # Also of a process where it failed: the others wait for it here.
-        readings, troubles, of_main = _from_main([found and found.readings, found and found.troubles, failure])
+        # A process where it failed takes part too, since the others wait for it here.
+        readings, troubles, of_main = from_main([found and found.readings, found and found.troubles, failure])
         if failure or of_main:
             logger.warning("geometry at step %d was not measured: %s", state.global_step, failure or of_main)
         if of_main:
             return
         self._take_troubles(state, troubles, first)
-        memory = self._memory if found is None else found.memory
-        if memory.previous is not self._memory.previous:  # not those of an earlier step
-            self._sketches[state.global_step, state.epoch] = memory.previous
-            if len(self._sketches) > MOST_SKETCHES:  # every other one from here on, but the first
-                self._sketches = dict(list(self._sketches.items())[::2])
-        self._memory = memory
+        memory = self._history.memory if found is None else found.memory
+        self._history.keep((state.global_step, state.epoch), memory)
         self._take(trainer, state, Measurement(readings, memory, troubles))
 
     def _take_troubles(self, state: TrainerState, troubles: Sequence[str], first: bool) -> None:
         for trouble in troubles:
             group = trouble.partition(":")[0]
             if first and group in self._groups and self.chosen:
-                raise ValueError(f"GeometryCallback: metrics: {trouble}; leave out {group!r}, or mend this")
+                raise ValueError(f"GeometryCallback: metrics: {trouble}; leave out {group!r}, or correct this")
             if state.is_world_process_zero:
                 logger.warning("geometry at step %d: %s", state.global_step, trouble)
             if first and group in self._groups:
@@ -263,7 +239,7 @@ class GeometryCallback(TrainerCallback):
                 self._groups.remove(group)
 
     def _take(self, trainer: Trainer, state: TrainerState, found: Measurement) -> None:
-        """Log what was found, show a line of it, and keep it."""
+        """Add the measurement to the table, log it, and show a line of it."""
         for reading in found.readings:
             group = reading.metric.removeprefix("seconds_")
             if group in DEAR_GROUPS:
@@ -275,11 +251,11 @@ class GeometryCallback(TrainerCallback):
         # They would write hundreds of numbers into the terminal.
         handler.callbacks = [one for one in callbacks if not isinstance(one, (ProgressCallback, PrinterCallback))]
         try:
-            # The base class's own: trl's trainers empty what they have collected with every log.
+            # Not the trainer's own method: trl's trainers clear their collected statistics with every log.
             Trainer.log(trainer, found.logs())
         finally:
             handler.callbacks = callbacks
-            trainer.control.should_log = asked  # a log takes it away, but the step's own is still to come
+            trainer.control.should_log = asked  # logging clears it, but the step's own log is still to come
         self._show(trainer, state, found)
         now = time.perf_counter()
         if self._writing < WRITING_SHARE * (now - self._written):
@@ -294,89 +270,15 @@ class GeometryCallback(TrainerCallback):
         penalty = getattr(trainer, "radial_penalty", None)
         if self.patterns is None and penalty is not None:
             return penalty.sites
-        inputs = {name: value[:2] if isinstance(value, Tensor) and value.ndim else value for name, value in self._rows.items()}
+        inputs = {
+            name: value[:2] if isinstance(value, Tensor) and value.ndim else value for name, value in self._probe.rows.items()
+        }
         inputs.pop("labels", None)
         with undisturbed_random_state():
             try:
                 return find_sites(model, inputs, self.patterns)
             except ValueError:
-                return find_sites(model, None, self.patterns)  # some trainers make their model's arguments out of a batch
-
-    # The probe --------------------------------------------------------------------------------------------------------
-
-    def _batch(self, trainer: Trainer) -> dict[str, Any]:
-        if self.probe is not None:
-            return dict(trainer._prepare_inputs(dict(self.probe)))
-        drawn = self._draw(trainer, trainer.train_dataset)
-        if drawn is None:
-            raise ValueError(
-                "GeometryCallback: no probe can be drawn from a train_dataset whose rows are not had by index (iterable ones) "
-                "or whose batches are no dicts; give probe=..., a batch with labels"
-            )
-        return drawn
-
-    def _held_out_batch(self, trainer: Trainer) -> dict[str, Any] | None:
-        held_out, there = self.held_out, trainer.eval_dataset
-        if isinstance(held_out, Mapping):
-            return dict(trainer._prepare_inputs(dict(held_out)))
-        if held_out is not None:
-            if not isinstance(there, Mapping) or held_out not in there:
-                names = ", ".join(there) if isinstance(there, Mapping) else "no names"
-                raise ValueError(f"held_out={held_out!r} is not in eval_dataset, which has {names}")
-            return self._draw(trainer, there[held_out])
-        if isinstance(there, Mapping):
-            there = next((there[name] for name in there if name != "train"), None)
-        drawn = self._draw(trainer, there)
-        return drawn if drawn is not None and isinstance(drawn.get("labels"), Tensor) else None  # nobody has asked for it
-
-    def _draw(self, trainer: Trainer, dataset: Any) -> dict[str, Any] | None:
-        """Rows of a data set, drawn without moving any global random state; `None` if they cannot be had by index."""
-        if dataset is None or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or not len(dataset):
-            return None
-        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.seed)).tolist()
-        main = getattr(trainer.model, "main_input_name", "input_ids")
-
-        def positions(count: int) -> tuple[int, dict[str, Any] | None]:
-            batch = batch_of_rows(trainer, dataset, order[:count], self.seed)
-            tokens = None if batch is None else batch.get(main)
-            if not isinstance(tokens, Tensor) or not len(tokens):
-                return 1, batch
-            numbers = tokens.numel() // len(tokens)
-            # Of an image or a sound, which is not tokens, nobody knows yet how many vectors become of it.
-            return max(1, numbers // NUMBERS_OF_A_POSITION if tokens.is_floating_point() else numbers), batch
-
-        length, batch = positions(min(8, len(order)))
-        if batch is None:
-            return None
-        return positions(min(self.rows, max(8, MOST_POSITIONS // length), len(order)))[1]
-
-    # Sharded weights --------------------------------------------------------------------------------------------------
-
-    def _keep_skeleton(self, trainer: Trainer) -> None:
-        """A copy of the model without its weights, from before they are sharded."""
-        if trainer.is_fsdp_enabled and trainer.model is not None:
-            bare = {
-                id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in trainer.model.parameters()
-            }
-            self._skeleton = copy.deepcopy(trainer.model, bare)
-
-    @contextmanager
-    def _gathered(self, trainer: Trainer) -> Iterator[nn.Module]:
-        """The whole model: the trainer's own, or where its weights are sharded a copy with all of them."""
-        model: Any = trainer.model
-        sharded = {name: p for name, p in model.named_parameters() if isinstance(p, DTensor)}
-        if not sharded:
-            yield model
-            return
-        if self._skeleton is None:
-            raise ValueError("GeometryCallback: weights are sharded; give the callback to the trainer when it is made")
-        whole = {}
-        values = {_plain_name(name): p for name, p in model.named_parameters()}
-        for name, p in self._skeleton.named_parameters():
-            value = values[name].detach()
-            value = value.full_tensor() if isinstance(value, DTensor) else value
-            whole[id(p)] = nn.Parameter(value.to(trainer.args.device), p.requires_grad)
-        yield copy.deepcopy(self._skeleton, whole).to(trainer.args.device)
+                return find_sites(model, None, self.patterns)  # some trainers compute the model's arguments from a batch
 
     # What is kept -----------------------------------------------------------------------------------------------------
 
@@ -388,52 +290,26 @@ class GeometryCallback(TrainerCallback):
             self._written = time.perf_counter()
             self._writing = self._written - started
 
-    def _remembered(self) -> dict[str, Tensor]:
-        tensors = {f"vectors|{site}": h for site, h in self._memory.vectors.items()}
-        kept = {"first": self._memory.first, "previous": self._memory.previous}
-        kept |= {f"{step}:{epoch}": sketches for (step, epoch), sketches in self._sketches.items()}
-        for when, sketches in kept.items():
-            for site, one in sketches.items():
-                tensors[f"{when}|{site}|similarity"], tensors[f"{when}|{site}|directions"] = one.similarity, one.directions
-        return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-
-    def _fingerprint(self) -> str:
-        """Of the probe's rows: vectors of other rows are nothing to compare with."""
-        return sha256(save(_tensors(self._rows))).hexdigest()
-
     def _resume(self, trainer: Trainer, state: TrainerState) -> None:
         folder = resumed_from(trainer)
-        table = None if folder is None else folder / TABLE_FILE
-        if folder is None or table is None or not table.is_file() or not (folder / MEMORY_FILE).is_file():
+        if folder is None or not all((folder / name).is_file() for name in (TABLE_FILE, MEMORY_FILE)):
             if state.is_world_process_zero:
                 logger.warning(
-                    "GeometryCallback: the checkpoint has no geometry of its own, so the table begins at step %d, and drift is "
-                    "measured from there",
+                    "GeometryCallback: the checkpoint holds no geometry. The table begins at step %d, and drift is measured "
+                    "from there",
                     state.global_step,
                 )
             return
-        self.table = read_table(table).up_to(state.global_step)
-        found: dict[str, dict[str, dict[str, Tensor]]] = {}
-        with safe_open(folder / MEMORY_FILE, "pt") as file:
-            if (file.metadata() or {}).get("probe", self._fingerprint()) != self._fingerprint():
-                if state.is_world_process_zero:
-                    logger.warning(
-                        "GeometryCallback: the probe is not the one that was measured before step %d, so speeds and drift are "
-                        "measured from here; for the same one, give the same data, rows=..., seed=... or probe=...",
-                        state.global_step,
-                    )
-                return
-            for name in file.keys():  # noqa: SIM118
-                when, site, *part = name.split("|")
-                found.setdefault(when, {}).setdefault(site, {})[part[0] if part else "h"] = file.get_tensor(name)
-        memory = Memory(vectors={site: parts["h"] for site, parts in found.pop("vectors", {}).items()})
-        sketches = {when: {site: Sketch(**parts) for site, parts in sites.items()} for when, sites in found.items()}
-        memory.first, memory.previous = sketches.pop("first", {}), sketches.pop("previous", {})
-        self._memory = memory
-        for when, of_sites in sketches.items():
-            step, _, epoch = when.partition(":")
-            self._sketches[int(step), None if epoch == "None" else float(epoch)] = of_sites
-        self._sketches = dict(sorted(self._sketches.items(), key=lambda item: item[0][0]))
+        self.table = read_table(folder / TABLE_FILE).up_to(state.global_step)
+        history = read_history(folder, self._probe.fingerprint())
+        if history is not None:
+            self._history = history
+        elif state.is_world_process_zero:
+            logger.warning(
+                "GeometryCallback: the probe is not the one that was measured before step %d, so speeds and drift are "
+                "measured from here. To measure the same probe, give the same data, rows=..., seed=... or probe=...",
+                state.global_step,
+            )
 
     # For people -------------------------------------------------------------------------------------------------------
 
@@ -444,29 +320,13 @@ class GeometryCallback(TrainerCallback):
         for callback in trainer.callback_handler.callbacks:
             bar: Any = getattr(callback, "training_bar", None)
             if bar is not None:
-                bar.write(self._line(state, found.readings))
+                bar.write(geometry_line(state, found.readings, self.accuracies))
             elif type(callback) is PrinterCallback:
-                print(self._line(state, found.readings), flush=True)
+                print(geometry_line(state, found.readings, self.accuracies), flush=True)
             else:
                 continue
             self._line_shown = now
             return
-
-    def _line(self, state: TrainerState, readings: Sequence[Reading]) -> str:
-        parts = [f"step {state.global_step:,}"]
-        if state.epoch is not None:
-            parts.append(f"epoch {state.epoch:.1f}")
-        newest = {name: value for logs in state.log_history for name, value in logs.items() if name in self.accuracies.values()}
-        parts += [f"{label} {newest[name]:.1%}" for label, name in self.accuracies.items() if name in newest]
-        by_metric: dict[str, list[float]] = {}
-        for reading in readings:
-            by_metric.setdefault(reading.metric, []).append(reading.value)
-        pairs = zip(by_metric.get("radius_mean", []), by_metric.get("radius_target", []), strict=False)
-        ratios = [r / t for r, t in pairs if t]  # a target of 0 has no ratio
-        parts += [f"{label} {_span(values)}" for label, values in (
-            ("radius/target", ratios), ("radial energy", by_metric.get("radial_energy", []))
-        ) if values]  # fmt: skip
-        return " | ".join(parts)
 
     def _trainer(self) -> Trainer:
         trainer = calling_trainer()
@@ -477,64 +337,23 @@ class GeometryCallback(TrainerCallback):
 
 @contextmanager
 def _reported(what: str) -> Iterator[None]:
-    """A disk that is full is no reason to stop training for something that only watches it."""
+    """Turn an error while writing into a warning: a full disk must not stop training because of a measurement."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         logger.warning("GeometryCallback: %s could not be written: %s", what, error)
 
 
-def _span(values: Sequence[float]) -> str:
-    """All of a few values, or the least and the greatest."""
-    if len(values) <= 3:
-        return " ".join(f"{value:.2f}" for value in values)
-    return f"{min(values):.2f} to {max(values):.2f} at {len(values)} sites"
-
-
-def _loss_of(trainer: Trainer) -> LossOf:
-    """The trainer's own task loss; what it notes about a batch on the way is forgotten again."""
-
-    def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        # trl's trainers keep statistics of every batch for their next log.
-        noted = {
-            name: copy.deepcopy(value) for name, value in vars(trainer).items() if name in ("_metrics", "_total_train_tokens")
-        }
-        try:
-            found = trainer.compute_loss(model, dict(batch))
-            return found[0] if isinstance(found, tuple) else found
-        finally:
-            vars(trainer).update(noted)
-
-    return loss
-
-
 def _folder(trainer: Trainer) -> Path:
-    """The output directory; in a search of hyperparameters, the trial's."""
+    """The output directory, or the trial's in a hyperparameter search."""
     trial = getattr(trainer, "_trial", None) if trainer.hp_search_backend is not None else None
     return Path(trainer._get_output_dir(trial=trial))
-
-
-def _tensors(batch: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a batch, each in memory of its own (labels may be the inputs themselves), on the CPU."""
-    values = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
-    return {f"{prefix}{name}": value.detach().cpu().contiguous().clone() for name, value in values.items()}
 
 
 def _learning_rate(trainer: Trainer) -> float | None:
     optimizer: Any = trainer.optimizer
     rates = [group["lr"] for group in optimizer.param_groups] if optimizer is not None else []
     return float(max(rates)) if rates else None
-
-
-def _plain_name(name: str) -> str:
-    for wrapper in ("_orig_mod.", "_checkpoint_wrapped_module."):
-        name = name.replace(wrapper, "")
-    return name
-
-
-def _from_main(values: list[Any]) -> list[Any]:
-    """What the main process has, in every process."""
-    return broadcast_object_list(values) if torch.distributed.is_initialized() else values
 
 
 def _check_whole(**named: int) -> None:

@@ -34,6 +34,10 @@ class RadialCallback(TrainerCallback, ExportableState):
     Its options and the targets of `radial_radius="initial"` are part of every checkpoint. A run that is resumed has the options
     given here, or, with `restore_callback_states_from_checkpoint=True`, the checkpoint's.
 
+    A callback cannot choose the checkpoint: in any trainer but `RadialTrainer`, `train(resume_from_checkpoint=True)` takes the
+    newest folder, even if a killed process left it incomplete. Then give `resume_from_checkpoint` the path that
+    `hf_radial.runs.resume.last_complete_checkpoint(output_dir)` returns.
+
     Raises:
         ValueError: an option is out of range; or, in the trainer, it has the penalty already, or the checkpoint to resume from
             lacks what the options need.

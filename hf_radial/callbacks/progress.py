@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import TrainerControl, TrainerState
-from transformers.trainer_callback import ProgressCallback
+from transformers import Trainer, TrainerControl, TrainerState
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 
 
 class MetricProgress(ProgressCallback):
@@ -41,3 +43,12 @@ class MetricProgress(ProgressCallback):
         bar: Any = self.training_bar
         if bar is not None and self.shown:
             bar.set_postfix(self.shown)
+
+
+def show_accuracies(trainer: Trainer, title: str) -> None:
+    """Give a trainer a progress bar with its training and held-out accuracy, in place of its own; none with `disable_tqdm`."""
+    if trainer.args.disable_tqdm:
+        return
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(MetricProgress({"held-out": HELD_OUT_METRIC, "train": TRAIN_METRIC}, title=title))

@@ -12,37 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_radial.comparison.statistics import Time, median_time, speedup, survival
+from hf_radial.comparison.draws import repeated_text
+from hf_radial.comparison.pooled import over_all, over_all_text
+from hf_radial.comparison.statistics import median_time, speedup, survival
+from hf_radial.comparison.times import BOUNDS, NEVER, horizon_of, number, times_of
 from hf_radial.runs.record import made_on
+from hf_radial.safe_files import replacing, write_text
 
 HEAD = ["arm", "tuned to", "tuning runs solved", "solved", "fit", "onset, epochs", "steps", "seconds", "test accuracy"]
-HEAD += ["sooner than reference", "95 %", "seeds", "sign test"]
-NEVER = 1e12  # later than any run's end, in whatever unit
-BOUNDS = {0.0: "<", math.inf: ">"}  # of a ratio of medians of which one lies beyond the end of the runs
-
-
-def times_of(rows: Sequence[dict[str, Any]], key: str = "onset", horizon: float = 0.0) -> list[Time]:
-    """Times of runs; one that failed counts as one that did not get there.
-
-    No times at all where a run has none of this kind: seconds of runs that shared their steps.
-
-    Args:
-        horizon: until when a run that failed is known not to have got there.
-    """
-    last = {"onset": "last", "onset_steps": "last_steps", "seconds": "last_seconds"}[key]
-    if any(row[last] is None for row in rows if row["status"] != "failed"):
-        return []
-    return [
-        Time(row["seed"], horizon, True)
-        if row["status"] == "failed"
-        else Time(row["seed"], row[key] if row["status"] == "solved" else row[last], row["status"] != "solved")
-        for row in rows
-    ]
-
-
-def horizon_of(rows: Sequence[dict[str, Any]]) -> float:
-    """The end of a setting's longest run, in epochs; the `last` of one that failed is the end that it was to have."""
-    return max((row["last"] for row in rows), default=0.0)
+HEAD += ["speed-up", "95 %, over seeds", "pairs of one tuning", "sign test"]
 
 
 def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
@@ -83,12 +61,6 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
     return out
 
 
-def number(value: float | None, unknown: str = "–") -> str:
-    if value is None:
-        return unknown
-    return "inf" if math.isinf(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
-
-
 def onset_text(entry: dict[str, Any]) -> str:
     """The median onset, or that it lies beyond the end."""
     return number(entry["onset"], f"> {number(entry['last'])}" if entry["last"] is not None else "–")
@@ -109,7 +81,7 @@ def cells(entry: dict[str, Any]) -> list[str]:
     # One pair has no interval, and no more have samples whose medians all lie beyond the end.
     known = found["pairs"] != 1 and found["low"] not in (None, math.inf) and found["high"] != 0
     interval = f"{number(found['low'])} to {number(found['high'])}" if known else "–"
-    seeds = f"{found['sooner']} sooner, {found['later']} later"
+    seeds = f"{found['earlier']} earlier, {found['later']} later"
     # Where one of the two medians lies beyond the end of the runs, what is known is a bound.
     sign = BOUNDS.get(found["ratio"], "")
     ratio = f"{sign} {number(found['bound'] if sign else found['ratio'])}".strip()
@@ -128,73 +100,25 @@ def markdown(entries: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def overview(entries: Sequence[dict[str, Any]], arms: Sequence[str] | None = None) -> str:
+def overview(entries: Sequence[dict[str, Any]], arms: Sequence[str] | None = None, fit: bool = False) -> str:
     """Median onsets in epochs, and how many of the runs got there if not all did: arms by settings, the fewer of them across.
 
     Args:
         entries: of `summary`.
         arms: which of them, in which order; `None` for all.
+        fit: put the median epoch of fitting the training rows before each onset, "fit / onset".
     """
     settings = list(dict.fromkeys(entry["setting"] for entry in entries))
     arms = list(dict.fromkeys(entry["arm"] for entry in entries)) if arms is None else arms
-    found = {(entry["setting"], entry["arm"]): onset_cell(entry) for entry in entries}
+    found = {
+        (entry["setting"], entry["arm"]): f"{number(entry['fit'])} / {onset_cell(entry)}" if fit else onset_cell(entry)
+        for entry in entries
+    }
     grid = [["", *map(short, settings)], *([arm, *(found.get((setting, arm), "–") for setting in settings)] for arm in arms)]
     if len(settings) > len(arms) or len(settings) > 6:
         grid = [list(line) for line in zip(*grid, strict=True)]
     lines = ["| " + " | ".join(line) + " |" for line in grid]
     return "\n".join([lines[0], "|" + "---|" * len(grid[0]), *lines[1:]]) + "\n"
-
-
-def pooled(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each arm against the reference over all settings, the soonest first.
-
-    `ratio` is the geometric mean of the ratios of medians; where a median lies beyond the end of the runs its bound is taken,
-    and `bound` is "<" or ">", or both if nothing can be said. `seconds_ratio` is the same of seconds, over the settings where
-    both have a median. `sooner` and `later` count pairs of runs, `p_value` is of their
-    sign test, and `q_value` the same under Benjamini and Hochberg's control of false discoveries over the arms.
-    """
-    from scipy import stats
-
-    found: list[dict[str, Any]] = []
-    # The reference is the arm without a speed-up over it.
-    compared = {entry["arm"] for entry in entries if entry.get("speedup")}
-    seconds_of = {entry["setting"]: entry["seconds"] for entry in entries if entry["arm"] not in compared and entry["seconds"]}
-    for arm in dict.fromkeys(entry["arm"] for entry in entries if entry.get("speedup")):
-        own = [entry["speedup"] for entry in entries if entry["arm"] == arm and entry.get("speedup")]
-        known = [one for one in own if one["ratio"] is not None]
-        sooner, later = sum(one["sooner"] for one in own), sum(one["later"] for one in own)
-        seconds = [
-            seconds_of[entry["setting"]] / entry["seconds"]
-            for entry in entries
-            if entry["arm"] == arm and entry["seconds"] and entry["setting"] in seconds_of
-        ]
-        found.append(
-            {
-                "arm": arm,
-                "ratio": math.exp(sum(math.log(one["bound"]) for one in known) / len(known)) if known else None,
-                "bound": "".join(sorted({BOUNDS[one["ratio"]] for one in known if one["ratio"] in BOUNDS})),
-                "seconds_ratio": math.exp(sum(map(math.log, seconds)) / len(seconds)) if seconds else None,
-                "sooner": sooner,
-                "later": later,
-                "p_value": float(stats.binomtest(sooner, sooner + later).pvalue) if sooner + later else 1.0,
-            }
-        )
-    if found:
-        for one, q_value in zip(found, stats.false_discovery_control([one["p_value"] for one in found]), strict=True):
-            one["q_value"] = float(q_value)
-    return sorted(found, key=lambda one: -(one["ratio"] or 0.0))
-
-
-def over_all(entries: Sequence[dict[str, Any]]) -> str:
-    """`pooled` as a table."""
-    head = ["arm", "sooner than reference", "in seconds", "pairs sooner", "later", "sign test", "after correction"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for one in pooled(entries):
-        ratio = "–" if one["ratio"] is None or len(one["bound"]) > 1 else f"{one['bound']} {number(one['ratio'])}".strip()
-        tests = f"{one['p_value']:.2g} | {one['q_value']:.2g}"
-        ratio += f" | {number(one['seconds_ratio'])}"
-        lines.append(f"| {one['arm']} | {ratio} | {one['sooner']} | {one['later']} | {tests} |")
-    return "\n".join(lines) + "\n"
 
 
 def short(setting: str) -> str:
@@ -253,17 +177,23 @@ def write(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Write NAME.json, .md, .tex, .parquet and, if matplotlib is there, .png; returns the summary."""
     import pandas as pd
 
-    folder.mkdir(parents=True, exist_ok=True)
     name, rows = data["grid"], data["rows"]
-    entries = summary(rows, data["reference"])
-    (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(page(data, entries))
-    (folder / f"{name}.tex").write_text(latex(entries))
+    entries = write_pages(data, folder)
     flat = [
         {key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in row.items()} for row in rows
     ]
-    pd.DataFrame(flat).to_parquet(folder / f"{name}.parquet")
+    with replacing(folder / f"{name}.parquet") as new:
+        pd.DataFrame(flat).to_parquet(new)
     draw(data, folder / f"{name}.png")
+    return entries
+
+
+def write_pages(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Write what is read, NAME.json, .md and .tex, from the rows of a comparison that is there; returns the summary."""
+    entries = summary(data["rows"], data["reference"])
+    write_text(folder / f"{data['grid']}.json", json.dumps(data, indent=1) + "\n")
+    write_text(folder / f"{data['grid']}.md", page(data, entries))
+    write_text(folder / f"{data['grid']}.tex", latex(entries))
     return entries
 
 
@@ -283,29 +213,21 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
         "",
         "*Onset*: the first evaluation from which held-out accuracy stays above 90 %, of a run that was then "
         f"{data['solved_evaluations']} evaluations in a row at {data['solved_at']:.0%} or above, where it ended. Medians are "
-        "Kaplan and Meier's. *Sooner than reference*: the median onset of "
-        f"*{data['reference']}* by the arm's, with a bootstrap interval over seeds; where one of the two did not get there by "
-        "the end, a bound. *Seconds*: of training until the onset, without evaluations, on one CPU core (CPU time) or on an "
-        "accelerator (wall-clock)"
+        "Kaplan and Meier's. *Speed-up*: the median onset of "
+        f"*{data['reference']}* divided by the arm's (above 1, the arm is earlier), with a bootstrap interval over seeds; "
+        "where one of the two did not get there by the end, a bound. *Seconds*: of training until the onset, without "
+        "evaluations, on one CPU core (CPU time) or on an accelerator (wall-clock)"
         + ("; runs that shared their steps have none of their own." if any("together" in row for row in rows) else "."),
     ]
     if data["tuning"]:
-        lines += ["", tuning_text(data)]
+        lines += ["", tuning_text(data), *repeated_text(rows, data["reference"])]
     made_at = ", ".join(sorted({str(row.get("revision")) for row in rows})) or machine["revision"]
     device = made_on(machine)  # of runs that have no record of their own
     where = "; ".join(sorted({str(row.get("made_on") or device) for row in rows})) or device
     lines += ["", f"Runs made on {where}, at revision {made_at}."]
     lines += ["", "Median onset in epochs:", "", overview(entries)]
     if data["tuning"] and len({entry["setting"] for entry in entries}) > 1:
-        pairs = len(data["seeds"])
-        lines += [
-            "Over all settings, of the one configuration to which an arm is tuned at each. With "
-            f"{pairs} pairs of runs a setting, no sign test of one setting can be below {0.5 ** (pairs - 1):.2g}. *After "
-            "correction*: Benjamini and Hochberg's, over the arms. Settings where neither the arm nor the reference got there "
-            "say nothing of their ratio; that of seconds is of settings where both did.",
-            "",
-            over_all(entries),
-        ]
+        lines += [*over_all_text(data), over_all(entries, rows, data["reference"])]
     if data.get("published"):
         lines += beside_published(data, entries)
     return "\n".join([*lines, markdown(entries)])
@@ -375,7 +297,8 @@ def draw(data: dict[str, Any], file: Path) -> None:
             panel.set_title(short(setting), fontsize="medium")
     for panel in panels:
         panel.legend(fontsize="x-small", ncols=2)
-    figure.savefig(file, dpi=110)
+    with replacing(file) as new:
+        figure.savefig(new, dpi=110, format="png")
 
 
 def _style(i: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""LayerNorm on hidden pre-activations (Ba et al., arXiv 1607.06450), with its own scale and shift or without."""
+"""LayerNorm on hidden pre-activations (Ba et al., arXiv 1607.06450), of all hidden layers or of the last."""
 
 from __future__ import annotations
 
@@ -33,13 +33,23 @@ class LayerNorm(Intervention):
 
     Args:
         affine: with a learned scale and shift.
+        layers: "all" hidden layers, or the "last" one alone, which is without a learned scale and shift.
     """
 
     name: ClassVar[str] = "layer_norm"
     affine: bool = False
+    layers: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.layers not in ("all", "last"):
+            raise ValueError(f"layers={self.layers!r} must be 'all' or 'last'")
+        if self.affine and self.layers == "last":
+            raise ValueError("affine=True is not there for layers='last'; choose layers='all'")
 
     @property
     def option(self) -> str:
+        if self.layers == "last":
+            return "layer_norm_last"
         return "layer_norm_affine" if self.affine else "layer_norm"
 
     def configure(self, config: Any) -> None:

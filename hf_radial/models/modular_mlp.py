@@ -30,7 +30,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 __all__ = ["ModularMLPConfig", "ModularMLPForSequenceClassification"]
 
 
-NORMALIZATIONS = ("none", "layer_norm", "layer_norm_affine", "ngpt")
+NORMALIZATIONS = ("none", "layer_norm", "layer_norm_affine", "layer_norm_last", "ngpt")
 
 
 class ModularMLPConfig(PreTrainedConfig):
@@ -42,13 +42,14 @@ class ModularMLPConfig(PreTrainedConfig):
         embedding_size: width of one operand's embedding; the first hidden layer reads `num_operands` of them.
         hidden_size: width `d` of every hidden layer.
         num_hidden_layers: how many hidden layers there are.
-        hidden_dropout: rate of the dropout behind each ReLU.
-        normalization: of the pre-activations: "none" (the paper's), "layer_norm" (without parameters), "layer_norm_affine", or
-            "ngpt", see `hf_radial.interventions.ngpt`.
+        hidden_dropout: rate of the dropout after each ReLU.
+        normalization: of the pre-activations: "none" (the paper's), "layer_norm" (without parameters), "layer_norm_affine",
+            "layer_norm_last" (of the last hidden layer alone, without parameters), or "ngpt", see
+            `hf_radial.interventions.ngpt`.
 
     Raises:
-        ValueError: if one of the sizes is not an integer of at least 1, `hidden_dropout` or `normalization` is none of these,
-            or if `id2label` has not one entry a residue.
+        ValueError: a size is not an integer of at least 1, `hidden_dropout` or `normalization` is out of range, or `id2label`
+            does not have one entry per residue.
     """
 
     model_type = "modular_mlp"
@@ -99,7 +100,9 @@ class ModularMLPForSequenceClassification(PreTrainedModel):
         layers, d = config.num_hidden_layers, config.hidden_size
         if config.normalization.startswith("layer_norm"):
             affine = config.normalization == "layer_norm_affine"
-            self.norms = nn.ModuleList(nn.LayerNorm(d, elementwise_affine=affine) for _ in range(layers))
+            first = layers - 1 if config.normalization == "layer_norm_last" else 0
+            norms = [nn.LayerNorm(d, elementwise_affine=affine) if i >= first else nn.Identity() for i in range(layers)]
+            self.norms = nn.ModuleList(norms)
         elif config.normalization == "ngpt":
             self.scales = nn.ParameterList(torch.ones(d) for _ in range(layers))
             self.logit_scale = nn.Parameter(torch.ones(config.modulus))
@@ -152,7 +155,7 @@ class ModularMLPForSequenceClassification(PreTrainedModel):
 
     def _dropped(self, x: torch.Tensor) -> torch.Tensor:
         rate = self.config.hidden_dropout
-        return F.dropout(x, rate, self.training) if rate else x  # at 0, it would draw random numbers all the same
+        return F.dropout(x, rate, self.training) if rate else x  # at rate 0 it would still draw random numbers
 
     def _on_unit_sphere(self, x: torch.Tensor) -> torch.Tensor:
         """Logits, where every layer reads vectors of length 1; scales are in units of `sqrt(d)`."""

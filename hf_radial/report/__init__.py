@@ -1,6 +1,10 @@
 """The report of one or several runs: one HTML page without network, and its figures.
 
-- `page.py`: the page. `figures.py`: its figures. `plots.py`: the curves of a model card.
+- `page.py`: the page. `figures.py`: which figures are on it, in which order.
+- The figures by kind: `accuracy_loss.py`, `radii.py`, `curvature.py`, `measured.py` (a line per site or metric), `fourier.py`,
+  `compared.py` (several runs over each other). `captions.py`: the words of those that are drawn alike.
+- What draws them: `canvas.py` (colours, size, file), `axes.py`, `lines.py`.
+- `plots.py`: the curves of a model card.
 """
 
 from hf_radial.report.page import make_report, write_report

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_radial.report.canvas import COLOURS, new_figure
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, fit_step, onset_step
-
-# Okabe and Ito's colours, told apart by readers with any common colour blindness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+from hf_radial.safe_files import replacing
 
 Log = Sequence[dict[str, Any]]
 
@@ -31,15 +30,8 @@ def plot_runs(runs: Mapping[str, Log], path: str | Path, title: str = "") -> Pat
     """
     if not runs:
         raise ValueError("runs is empty; give at least one label and log_history")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'hf_radial[plots]'") from error
-
     columns = max(2, len(runs))
-    figure = Figure(figsize=(5.2 * columns, 8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5.2 * columns, 8)
     grid = figure.add_gridspec(2, columns)
     accuracy, loss = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     for (label, log), colour in zip(runs.items(), _cycle(COLOURS), strict=False):
@@ -62,8 +54,17 @@ def plot_runs(runs: Mapping[str, Log], path: str | Path, title: str = "") -> Pat
         _draw_radii(panel, log)
         panel.set(xlabel="optimizer step", ylabel="mean radius ||h||", title=f"radius: {label}")
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=120, format=Path(path).suffix.removeprefix(".") or "png")
     return Path(path)
+
+
+def plot_runs_if_possible(runs: Mapping[str, Log], path: str | Path, title: str = "") -> None:
+    """As `plot_runs`; without matplotlib, print that there is no figure. A trained model is not lost for want of one."""
+    try:
+        plot_runs(runs, path, title)
+    except ImportError as missing:
+        print(f"no figure {path}: {missing}")
 
 
 def _draw_accuracy(axes: Any, label: str, log: Log, colour: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_radial.geometry.reading import PREFIX, TABLE_FILE, read_table
+from hf_radial.geometry.reading import PREFIX, TABLE_FILE, Table, read_table
 from hf_radial.runs.onset import curve
-from hf_radial.runs.record import RUN_FILE
+from hf_radial.runs.record import RUN_FILE, STATE_FILE
+from hf_radial.runs.resume import checkpoints, is_complete
+from hf_radial.runs.text_files import read_object
+from hf_radial.safe_files import write_text
 
-STATE_FILE = "trainer_state.json"
+TIMINGS = ("_runtime", "_samples_per_second", "_steps_per_second")
+KEPT_OF_STATE = ("epoch", "global_step", "max_steps", "num_train_epochs", "eval_steps", "logging_steps")
+OF_NEURONS = ("neuron_frequency", "neuron_selectivity")
 Floats = NDArray[np.float64]
 
 # What may differ between two runs of one arm, beside seeds: where they were kept and how they were watched.
@@ -151,9 +157,12 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
             )
         )
     log = [] if state is None else _read_log(state)
-    record = _read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    record = read_object(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
     # A record without one of these was written by something else: what there is, is shown.
     record = {key: value for key, value in record.items() if key not in _MAPPINGS or isinstance(value, dict)}
+    sites = record.get("radial", {}).get("sites")
+    if sites is not None and not (isinstance(sites, list) and all(isinstance(site, dict) and "name" in site for site in sites)):
+        raise ValueError(f"{folder / RUN_FILE}: radial.sites is {str(sites)[:100]!r}, not a list of sites with names")
     foreign = _is_foreign(record, log)
     measured = _measured_in_log(log)
     if table.is_file():
@@ -230,28 +239,47 @@ def short_names(sites: Sequence[str]) -> dict[str, str]:
     return names | {site: ".".join(p[begin : len(p) - end]) for site, p in zip(modules, parts, strict=True)}
 
 
+def keep_run(run: Path, kept: Path) -> None:
+    """Copy what is small of a run: its record, its log and its geometry table.
+
+    The log is copied without timings and without the geometry that the table has, too. Numbers of single neurons are copied for
+    the last measurement only, which is the one that a report draws.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(run / RUN_FILE, kept / RUN_FILE)
+    state = json.loads((run / STATE_FILE).read_text())
+    log = [
+        {name: value for name, value in logs.items() if not name.endswith(TIMINGS) and not name.startswith(f"{PREFIX}/")}
+        for logs in state["log_history"]
+        if f"{PREFIX}/seconds" not in logs
+    ]
+    small = {name: state[name] for name in KEPT_OF_STATE}
+    lines = ",\n  ".join(json.dumps(logs) for logs in log)  # one line for each entry: easy to compare
+    write_text(kept / STATE_FILE, json.dumps(small)[:-1] + f', "log_history": [\n  {lines}\n]}}\n')
+    if not (run / TABLE_FILE).is_file():
+        (kept / TABLE_FILE).unlink(missing_ok=True)
+        return
+    columns = read_table(run / TABLE_FILE).columns
+    last = max(columns["step"], default=0)
+    rows = [
+        i
+        for i, (step, metric) in enumerate(zip(columns["step"], columns["metric"], strict=True))
+        if step == last or metric not in OF_NEURONS
+    ]
+    Table({name: [column[i] for i in rows] for name, column in columns.items()}).write(kept / TABLE_FILE)
+
+
 def _state_file(folder: Path) -> Path | None:
-    checkpoints = []
-    for path in folder.glob(f"checkpoint-*/{STATE_FILE}"):
-        if match := re.fullmatch(r"checkpoint-(\d+)", path.parent.name):
-            checkpoints.append((int(match[1]), path))
+    """The state at the end of the run, or else of its newest complete checkpoint, or else of an incomplete one."""
     if (folder / STATE_FILE).is_file():
         return folder / STATE_FILE
-    return max(checkpoints)[1] if checkpoints else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON; it may have been cut while it was written: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a JSON {type(found).__name__}, not an object")
-    return found
+    states = [path for path in checkpoints(folder) if (path / STATE_FILE).is_file()]
+    complete = [path for path in states if is_complete(path)]
+    return (complete or states)[-1] / STATE_FILE if states else None
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
-    log = _read_json(path).get("log_history")
+    log = read_object(path).get("log_history")
     if not isinstance(log, list) or not all(isinstance(logs, dict) for logs in log):
         raise ValueError(f"{path} has no log_history, so it is not the state of a Trainer")
     for logs in log:

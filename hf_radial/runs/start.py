@@ -1,20 +1,39 @@
-"""How a recipe starts and ends: its command line (a preset in YAML, and options on top of it), its folder, its processes."""
+"""How a recipe starts and ends: its command line (a preset in YAML, options on top of it), its folder, its processes."""
 
 from __future__ import annotations
 
+import argparse
 import gc
-import json
 from collections.abc import Sequence
+from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils import logging
 
 from hf_radial.runs.record import RUN_FILE
+from hf_radial.runs.resume import wants_resume
+from hf_radial.runs.text_files import read_yaml
+from hf_radial.safe_files import new_folder
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A field of a dataclass for `parse_options`, with its default (a list is copied) and what `--help` says of it.
+
+    Args:
+        default: the value without the option.
+        help: what the option does.
+        metadata: more for the parser, such as `nargs="+"`.
+    """
+    metadata["help"] = help
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def parse_options(
@@ -43,17 +62,38 @@ def parse_options(
         file = _preset_file(argv, presets, default)
     # No abbreviations: `--preset` must not also be understood from `--pre`, which was not looked for above.
     parser = HfArgumentParser(list(dataclass_types), description=description, allow_abbrev=False)
-    values = yaml.safe_load(file.read_text()) or {}
+    values = read_yaml(file) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{file}: must hold lines of the form `option: value`")
     known = {action.dest for action in parser._actions} - {"help"}
-    for name in values:
+    for name, value in values.items():
         if name not in known:
             near = get_close_matches(str(name), known, 1)
             raise ValueError(f"{file}: unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        _check_value(f"{file}: {name}", value, next(action for action in parser._actions if action.dest == name))
     # Empty means that the recipe chooses a new folder.
     parser.set_defaults(**{"output_dir": "", **values, "preset": file.stem})
-    return parser.parse_args_into_dataclasses(args=argv)
+    *made, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    for word in rest:
+        name = word.split("=")[0].removeprefix("--")
+        near = get_close_matches(name, known, 1) if word.startswith("--") else []
+        meant = f"; did you mean --{near[0]}?" if near else "; --help lists the options"
+        raise ValueError(f"{word!r} is no option and no value of one{meant}")
+    return tuple(made)
+
+
+def _check_value(name: str, value: Any, action: argparse.Action) -> None:
+    """Raise a ValueError for a value of a preset that the command line would not take; a text is parsed as there."""
+    if action.nargs in ("+", "*") and value is not None and not isinstance(value, list):
+        raise ValueError(f"{name}={value!r} must be a list, such as [{value}]")
+    wanted = {int: (int,), float: (int, float)}.get(action.type)  # type: ignore[call-overload]
+    if isinstance(action.default, bool):
+        wanted = (bool,)
+    if wanted is None or value is None or isinstance(value, (str, list)):
+        return
+    if isinstance(value, bool) != (wanted == (bool,)) or not isinstance(value, wanted):
+        expected = {int: "a whole number", float: "a number"}.get(wanted[-1], "true or false")
+        raise ValueError(f"{name}={value!r} must be {expected}, such as {action.default!r}")
 
 
 def _preset_file(argv: Sequence[str], presets: Path, default: str) -> Path:
@@ -70,72 +110,38 @@ def _preset_file(argv: Sequence[str], presets: Path, default: str) -> Path:
     return file
 
 
-def wants_resume(resume_from_checkpoint: str | bool | None) -> bool:
-    """Whether a recipe's run is to go on. A recipe finds each arm's newest checkpoint by itself.
+def open_run(args: TrainingArguments, default: str) -> tuple[PartialState, Path, bool]:
+    """The processes of a run, its folder, and whether it goes on with what is there; progress bars of libraries are hidden.
+
+    Args:
+        args: of the run: `use_cpu`, `output_dir` and `resume_from_checkpoint` are read.
+        default: as for `choose_run_folder`.
 
     Raises:
-        ValueError: the value is neither true nor false, but the path of a checkpoint, say.
+        ValueError: as `wants_resume` and `choose_run_folder`.
     """
-    answers = {"none": False, "false": False, "true": True}
-    if str(resume_from_checkpoint).lower() not in answers:
-        raise ValueError(
-            f"resume_from_checkpoint={resume_from_checkpoint!r} must be true or false here: give --output_dir, the folder of "
-            "the run; each arm goes on from its own newest checkpoint"
-        )
-    return answers[str(resume_from_checkpoint).lower()]
+    from datasets import disable_progress_bars
 
-
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint of a run that was written to its end, or `None`.
-
-    `trainer_state.json` comes last; a run that was killed at that moment leaves it empty or cut.
-    """
-    complete = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json") if _is_json(file)]
-    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
-
-
-def check_same_options(folder: Path, record: dict[str, Any]) -> None:
-    """Refuse to go on with a run under other options than those in its `run.json`.
-
-    Raises:
-        ValueError: the penalty or the facts of the run differ; the message names each difference.
-    """
-    file = folder / RUN_FILE
-    if not file.is_file():
-        return
-    before = json.loads(file.read_text())
-    now = json.loads(json.dumps(record, default=str))
-    compared = {
-        name: (before[part].get(name), now[part].get(name))
-        for part, left_out in (("radial", {"sites"}), ("facts", {"arms", "results"}))
-        for name in now[part].keys() - left_out
-    }
-    differences = [f"{name} was {old!r}, now {new!r}" for name, (old, new) in sorted(compared.items()) if old != new]
-    if differences:
-        raise ValueError(
-            f"{str(folder)!r} holds a run with other options: {'; '.join(differences)}. To go on with it, repeat its options; "
-            "for a new run, give another --output_dir"
-        )
+    state, resume = PartialState(cpu=args.use_cpu), wants_resume(args.resume_from_checkpoint)
+    folder = choose_run_folder(str(args.output_dir), resume, default)
+    # Their bars (of writing a checkpoint, say) would break the one that matters; the training bar is not among them.
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    return state, folder, resume
 
 
 def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
-    """The folder of a run, the same in every process.
+    """The folder of a run, the same in every process. Nobody else has chosen a new folder.
 
     Args:
         output_dir: what the user asked for; empty for a new folder named after `default`, with a number if it is taken.
+            A new folder is made here.
         resume: whether an earlier run in that folder is to go on.
         default: the first choice for a new folder.
 
     Raises:
         ValueError: `output_dir` holds another run and `resume` is false, or nothing is said about which run to resume.
+        OSError: the new folder cannot be made.
     """
     if output_dir:
         folder = Path(output_dir)
@@ -147,11 +153,7 @@ def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
         return folder
     if resume:
         raise ValueError("resume_from_checkpoint needs --output_dir, the folder of the run that is to go on")
-    number = 1
-    while Path(default if number == 1 else f"{default}-{number}").exists():
-        number += 1
-    # The processes look at different moments: what the first one saw holds for all.
-    chosen = [default if number == 1 else f"{default}-{number}"]
+    chosen = [str(new_folder(default)) if PartialState().is_main_process else ""]
     return Path(broadcast_object_list(chosen)[0])
 
 

@@ -1,4 +1,4 @@
-"""From what is added to the residual stream (`residual.py`) to the modules that are hooked; a check that none is missing."""
+"""From the increments of the residual stream (`residual.py`) to the modules to hook, and a check that none is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOW_TO_NAME = "name the modules with sites=['*.o_proj', ...], or leave a part of
 
 
 class Finder:
-    """The sites of a model, as one recorded forward shows them.
+    """Finds the sites of a model in one recorded forward.
 
     Args:
         model: any module.
@@ -65,7 +65,7 @@ class Finder:
         all_increments = increments(self.trace)
         chosen = [(i, *place) for i in all_increments for place in self.places(i, all_increments)]
         if not all_increments:
-            self.check_complete([], [], excluded)  # an MLP has no block that adds something to what it took
+            self.check_complete([], [], excluded)  # an MLP has no block that adds something to its input
             hidden = [] if has_attention(self.trace) else pre_activations(self.trace)
             for node, (name, _), _ in hidden:
                 if not name:
@@ -74,7 +74,7 @@ class Finder:
                         f"of {node.op!r}), so its penalty would be partial: {HOW_TO_NAME}"
                     )
             return [self.describe(name, index, node, None, at_input) for node, (name, index), at_input in hidden]
-        if any(block_of(i.add.scope) for i in all_increments):  # then what is added outside the blocks is a stem or a head
+        if any(block_of(i.add.scope) for i in all_increments):  # then an add outside the blocks belongs to a stem or a head
             chosen = [c for c in chosen if block_of(c[0].add.scope) or block_of([c[2]])]
         sites: dict[tuple[str, Index, bool], Site] = {}
         axes = channel_axes(all_increments)
@@ -104,7 +104,7 @@ class Finder:
                 return [(leaf, name, index, False)]
         if not names:
             return []
-        # Only a dropout, or what stands for one, returns it: what goes in is it, unless that dropout serves others as well.
+        # Only a dropout, or a module in its place, returns it: take its input, unless other places share the dropout.
         dropout = names[0][0]
         served = {id(i.leaf) for i in among if any(n == dropout for n, _ in i.leaf.returned_by)}
         block = block_of([dropout])
@@ -152,7 +152,7 @@ class Finder:
         )
 
     def check_complete(self, names: list[str], found: list[Increment], excluded: set[str]) -> None:
-        """Raise if a repeated block has no site, or adds something to the stream that no module returns."""
+        """Raise a ValueError if a repeated block has no site, or adds something to the stream that no module returns."""
         adding = [block for i in found if (block := block_of(i.add.scope))]  # blocks that add to the stream themselves
         for increment in found:
             # Outside of all blocks it is a stem or a head, unless there is no block.
@@ -183,7 +183,7 @@ class Finder:
                 )
 
     def is_residual(self, call: Call) -> bool:
-        """A residual block, it seems: it has parts, holds matrices, adds, and returns what has the shape of what it took."""
+        """Whether a module looks like a residual block: it has parts and matrices, adds, and keeps the shape of its input."""
         module = self.modules[call.module]
         return (
             call.entered is not None

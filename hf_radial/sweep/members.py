@@ -1,4 +1,4 @@
-"""One run of a sweep: its options, and their checks."""
+"""One run of a sweep, its options, and their checks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SchedulerType, speed_metrics
 
 from hf_radial.runs.record import RUN_FILE
+from hf_radial.safe_files import write_text
 from hf_radial.tasks.tensor_rows import TensorRows
 from hf_radial.training.trainer import RadialTrainer
 
 # What members may differ in.
-SWEPT = {"seed", "data_seed", "learning_rate", "weight_decay", "radial_lambda"}
+SWEPT = {"seed", "data_seed", "learning_rate", "weight_decay", "radial_lambda", "warmup_steps", "adam_beta2", "max_grad_norm"}
 
 
 NAMES = {"output_dir", "run_name", "logging_dir"}
 
 
-# Options that must have this value, as a step of all members has no place for them.
+# Options that must have this value, since the shared step does not support others.
 REQUIRED: dict[str, Any] = {
     "gradient_accumulation_steps": 1,
     "fp16": False,
@@ -46,18 +47,18 @@ REQUIRED: dict[str, Any] = {
 }
 
 
-# Their learning rate is a factor, the same for all members, of each member's own.
+# Their schedule multiplies each member's learning rate by the same factor.
 SCHEDULERS = [SchedulerType(n) for n in ("constant", "constant_with_warmup", "linear", "cosine", "inverse_sqrt")]
 
 
 class SweepMember(RadialTrainer):
     """One run of a sweep: a `RadialTrainer` that keeps its own log and files, while `train_together` makes its steps.
 
-    It takes the arguments of a `RadialTrainer`. Its callbacks hear of the begin, of logs and evaluations, and of the end, but
-    of no steps.
+    It takes the arguments of a `RadialTrainer`. Its callbacks get the events of the begin, of logs and evaluations, and of the
+    end, but not those of steps.
 
     Attributes:
-        failure: why the run ended early, if its loss was no number any more; else `None`.
+        failure: why the run ended early, if its loss became NaN or infinite; else `None`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -81,13 +82,13 @@ class SweepMember(RadialTrainer):
         file = Path(str(self.args.output_dir)) / RUN_FILE
         record = json.loads(file.read_text())
         record["sweep"] = {"trained": "together with others, by hf_radial.sweep.train_together", "members": together}
-        file.write_text(json.dumps(record, indent=2) + "\n")
+        write_text(file, json.dumps(record, indent=2) + "\n")
         self.is_in_train, self.begun = True, time.time()
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         return targets
 
     def at_step(self, step: int, epoch: float) -> None:
-        """What is logged next is of this step."""
+        """Set the step and epoch of the next log."""
         self.state.global_step, self.state.epoch = step, epoch
 
     def note_evaluation(self, metrics: dict[str, float]) -> None:
@@ -96,17 +97,21 @@ class SweepMember(RadialTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
 
     def end_run(self, state_dict: Mapping[str, Tensor], train_loss: float, rows: int) -> None:
-        """Take the weights that the run ended with, log the run as a whole and tell the callbacks."""
+        """Store the last weights, log the whole run and tell the callbacks."""
         model: Any = self.model
         model.load_state_dict(state_dict)
         steps = self.state.global_step
-        # Wall-clock time, which this run shared with all others.
+        # Wall-clock time of the whole sweep.
         logs = speed_metrics("train", self.begun, num_samples=rows, num_steps=steps)
         size = (rows, model.config.num_operands)
         self.state.total_flos = float(self.floating_point_ops({"input_ids": torch.empty(size, device="meta")}))
         self.log({**logs, "total_flos": self.state.total_flos, "train_loss": train_loss})
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         self.is_in_train = False
+
+
+def _sizes(splits: Any) -> Any:
+    return {name: len(rows) for name, rows in splits.items()} if isinstance(splits, dict) else None
 
 
 def check_members(members: Sequence[SweepMember]) -> None:
@@ -144,8 +149,14 @@ def check_members(members: Sequence[SweepMember]) -> None:
     if not isinstance(splits, dict) or not all(isinstance(rows, TensorRows) for rows in splits.values()):
         raise TypeError("eval_dataset must be a dictionary of TensorRows in a sweep, name of a split -> its rows")
     for member in members[1:]:
-        if member.train_dataset is not first.train_dataset or member.eval_dataset != splits:
-            raise ValueError("members have different train_dataset or eval_dataset; give all of them the same objects")
+        if not isinstance(member.train_dataset, TensorRows):
+            raise TypeError(f"train_dataset must be TensorRows in a sweep, but is {type(member.train_dataset).__name__}")
+        own: Any = member.eval_dataset
+        if len(member.train_dataset) != len(first.train_dataset) or _sizes(own) != _sizes(splits):
+            raise ValueError(
+                "members have a train_dataset or eval_dataset of different sizes; give all of them the same objects, or "
+                "draws of one size"
+            )
         if replace(member.radial_config, radial_lambda=0.0) != replace(first.radial_config, radial_lambda=0.0):
             raise ValueError("members differ in the penalty's options; only radial_lambda may differ")
         ours, theirs = first.args.to_dict(), member.args.to_dict()

@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 
-SHAPE = ("modulus", "num_operands", "embedding_size", "hidden_size", "num_hidden_layers")
+SHAPE = ("modulus", "num_operands", "embedding_size", "hidden_size", "num_hidden_layers", "normalization")
+STACKED_NORMALIZATIONS = ("none", "layer_norm", "layer_norm_last")
+EPS = nn.LayerNorm(1).eps
 FIRST = "hidden.0.weight"  # its columns belong to one operand after the other
 BLOCK = 2**18  # activations of one layer that a processor keeps in its cache: members that do not fit wait for their turn
 
@@ -80,8 +82,11 @@ class StackedMLP:
                 )
         self.config: ModularMLPConfig = models[0].config
         for model in models:
-            if model.config.normalization != "none" or model.config.hidden_dropout:
-                raise ValueError("models with normalization or hidden_dropout cannot be stacked; train them one by one")
+            if model.config.normalization not in STACKED_NORMALIZATIONS or model.config.hidden_dropout:
+                raise ValueError(
+                    f"models with hidden_dropout, or with normalization={model.config.normalization!r}, cannot be stacked; "
+                    "train them one by one"
+                )
         for name in SHAPE:
             found = sorted({getattr(model.config, name) for model in models})
             if len(found) > 1:
@@ -130,22 +135,29 @@ class StackedMLP:
         self.parameters = {name: [piece[chosen] for piece in pieces] for name, pieces in self.parameters.items()}
         self._prepare()
 
+    @property
+    def sites(self) -> list[str]:
+        """Names of the sites of the penalty: what each ReLU reads."""
+        layers = range(self.config.num_hidden_layers)
+        return [f"norms.{i}" if self._is_normalized(i) else f"hidden.{i}" for i in layers]
+
     # Forward ----------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def logits(self, input_ids: Tensor) -> Tensor:
-        """Logits of every member for the same rows.
+        """Logits of every member, for the same rows or for its own.
 
         Args:
-            input_ids: operands, integers of shape `(rows, num_operands)`.
+            input_ids: operands, integers of shape `(rows, num_operands)`, or `(members, rows, num_operands)`.
 
         Returns:
             Shape `(members, rows, modulus)`.
         """
         input_ids = input_ids.to(self.device)
-        logits = self.parameters[FIRST][0].new_empty(len(self), len(input_ids), self.config.modulus)
-        for block in self._blocks(len(input_ids)):
-            index = self._index(input_ids.expand(block.stop - block.start, *input_ids.shape))
+        input_ids = input_ids.expand(len(self), *input_ids.shape[-2:])
+        logits = self.parameters[FIRST][0].new_empty(*input_ids.shape[:2], self.config.modulus)
+        for block in self._blocks(input_ids.shape[1]):
+            index = self._index(input_ids[block])
             logits[block] = self._forward(block, index)[-1]
         return logits
 
@@ -178,11 +190,25 @@ class StackedMLP:
         """Outputs of the hidden layers, the same after ReLU, and logits, each of shape `(members, batch, ...)`."""
         tables = self._tables(block)
         h = F.embedding_bag(index, tables.flatten(0, 2), mode="sum").view(tables.shape[1], -1, tables.shape[-1])
-        outputs, activations = [h], [self._relu(h, 0)]
+        self._norms: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        outputs = [self._normalized(h, 0)]
+        activations = [self._relu(outputs[-1], 0)]
         for i in range(1, self.config.num_hidden_layers):
-            outputs.append(self._linear(block, f"hidden.{i}", activations[-1]))
+            outputs.append(self._normalized(self._linear(block, f"hidden.{i}", activations[-1]), i))
             activations.append(self._relu(outputs[-1], i))
         return outputs, activations, self._linear(block, "classifier", activations[-1])
+
+    def _normalized(self, h: Tensor, layer: int) -> Tensor:
+        """What the ReLU of a layer reads; what the gradient needs stays in `_norms`."""
+        if not self._is_normalized(layer):
+            return h
+        out, mean, scale = torch.native_layer_norm(h, (h.shape[-1],), None, None, EPS)
+        self._norms[layer] = h, mean, scale
+        return out
+
+    def _is_normalized(self, layer: int) -> bool:
+        kind = self.config.normalization
+        return kind == "layer_norm" or (kind == "layer_norm_last" and layer == self.config.num_hidden_layers - 1)
 
     def _relu(self, h: Tensor, layer: int) -> Tensor:
         return torch.clamp_min(h, 0, out=self._space(f"relu.{layer}", *h.shape))
@@ -251,6 +277,10 @@ class StackedMLP:
             torch.ops.aten.threshold_backward.grad_input(g, activations[i], 0, grad_input=g)
             if pull is not None:
                 g.addcmul_(outputs[i], pull[i])
+            if i in self._norms:
+                h, mean, scale = self._norms[i]
+                mask = [True, False, False]  # of the input alone: it has no parameters
+                g = torch.ops.aten.native_layer_norm_backward(g, h, (h.shape[-1],), mean, scale, None, None, mask)[0]
             if i > 0:
                 g = self._linear_gradient(block, f"hidden.{i}", g, activations[i - 1])
         self._first_gradient(block, g, index)

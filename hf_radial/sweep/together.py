@@ -1,19 +1,19 @@
-"""`train_together`: many runs of one small model, one step of all of them at a time.
+"""`train_together` trains many runs of one small model, one step of all of them at a time.
 
-A sweep over seeds, `radial_lambda`, weight decay and learning rate is many runs of the same shape, and a model as small as the
-modular MLP spends most of its step outside of its products of matrices. Here the runs share their steps: their parameters are
-stacked (`hf_radial.sweep.stacked_mlp`), and one optimizer steps them all. Each run remains what it would be alone:
+The runs of a sweep over seeds, `radial_lambda`, weight decay and learning rate have the same shape. A model as small as the
+modular MLP spends most of its step outside of its matrix products. Here the runs share their steps: their parameters are
+stacked (`hf_radial.sweep.stacked_mlp`), and one optimizer updates them all. Each run stays the same as alone:
 
 - the same first weights, order of rows (as `Trainer` and `accelerate` shuffle by seed and epoch), short last batch, AdamW (as
   `Trainer` sets it up, without decay of biases), schedule of the learning rate, clipping, penalty, its warm-up and schedule;
-- the same log, `run.json`, callbacks that look at logs and evaluations, and so the same end where a callback asks for it.
+- the same log, `run.json` and callbacks for logs and evaluations, and therefore the same end where a callback stops it.
 
-Up to the rounding of float32, that is: sums are made in another order. Over thousands of steps rounding decides when a run that
-is on the edge falls, as it does between two numbers of threads. A run that ends, or whose loss is no number any more, leaves
-the others as they were.
+This holds up to the rounding of float32, since sums have another order. Over thousands of steps, rounding can move the onset of
+a run, just as another number of threads can. A run that ends, or whose loss becomes NaN, does not affect the others.
 
-Not here: which runs there are and what is kept of them (recipes/sweep.py), checkpoints (a sweep starts unfinished runs anew),
-several processes, mixed precision, gradient accumulation: what is not supported is refused by name before the first step.
+Not here: the choice of runs and their files (recipes/sweep.py), checkpoints (a sweep restarts unfinished runs), several
+processes, mixed precision, gradient accumulation. An option that is not supported raises an error that names it before the
+first step.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from hf_radial.sweep.stacked_mlp import StackedMLP
 
 
 def train_together(members: Sequence[SweepMember], on_end: Callable[[SweepMember], None] | None = None) -> None:
-    """Train all members to their end, a step of all of them at a time.
+    """Train all members to their end, one step of all of them at a time.
 
         members = [SweepMember(model=..., args=..., train_dataset=rows, eval_dataset={...}, ...) for ... in ...]
         train_together(members, on_end=save)
 
     Args:
-        members: trainers of `ModularMLPForSequenceClassification` of one shape, with the same `TensorRows` to train on and the
-            same `TensorRows` by name to evaluate on. Their arguments may differ in seed, data_seed, learning_rate,
-            weight_decay, radial_lambda and in where they write.
+        members: trainers of `ModularMLPForSequenceClassification` of one shape, with `TensorRows` to train on and `TensorRows`
+            by name to evaluate on: the same ones, or draws of one size. Their arguments may differ in seed, data_seed,
+            learning_rate, weight_decay, radial_lambda, warmup_steps, adam_beta2, max_grad_norm and in where they write.
         on_end: called with each member when it ends: its model has its last weights, its state has its log.
 
     Raises:
-        ValueError, TypeError: an option is not supported, or members differ in more than that; before anything is written.
+        ValueError, TypeError: an option is not supported, or members differ in other options. Nothing is written then.
     """
     check_members(members)
     _Sweep(members, on_end or (lambda member: None)).train()
@@ -63,13 +63,13 @@ class _Sweep:
         first: Any = self.members[0]
         self.args: Any = first.args
         self.device, self.dtype = self.args.device, first.model.dtype
-        self.columns = {name: first.train_dataset.columns[name].to(self.device) for name in ("input_ids", "labels")}
+        self.columns = self._columns([member.train_dataset for member in members])
         self.held_out = {
-            name: {column: rows.columns[column].to(self.device) for column in ("input_ids", "labels")}
-            for name, rows in first.eval_dataset.items()
+            name: self._columns([member.eval_dataset[name] for member in members])  # type: ignore[index, call-overload]
+            for name in first.eval_dataset
         }
         self.stack = StackedMLP([member.model for member in members], self.device)  # type: ignore[misc]
-        self.sites = [f"hidden.{i}" for i in range(self.stack.config.num_hidden_layers)]
+        self.sites = self.stack.sites
         self.decayed = set(first.get_decay_parameter_names(first.model))
         self.moments = {
             name: [(torch.zeros_like(piece), torch.zeros_like(piece)) for piece in pieces]
@@ -82,20 +82,22 @@ class _Sweep:
         self.state = TrainerState(max_steps=self.args.max_steps if self.args.max_steps > 0 else epochs)
         self.state.compute_steps(self.args, self.state.max_steps)
 
-        self.unit = replace(first.radial_config, radial_lambda=1.0)  # warm-up and schedule alone
+        self.unit = replace(first.radial_config, radial_lambda=1.0)  # the factor from warm-up and schedule
         self.lambdas = torch.tensor(
             [member.radial_config.radial_lambda for member in members], dtype=self.dtype, device=self.device
         )
         self.penalised = bool(self.lambdas.any())
-        # The schedule of the learning rate, as the factor that it is of any.
-        self.any_rate = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-        self.scheduler = get_scheduler(
-            self.args.lr_scheduler_type,
-            self.any_rate,
-            num_warmup_steps=self.args.get_warmup_steps(self.state.max_steps),
-            num_training_steps=self.state.max_steps,
-        )
-        self.rate = 1.0
+        # The schedule of the learning rate as a factor, one for each length of the warm-up.
+        self.schedulers = {
+            steps: get_scheduler(
+                self.args.lr_scheduler_type,
+                torch.optim.SGD([torch.zeros(1)], lr=1.0),
+                num_warmup_steps=steps,
+                num_training_steps=self.state.max_steps,
+            )
+            for steps in {self._warmup_steps(member) for member in members}
+        }
+        self.rates = dict.fromkeys(self.schedulers, 1.0)
         self.constant_rate = self.args.lr_scheduler_type == SchedulerType.CONSTANT
 
         self.seen = 0  # rows, over all steps
@@ -103,6 +105,16 @@ class _Sweep:
         self.norms: Tensor | None = None
         self._make_optimizer()
         self._clear()
+
+    def _columns(self, rows: Sequence[Any]) -> dict[str, Tensor]:
+        """Columns of shape `(rows, ...)` if they are the same for all members, else `(members, rows, ...)`."""
+        names = ("input_ids", "labels")
+        if all(own is rows[0] for own in rows):
+            return {name: rows[0].columns[name].to(self.device) for name in names}
+        return {name: torch.stack([own.columns[name] for own in rows]).to(self.device) for name in names}
+
+    def _warmup_steps(self, member: SweepMember) -> int:
+        return int(member.args.get_warmup_steps(self.state.max_steps))
 
     def _clear(self) -> None:
         """Begin a new window between two logs."""
@@ -113,15 +125,15 @@ class _Sweep:
         self.penalty, self.radius = torch.zeros(2, sites, members, dtype=self.dtype, device=self.device)
 
     def _make_optimizer(self) -> None:
-        """AdamW as `Trainer` makes it; neighbours of equal learning rate and weight decay are one group.
+        """AdamW as `Trainer` makes it; neighbours of equal learning rate and weight decay form one group.
 
-        Its tensors are views of what is stacked: parameters, gradients, and both moments.
+        Parameters, gradients and both moments are views of the stacked tensors.
         """
         step_at = self.device if Trainer.get_optimizer_cls_and_kwargs(self.args)[1].get("fused") else "cpu"
         groups: list[dict[str, Any]] = []
         state: dict[Tensor, dict[str, Tensor]] = {}
         start = 0
-        for (rate, decay), run in groupby(self.members, lambda member: (member.args.learning_rate, member.args.weight_decay)):
+        for (rate, decay, beta2, warmup), run in groupby(self.members, self._steps_like):
             block = slice(start, start := start + len(list(run)))
             for decayed in (True, False):
                 params = []
@@ -133,10 +145,27 @@ class _Sweep:
                         params[-1].grad = gradient[block]
                         step = torch.tensor(float(self.state.global_step), device=step_at)
                         state[params[-1]] = {"step": step, "exp_avg": moments[0][block], "exp_avg_sq": moments[1][block]}
-                groups.append({"params": params, "lr": rate, "own_lr": rate, "weight_decay": decay if decayed else 0.0})
+                groups.append(
+                    {
+                        "params": params,
+                        "lr": rate,
+                        "own_lr": rate,
+                        "warmup_steps": warmup,
+                        "betas": (self.args.adam_beta1, beta2),
+                        "weight_decay": decay if decayed else 0.0,
+                    }
+                )
+        limits = [member.args.max_grad_norm or 0.0 for member in self.members]
+        self.clipped = max(limits) > 0
+        self.limits = torch.tensor([limit if limit > 0 else math.inf for limit in limits], dtype=self.dtype, device=self.device)
         kind, options = Trainer.get_optimizer_cls_and_kwargs(self.args)
         self.optimizer = kind(groups, **options)
         self.optimizer.state.update(state)
+
+    def _steps_like(self, member: SweepMember) -> tuple[float, float, float, int]:
+        """Members for which this is equal are stepped as one group."""
+        args = member.args
+        return args.learning_rate, args.weight_decay, args.adam_beta2, self._warmup_steps(member)
 
     # Training ---------------------------------------------------------------------------------------------------------
 
@@ -170,23 +199,28 @@ class _Sweep:
             seed = member.args.seed if member.args.data_seed is None else member.args.data_seed
             orders.append(torch.randperm(self.rows, generator=torch.Generator().manual_seed(seed + epoch)))
         order = torch.stack(orders).to(self.device)
-        self.ids, self.labels = self.columns["input_ids"][order], self.columns["labels"][order]
+        if self.columns["labels"].ndim == 1:
+            self.ids, self.labels = self.columns["input_ids"][order], self.columns["labels"][order]
+        else:
+            member = torch.arange(len(self.members), device=self.device).unsqueeze(1)
+            self.ids, self.labels = self.columns["input_ids"][member, order], self.columns["labels"][member, order]
 
     def _step(self, rows: slice) -> None:
         ids, labels = self.ids[:, rows], self.labels[:, rows]
         factor = self.unit.lambda_at(self.state.global_step, self.state.max_steps)
         weights = self.lambdas if factor == 1 else self.lambdas * factor
         values = self.stack.step(ids, labels, self.targets, self.unit.radial_side, weights if self.penalised else None)
-        if self.args.max_grad_norm > 0:
+        if self.clipped:
             self._clip()
         if not self.constant_rate:
-            self.rate = self.scheduler.get_last_lr()[0]
+            self.rates = {steps: scheduler.get_last_lr()[0] for steps, scheduler in self.schedulers.items()}
             for group in self.optimizer.param_groups:
-                group["lr"] = group["own_lr"] * self.rate
+                group["lr"] = group["own_lr"] * self.rates[group["warmup_steps"]]
         self.optimizer.step()
         if not self.constant_rate:
-            self.any_rate.step()  # of nothing, or the scheduler would warn that there was none
-            self.scheduler.step()
+            for scheduler in self.schedulers.values():
+                scheduler.optimizer.step()  # an empty step, or the scheduler would warn that no step came first
+                scheduler.step()
         self.task_loss += values.task_loss
         self.loss += values.task_loss + weights * values.penalty.sum(0)
         self.penalty += values.penalty
@@ -199,9 +233,9 @@ class _Sweep:
         self.bar.update()
 
     def _clip(self) -> None:
-        """As `Trainer`: scale each member's gradient to `max_grad_norm` where it is longer."""
+        """Scale each member's gradient to its `max_grad_norm` where it is longer, as `Trainer` does."""
         self.norms = self._gradient_norms()
-        factors = (self.args.max_grad_norm / (self.norms + 1e-6)).clamp(max=1.0)
+        factors = (self.limits / (self.norms + 1e-6)).clamp(max=1.0)
         for gradients in self.stack.gradients.values():
             for gradient in gradients:
                 gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
@@ -210,10 +244,10 @@ class _Sweep:
         squares = [g.flatten(1).square().sum(1) for gradients in self.stack.gradients.values() for g in gradients]
         return torch.stack(squares).sum(0).sqrt()
 
-    # What is watched --------------------------------------------------------------------------------------------------
+    # Logs and evaluations --------------------------------------------------------------------------------------------------
 
     def _watch(self, control: TrainerControl) -> None:
-        """Log and evaluate where that is due, and end members that ask for it."""
+        """Log and evaluate when due, and end members whose callbacks ask for it."""
         if control.should_log and self.window_steps:
             self._log()
         if control.should_evaluate and self.members:
@@ -222,7 +256,7 @@ class _Sweep:
             self._end_some()
 
     def _log(self) -> None:
-        """The log of a window, from one copy to the host."""
+        """The log of a window; it copies to the host once."""
         steps, sites = self.window_steps, len(self.sites)
         norms = self._gradient_norms() if self.norms is None else self.norms
         rows = [self.loss / steps, self.task_loss / steps, norms, *self.penalty / steps, *self.radius / self.window_rows]
@@ -238,26 +272,31 @@ class _Sweep:
             }
             for site, radius, target in zip(self.sites, radii, self.host_targets[i], strict=True):
                 logs |= {f"radius/{site}": radius, f"radius_target/{site}": target}
-            logs |= {"grad_norm": norm, "learning_rate": member.args.learning_rate * self.rate}
+            logs |= {"grad_norm": norm, "learning_rate": self._rate(member)}
             member.at_step(self.state.global_step, self.state.epoch)
             member.log(logs)
             if not math.isfinite(loss):
                 member.failure = f"the loss was {loss} in the steps up to {self.state.global_step}"
         self._clear()
 
+    def _rate(self, member: SweepMember) -> float:
+        return float(member.args.learning_rate * self.rates[self._warmup_steps(member)])
+
     def _evaluate(self) -> None:
         """Evaluate every member on every split, as `Trainer.evaluate` does."""
         for split, columns in self.held_out.items():
             losses, predictions = [], []
-            for ids, labels in zip(*(columns[name].split(self.args.eval_batch_size) for name in columns), strict=True):
+            rows, size = columns["labels"].shape[-1], self.args.eval_batch_size
+            for ids, labels in zip(columns["input_ids"].split(size, -2), columns["labels"].split(size, -1), strict=True):
                 logits = self.stack.logits(ids)
                 every = labels.expand(len(self.members), -1)
                 losses.append(F.cross_entropy(logits.flatten(0, 1), every.flatten(), reduction="none").view_as(every).sum(1))
                 choose: Any = self.members[0].preprocess_logits_for_metrics or (lambda logits, labels: logits)
-                predictions.append(torch.stack([choose(own, labels) for own in logits]))
-            means = (torch.stack(losses).sum(0) / len(columns["labels"])).tolist()
-            answers = columns["labels"].cpu().numpy()
-            for member, mean, predicted in zip(self.members, means, torch.cat(predictions, 1).cpu().numpy(), strict=True):
+                predictions.append(torch.stack([choose(own, wanted) for own, wanted in zip(logits, every, strict=True)]))
+            means = (torch.stack(losses).sum(0) / rows).tolist()
+            every_answer = columns["labels"].expand(len(self.members), -1).cpu().numpy()
+            predicted_by_all = torch.cat(predictions, 1).cpu().numpy()
+            for member, mean, predicted, answers in zip(self.members, means, predicted_by_all, every_answer, strict=True):
                 metrics = {"loss": mean}
                 if member.compute_metrics is not None:
                     metrics |= member.compute_metrics(EvalPrediction(predictions=predicted, label_ids=answers))
@@ -267,7 +306,7 @@ class _Sweep:
     # Members that end -------------------------------------------------------------------------------------------------
 
     def _end_some(self, all_of_them: bool = False) -> None:
-        """End the members that failed or are asked to stop by a callback, and go on with the others."""
+        """End the members that failed or that a callback stops, and continue with the others."""
         going_on = []
         losses: list[float] = []
         for i, member in enumerate(self.members):
@@ -299,6 +338,9 @@ class _Sweep:
         self.lambdas, self.targets = self.lambdas[index], self.targets[:, index]
         self.penalised = bool(self.lambdas.any())
         self.ids, self.labels = self.ids[index], self.labels[index]
+        for columns in (self.columns, *self.held_out.values()):
+            if columns["labels"].ndim == 2:  # each member has its own
+                columns.update({name: column[index] for name, column in columns.items()})
         self.loss, self.task_loss = self.loss[index], self.task_loss[index]
         self.penalty, self.radius = self.penalty[:, index], self.radius[:, index]
         self.norms = None if self.norms is None else self.norms[index]

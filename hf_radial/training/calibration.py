@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from hf_radial.penalty.radial_penalty import RadialPenalty
+from hf_radial.safe_files import write_text
 from hf_radial.training.rows import first_rows, makes_its_batches
 
 TARGETS_FILE = "radial_targets.json"
@@ -35,8 +36,7 @@ def targets_in(checkpoint: str) -> dict[str, float]:
 
 def write_targets(folder: Path, targets: Mapping[str, float]) -> None:
     """Put them into a checkpoint's folder, for `targets_in`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / TARGETS_FILE).write_text(json.dumps(targets, indent=2))
+    write_text(folder / TARGETS_FILE, json.dumps(targets, indent=2))
 
 
 def take_targets(penalty: RadialPenalty, targets: Mapping[str, float]) -> None:

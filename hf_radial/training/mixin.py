@@ -23,6 +23,7 @@ from transformers.utils import logging
 
 from hf_radial.penalty.vectors import count_vectors
 from hf_radial.training import set_up
+from hf_radial.training.checkpoints import CheckpointMixin
 from hf_radial.training.fast.epoch import LeanEpochMixin
 from hf_radial.training.fast.resident import ResidentMixin
 from hf_radial.training.run import RunMixin
@@ -31,7 +32,7 @@ from hf_radial.training.window import Window
 logger = logging.get_logger(__name__)
 
 
-class RadialMixin(RunMixin, LeanEpochMixin, ResidentMixin):
+class RadialMixin(RunMixin, LeanEpochMixin, ResidentMixin, CheckpointMixin):
     """The penalty for any class derived from `Trainer`: `class RadialSFTTrainer(RadialMixin, SFTTrainer): ...`.
 
     Args:

@@ -7,6 +7,8 @@ import pytest
 
 from hf_radial.comparison.statistics import Time, _fast_median, median_time, speedup
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_two_medians_agree_on_random_samples_with_censoring_and_ties():
     draw = random.Random(0)
@@ -27,13 +29,13 @@ def test_a_median_that_only_one_arm_has_is_an_infinite_or_a_zero_speedup():
     assert speedup(solved, never).ratio == math.inf
     assert speedup(never, solved).ratio == 0
     assert speedup(never, never).ratio is None
-    assert speedup(solved, never).sooner == 3 and speedup(never, never).pairs == 3 and speedup(never, never).p_value is None
+    assert speedup(solved, never).earlier == 3 and speedup(never, never).pairs == 3 and speedup(never, never).p_value is None
 
 
 def test_a_run_that_was_ended_before_the_other_got_there_decides_nothing():
     early_end, late = [Time(0, 50, True)], [Time(0, 80, False)]
     found = speedup(early_end, late)
-    assert (found.sooner, found.later) == (0, 0)
+    assert (found.earlier, found.later) == (0, 0)
 
 
 def test_the_interval_of_equal_arms_has_one_in_it():

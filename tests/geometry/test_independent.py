@@ -15,7 +15,8 @@ import torch
 from safetensors.numpy import load_file
 
 from hf_radial import RadialTrainer
-from hf_radial.callbacks.geometry import PROBE_FILE, GeometryCallback
+from hf_radial.callbacks.geometry import GeometryCallback
+from hf_radial.callbacks.probe import PROBE_FILE
 from hf_radial.geometry.measure import GROUPS, ModularTable
 from hf_radial.geometry.reading import TABLE_FILE, read_table
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import WarmSubprocess, run_python
 
 from hf_radial.geometry.reading import Reading, Table
 
@@ -25,8 +25,10 @@ def study() -> Any:
     finally:
         sys.path.pop(0)
     # Three of the six, one of each weight decay and both lambdas: a process each is what these tests cost.
-    geometry_study.ARMS = tuple(geometry_study.ARMS[i] for i in (1, 2, 5))
-    return geometry_study
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry_study, "ARMS", tuple(geometry_study.ARMS[i] for i in (1, 2, 5)))
+        patch.setattr("hf_radial.runs.processes.subprocess", WarmSubprocess)
+        yield geometry_study
 
 
 @pytest.fixture(scope="module")
@@ -119,16 +121,24 @@ def test_the_numbers_behind_the_propositions_are_read_by_name(study: Any) -> Non
     assert found["radial_energy"]["hidden.1"] is None
     assert found["hessian_trace"] == {"at_fit": 10.0, "at_onset": 60.0, "last": 60.0, "mean": 30.0}
     assert found["prop1_cosine"] == {"hidden.0": None, "hidden.1": None} and found["lambda_max"] is None
-    assert study.propositions(None, ["hidden.0"], None, None)["hessian_trace"] is None
+    assert study.propositions(Table(), ["hidden.0"], None, None)["hessian_trace"] is None
 
 
-def test_a_missing_report_command_loses_no_results(study: Any, tmp_path: Path, capsys: Any) -> None:
-    assert not study.write_report([tmp_path / "no such run"], tmp_path / "report.html")
-    assert "no report" in capsys.readouterr().err
+def test_a_report_that_cannot_be_written_loses_no_results(
+    study: Any, rehearsal: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ImportError("plots need matplotlib")
+
+    monkeypatch.setattr(study, "write_report", fail)
+    small = study.Study(rehearsal / "runs", tmp_path / "results", 0.01, ())
+    (tmp_path / "results").mkdir()
+    study.report(small)
+    said = capsys.readouterr()
+    assert "no report" in said.err and "plots need matplotlib" in said.err
+    assert json.loads((tmp_path / "results" / "geometry_study.json").read_text())["arms"]
 
 
 def test_help_says_what_it_does() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / "geometry_study.py"), "--help"], capture_output=True, text=True, check=False
-    )
+    done = run_python(ROOT / "recipes" / "geometry_study.py", "--help")
     assert done.returncode == 0 and "six runs" in done.stdout

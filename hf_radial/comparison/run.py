@@ -1,0 +1,361 @@
+"""One run of a comparison: its options, its trainer, and how it is judged.
+
+In here: `Run`, and making one in a folder, alone or together with others. Not in here: which runs there are (`trials`), and
+what is done when one fails (`jobs`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, write_json
+from hf_radial.runs.text_files import check_types
+
+
+@dataclass
+class Run:
+    """One run's options. Lengths of time are in epochs."""
+
+    task: str = "modular"
+    fields: dict[str, Any] = field(default_factory=dict)  # of the task, as `load_task` takes them
+    train_fraction: float | None = None  # over that in `fields`
+    split_by_seed: bool = False  # whether rows are drawn and dealt by the run's seed too, and not by the task's alone
+    model: str = "mlp"  # or "transformer"
+    width: int = 128
+    embedding_size: int = 64
+    layers: int = 2
+    heads: int = 4
+    layer_norm: bool = True  # of the transformer
+    batch_size: int = 256  # 0 for all rows
+    learning_rate: float = 1e-3
+    weight_decay: float = 1.0
+    adam_beta2: float = 0.999
+    warmup_steps: int = 10
+    max_grad_norm: float = 0.0  # gradients longer than that are cut to it; 0 cuts none
+    epochs: int = 300
+    evaluate_every: int = 5
+    solved_at: float = 0.95
+    solved_evaluations: int = 3
+    stop: bool = True  # whether it ends after so many evaluations in a row at `solved_at`
+    radial_lambda: float = 0.0
+    interventions: list[str] = field(default_factory=list)
+    follows: str = ""  # the run whose folder is `{followed}` in the interventions
+    seed: int = 0
+    flush_denormals: bool = True  # numbers below 1e-38 count as 0: weights that decay to nothing cost many times as long
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.model not in ("mlp", "transformer"):
+            raise ValueError(f"model={self.model!r} is unknown; choose 'mlp' or 'transformer'")
+        for name in ("width", "embedding_size", "layers", "heads", "epochs", "evaluate_every", "solved_evaluations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.solved_at <= 1:
+            raise ValueError(f"solved_at={self.solved_at} must be above 0 and at most 1")
+        for name in ("batch_size", "warmup_steps", "seed", "learning_rate", "weight_decay", "radial_lambda"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.adam_beta2 < 1:
+            raise ValueError(f"adam_beta2={self.adam_beta2} must be at least 0 and below 1")
+        if not isinstance(self.fields, dict):
+            raise ValueError(f"fields={self.fields!r} must be a mapping of the task's fields, such as {{p: 97}}")
+        if not isinstance(self.interventions, list) or not all(isinstance(text, str) for text in self.interventions):
+            raise ValueError(f"interventions={self.interventions!r} must be a list of texts, such as [dropout:p=0.1]")
+
+
+def read_run(options: dict[str, Any]) -> Run:
+    """Options as a `Run`. ValueError, with the name, if there is one that means nothing."""
+    unknown = sorted(set(options) - set(Run.__dataclass_fields__))
+    if unknown:
+        near = get_close_matches(unknown[0], Run.__dataclass_fields__, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"unknown option {unknown[0]!r} of a run{meant} there are {', '.join(Run.__dataclass_fields__)}")
+    from hf_radial.interventions import interventions
+
+    run = Run(**options)
+    interventions([text for text in run.interventions if "{followed}" not in text])
+    return run
+
+
+def make_run(
+    folder: Path, options: dict[str, Any], then: Callable[[Any, dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Train one run in `folder` and return its result, which is also written there as its last file.
+
+    `then` is called with the trainer and the result before.
+    """
+    from transformers.trainer_callback import PrinterCallback
+
+    from hf_radial import RadialTrainer
+    from hf_radial.interventions import add_interventions
+
+    run = read_run(options)
+    prepare_process(run.flush_denormals)
+    rows = load_rows(run)
+    trainer, methods = make_trainer(folder, run, rows, RadialTrainer)
+    trainer.remove_callback(PrinterCallback)
+    clock = Clock(time.process_time if trainer.args.device.type == "cpu" else time.perf_counter)
+    trainer.add_callback(clock.callback())
+    add_interventions(trainer, methods)
+    trainer.train()
+    result = judge(trainer, run, rows, clock)
+    if then is not None:
+        then(trainer, result)
+    write_json(folder / RESULT_FILE, result)
+    return result
+
+
+def make_runs(together: Runs) -> None:
+    """Train runs that are alike (see `jobs_of`), a step of all of them at a time; each writes its result.
+
+    One whose loss is no number any more has failed; the others go on.
+    """
+    from hf_radial.interventions import add_interventions
+    from hf_radial.sweep.members import SweepMember
+    from hf_radial.sweep.together import train_together
+
+    runs = {str(folder): read_run(options) for folder, options in together}
+    first = next(iter(runs.values()))
+    prepare_process(first.flush_denormals)
+    shared = None if first.split_by_seed else load_rows(first)
+    rows = {folder: shared or load_rows(run) for folder, run in runs.items()}
+    members = []
+    for folder, run in runs.items():
+        member, methods = make_trainer(Path(folder), run, rows[folder], SweepMember)
+        add_interventions(member, methods)
+        if shared and members:
+            member.eval_dataset = members[0].eval_dataset  # one object for all
+        members.append(member)
+
+    def keep(member: SweepMember) -> None:
+        folder = Path(str(member.args.output_dir))
+        if member.failure is not None:
+            note_failure(folder, member.failure, "")
+            return
+        result = judge(member, runs[str(folder)], rows[str(folder)], None)
+        write_json(folder / RESULT_FILE, {**result, "together": len(members)})
+        (folder / FAILED_FILE).unlink(missing_ok=True)
+
+    train_together(members, on_end=keep)
+
+
+def prepare_process(flush_denormals: bool) -> None:
+    """One thread, denormal numbers flushed or not, and no bars or messages of the libraries, in this process."""
+    import torch
+    from datasets import disable_progress_bars
+    from transformers.utils import logging
+
+    torch.set_num_threads(1)
+    if not torch.set_flush_denormal(flush_denormals) and flush_denormals:
+        print("denormal numbers cannot be flushed on this processor: runs whose weights decay to nothing will be slow")
+    logging.set_verbosity_error()
+    disable_progress_bars()
+
+
+def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool], kind: Any) -> tuple[Any, list[Any]]:
+    """A run's trainer, of class `kind`, and its interventions, which its model knows of and its trainer does not yet."""
+    from transformers import set_seed
+
+    from hf_radial import GrokkingCallback, RadialArguments
+    from hf_radial.interventions import interventions
+    from hf_radial.tasks.tensor_rows import as_batch
+
+    splits, classes, language = rows
+    batch = run.batch_size or len(splits["train"])
+    steps = -(-len(splits["train"]) // batch)
+    methods = interventions([text.replace("{followed}", str(folder.parent / run.follows)) for text in run.interventions])
+    set_seed(run.seed)
+    model = build_model(run, classes, splits["train"].columns["input_ids"].shape[1], methods, language)
+    args = RadialArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=8192,
+        num_train_epochs=run.epochs,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        adam_beta2=run.adam_beta2,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=run.warmup_steps,
+        max_grad_norm=run.max_grad_norm,
+        optim="adamw_torch_fused",
+        seed=run.seed,
+        radial_lambda=run.radial_lambda,
+        eval_strategy="steps",
+        eval_steps=run.evaluate_every * steps,
+        logging_steps=20 * steps,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    trainer = kind(
+        model=model,
+        args=args,
+        train_dataset=splits["train"],
+        eval_dataset={"train": splits["train"].first(1000), "validation": splits["validation"]},
+        data_collator=as_batch,
+        compute_metrics=exact_match,
+        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        callbacks=[
+            GrokkingCallback(stop_evaluations=run.solved_evaluations, stop_threshold=run.solved_at)
+            if run.stop
+            else GrokkingCallback()
+        ],
+    )
+    trainer.run_facts = {"comparison": asdict(run), "steps_per_epoch": steps}
+    return trainer, methods
+
+
+def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock: Clock | None) -> dict[str, Any]:
+    """What became of a run that has ended. Seconds are those of `clock`, and unknown of a run that shared its steps."""
+    from hf_radial.runs.onset import HELD_OUT_METRIC, curve, first_of_run, summarise
+    from hf_radial.tasks.tensor_rows import TensorRows
+
+    splits = rows[0]
+    log = trainer.state.log_history
+    found = whole = summarise(log)
+    solved = first_of_run(log, HELD_OUT_METRIC, run.solved_at, run.solved_evaluations)
+    if solved is not None:  # a run that goes on after that is judged as one that ends there
+        steps = curve(log, HELD_OUT_METRIC)[0]
+        end = steps[steps.index(solved) + run.solved_evaluations - 1]
+        found = summarise([entry for entry in log if entry["step"] <= end])
+    values: Any = trainer.predict(TensorRows(splits["test"].columns)).metrics if "test" in splits else {}
+    return {
+        "status": "solved" if solved is not None and found["onset_90"] is not None else "censored",
+        "fit": found["fit_epoch"],
+        "onset": found["onset_90_epoch"],
+        "onset_steps": found["onset_90"],
+        "onset_99": found["onset_99_epoch"],
+        "seconds": clock and clock.at(found["onset_90"]),
+        "last": whole["last_epoch"],
+        "last_steps": whole["last_step"],
+        "last_seconds": clock and clock.at(whole["last_step"]),
+        "held_out": whole["last_held_out"],
+        "held_out_at_fit": found["held_out_at_fit"],
+        "test": values.get("test_exact_match"),
+        "curve": [[round(e["epoch"], 3), e["eval_validation_exact_match"]] for e in log if "eval_validation_exact_match" in e],
+    }
+
+
+class Clock:
+    """Seconds of training at each evaluation, without those that evaluations take.
+
+    Of a run on the CPU, which has one thread, its CPU time: what else the machine does then is no part of the comparison.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.seconds: dict[int, float] = {}
+        self.training, self.since = 0.0, 0.0
+
+    def callback(self) -> Any:
+        from transformers import TrainerCallback
+
+        clock = self
+
+        class Ticks(TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                clock.since = clock.now()
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if control.should_evaluate:
+                    clock.training += clock.now() - clock.since
+                    clock.seconds[state.global_step] = clock.training
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if state.global_step in clock.seconds:
+                    clock.since = clock.now()
+
+        return Ticks()
+
+    def at(self, step: int | None) -> float | None:
+        return self.seconds.get(step) if step is not None else None
+
+
+def exact_match(prediction: Any) -> dict[str, float]:
+    """Share of rows whose answer is right: one class, or every token of a text's answer, each given those before it."""
+    right = prediction.predictions == prediction.label_ids
+    if right.ndim == 2:  # position i predicts the token at i + 1
+        predicted, labels = prediction.predictions[:, :-1], prediction.label_ids[:, 1:]
+        right = ((predicted == labels) | (labels == -100)).all(1)
+    return {"exact_match": float(right.mean())}
+
+
+def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
+    """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts."""
+    from hf_radial.tasks.load import load_task
+    from hf_radial.tasks.tensor_rows import TensorRows
+    from hf_radial.tasks.tokenizer import encode, task_tokenizer
+
+    fields = dict(run.fields)
+    if run.train_fraction is not None:
+        fields |= {"train_fraction": run.train_fraction, "validation_fraction": round((1 - run.train_fraction) / 2, 4)}
+    if run.split_by_seed:
+        fields["seed"] = run.seed
+    data: Any = load_task(run.task, **fields)
+    if "validation" not in data:
+        raise ValueError(f"task {run.task!r} with {fields} has no validation split; give it a validation_fraction or size")
+    names = data["train"].column_names
+    if "prompt" in names:
+        if run.model == "mlp":
+            raise ValueError(f"task {run.task!r} with {fields} has texts, which model='mlp' cannot read; choose 'transformer'")
+        tokenizer = task_tokenizer(run.task, **fields)
+        data = data.map(encode, batched=True, remove_columns=names, fn_kwargs={"tokenizer": tokenizer}, keep_in_memory=True)
+        return {name: TensorRows.of(split) for name, split in data.items()}, len(tokenizer), True
+    rows = {name: TensorRows.of(split) for name, split in data.items()}
+    classes = 1 + max(int(max(part.columns[name].max() for name in ("input_ids", "labels"))) for part in rows.values())
+    return rows, classes, False
+
+
+def build_model(run: Run, classes: int, length: int, methods: Sequence[Any], language: bool = False) -> Any:
+    """A fresh model of rows of `length` tokens; `methods` may change its configuration first."""
+    from torch import nn
+
+    from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+
+    if run.model == "mlp":
+        config: Any = ModularMLPConfig(
+            modulus=classes,
+            num_operands=length,
+            embedding_size=run.embedding_size,
+            hidden_size=run.width,
+            num_hidden_layers=run.layers,
+        )
+        for method in methods:
+            method.configure(config)
+        return ModularMLPForSequenceClassification(config)
+    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+
+    options: dict[str, Any] = {"num_labels": classes, "pad_token_id": classes}
+    config = GPT2Config(
+        vocab_size=classes + 1,
+        n_positions=length,
+        n_embd=run.width,
+        n_layer=run.layers,
+        n_head=run.heads,
+        activation_function="relu",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+        **options,
+    )
+    for method in methods:
+        method.configure(config)
+    if language:
+        model: Any = GPT2LMHeadModel(config)
+        model.loss_type = "ForCausalLM"  # transformers cannot tell from the name of this class that its loss shifts the labels
+    else:
+        model = GPT2ForSequenceClassification(config)  # answers at the last operand: no sign of equality is needed
+    if not run.layer_norm:
+        for block in model.transformer.h:
+            block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()
+        model.transformer.ln_f = nn.Identity()
+    return model

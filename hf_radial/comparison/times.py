@@ -1,0 +1,42 @@
+"""From rows to times: when each run got there, until when the others had not, and how a time is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from hf_radial.comparison.statistics import Time
+
+NEVER = 1e12  # later than any run's end, in whatever unit
+BOUNDS = {0.0: "<", math.inf: ">"}  # of a ratio of medians of which one lies beyond the end of the runs
+
+
+def times_of(rows: Sequence[dict[str, Any]], key: str = "onset", horizon: float = 0.0) -> list[Time]:
+    """Times of runs; one that failed counts as one that did not get there.
+
+    No times at all where a run has none of this kind: seconds of runs that shared their steps.
+
+    Args:
+        horizon: until when a run that failed is known not to have got there.
+    """
+    last = {"onset": "last", "onset_steps": "last_steps", "seconds": "last_seconds"}[key]
+    if any(row[last] is None for row in rows if row["status"] != "failed"):
+        return []
+    return [
+        Time(row["seed"], horizon, True)
+        if row["status"] == "failed"
+        else Time(row["seed"], row[key] if row["status"] == "solved" else row[last], row["status"] != "solved")
+        for row in rows
+    ]
+
+
+def horizon_of(rows: Sequence[dict[str, Any]]) -> float:
+    """The end of a setting's longest run, in epochs; the `last` of one that failed is the end that it was to have."""
+    return max((row["last"] for row in rows), default=0.0)
+
+
+def number(value: float | None, unknown: str = "–") -> str:
+    if value is None:
+        return unknown
+    return "inf" if math.isinf(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"

@@ -1,0 +1,93 @@
+"""Where the work of a comparison is done: in processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from hf_radial.comparison.jobs import Job, Jobs, Runner, TuningJob, note_failures
+
+IMPORTED = ["torch", "datasets", "transformers.trainer", "hf_radial.training.trainer", "hf_radial.models.modular_mlp"]
+
+
+def in_processes(processes: int) -> Runner:
+    """Jobs side by side in so many processes. A process that dies is a failure of the runs that it may have had."""
+
+    def runner(todo: Jobs) -> Iterator[Job | TuningJob]:
+        waiting, context = list(todo), _context()
+        while waiting:
+            with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
+                running: dict[Future[Any], Job | TuningJob] = {}
+                broken = False
+                while (waiting or running) and not broken:
+                    while waiting and len(running) < processes:
+                        job = waiting.pop(0)
+                        running[pool.submit(job.make)] = job
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        job = running.pop(future)
+                        try:
+                            future.result()
+                        except BrokenProcessPool as error:
+                            broken = True
+                            note_failures(job, str(error))
+                        yield job
+                if broken:  # whichever of them was not at fault has lost nothing but time
+                    waiting += [job for job in running.values() if job.undone()]
+
+    return runner
+
+
+def _context() -> BaseContext:
+    """Workers come from one process that has imported torch and transformers, which takes seconds, and done nothing else."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it has ended, however that was: a worker would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def made_by_ray(job: Job | TuningJob) -> None:
+    job.make()
+
+
+def on_ray(address: str) -> Runner:
+    """Runs on a Ray cluster whose machines share the folder. A worker that dies has its run made again elsewhere."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("--ray needs Ray: pip install 'hf_radial[ray]'") from error
+
+    def runner(todo: Jobs) -> Iterator[Job | TuningJob]:
+        ray.init(address=None if address == "local" else address, ignore_reinit_error=True, log_to_driver=False)
+        remote = ray.remote(num_cpus=1, max_retries=3)(made_by_ray)
+        running = {remote.remote(job): job for job in todo}
+        while running:
+            done, _ = ray.wait(list(running), num_returns=1)
+            for reference in done:
+                job = running.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    note_failures(job, f"{type(error).__name__}: {error}")
+                yield job
+
+    return runner
