@@ -121,14 +121,24 @@ def test_the_user_can_have_any_batch_counted_in_the_step(tmp_path):
     assert len(training_logs(trainer)) == 3
 
 
-@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}, {"bf16": True}, {"max_grad_norm": 1.0}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}, {"bf16": True}, {"compiled": True}], ids=str)
 def test_counting_in_the_step_gives_the_gradient_of_counting_before(options, tmp_path):
     """Uneven micro-batches, with padding; in bf16 to its accuracy."""
-    gradients, logs = [], []
+    options = dict(options)
+    gradients, logs, compiled = [], [], options.pop("compiled", False)
     for late in (False, True):
-        keep = KeepGradients()
+        keep, model = KeepGradients(), tiny_gpt2(layers=1)
+        if compiled:
+            model.compile(backend="aot_eager")
         trainer = make_trainer(
-            "trainer", tmp_path, callbacks=[keep], gradient_accumulation_steps=4, max_steps=1, logging_steps=1, **options
+            "trainer",
+            tmp_path,
+            model=model,
+            callbacks=[keep],
+            gradient_accumulation_steps=4,
+            max_steps=1,
+            logging_steps=1,
+            **options,
         )
         trainer.radial_counts_at_sites = late
         trainer.train()
