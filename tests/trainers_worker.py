@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from reference import attention_bias, positions_of, tiny_llama
 from torch import Tensor, nn
 from transformers import (
@@ -209,10 +210,17 @@ def tiny(make: Callable[[], nn.Module], folder: Path | None = None) -> Any:
     model.config.eos_token_id = model.generation_config.eos_token_id = 1
     model.generation_config.pad_token_id = 0
     if folder is not None:
-        where = folder / f"model_{os.environ.get('RANK', 0)}"
-        model.save_pretrained(where)
-        model = type(model).from_pretrained(where)
+        model = type(model).from_pretrained(saved(model, folder / "model"))
     return model
+
+
+def saved(model: Any, where: Path) -> str:
+    """The folder, once the first process has written the model there."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        model.save_pretrained(where)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    return str(where)
 
 
 def tiny_judge() -> nn.Module:
@@ -244,10 +252,9 @@ def sentence_model(folder: Path) -> Any:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    where = str(folder / f"bert_{os.environ.get('RANK', 0)}")
-    tiny_bert().save_pretrained(where)
+    where = folder / "bert"
     tokenizer().save_pretrained(where)
-    part = Transformer(where)
+    part = Transformer(saved(tiny_bert(), where))
     return SentenceTransformer(modules=[part, Pooling(32)], device="cpu").double()
 
 
@@ -511,6 +518,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             write(options.cases or list(CASES), options.accumulation, Path(options.folder or temporary))
         return
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        PartialState(cpu=True)
     folder = Path(options.folder)
     for name in options.cases or CASES:
         for accumulation in options.accumulation:
