@@ -10,7 +10,8 @@ are kept, and with `RadialCallback`. The difference of their gradients must be `
 
 which is taken from the kept calls by the model's layers called one by one. All is in float64, so that no error hides in
 rounding. `V` are the vectors of all kept calls, of all micro-batches and ranks, that are not padding. The plain run shows, too,
-that nothing random is drawn differently.
+that nothing random is drawn differently. In the cases named "initial radius" the target is not sqrt(d), but each site's mean
+radius in the first call of every rank.
 """
 
 from __future__ import annotations
@@ -139,18 +140,28 @@ def t5_increments(model: Any, call: dict[str, Tensor]) -> list[tuple[Tensor, Ten
 INCREMENTS = {"llama": llama_increments, "bert": bert_increments, "t5": t5_increments}
 
 
-def penalty_gradient(model: nn.Module, calls: list[dict[str, Tensor]]) -> tuple[float, dict[str, Tensor]]:
-    """The penalty of all these calls together, without `radial_lambda`, and its gradient, in float64."""
+def penalty_gradient(
+    model: nn.Module, calls: list[dict[str, Tensor]], first: list[dict[str, Tensor]] | None = None
+) -> tuple[float, dict[str, Tensor]]:
+    """The penalty of all these calls together, without `radial_lambda`, and its gradient, in float64.
+
+    The target of a site is its mean radius in the calls of `first`, or the square root of its width.
+    """
     twin: Any = copy.deepcopy(model).double().eval()
     for module in twin.modules():
         if hasattr(module, "set_attn_implementation"):
             module.set_attn_implementation("eager")
             break
     inner = transformers_model(twin)
-    each = [INCREMENTS[inner.config.model_type](inner, call) for call in calls]
-    penalty = torch.zeros((), dtype=torch.float64)
-    for site in zip(*each, strict=True):
-        squares = [(h[real].norm(dim=-1) - h.shape[-1] ** 0.5).square() / h.shape[-1] for h, real in site]
+    increments, penalty = INCREMENTS[inner.config.model_type], torch.zeros((), dtype=torch.float64)
+    each = [increments(inner, call) for call in calls]
+    with torch.no_grad():
+        at_first = list(zip(*[increments(inner, call) for call in first], strict=True)) if first else None
+    for number, site in enumerate(zip(*each, strict=True)):
+        target = site[0][0].shape[-1] ** 0.5
+        if at_first is not None:
+            target = torch.cat([h[real].norm(dim=-1) for h, real in at_first[number]]).mean().item()
+        squares = [(h[real].norm(dim=-1) - target).square() / h.shape[-1] for h, real in site]
         penalty = penalty + torch.cat(squares).mean()
     twin.zero_grad()
     penalty.backward()
@@ -329,6 +340,7 @@ def other() -> Any:
     return tiny(lambda: tiny_llama(seed=1))
 
 
+INITIAL = "initial radius"
 GENERATES = {"max_completion_length": 6, "reward_funcs": by_length, "beta": 0.1}
 CASES: dict[str, tuple[str, Callable]] = {
     "Seq2SeqTrainer, predict_with_generate": ("transformers", of_seq2seq),
@@ -344,6 +356,8 @@ CASES: dict[str, tuple[str, Callable]] = {
         of_trl("OnlineDPO", "prompt", "trl.experimental.online_dpo", max_new_tokens=6, reward_funcs=by_length),
     ),
     "ORPOTrainer": ("trl.experimental", of_trl("ORPO", "preference", "trl.experimental.orpo")),
+    f"ORPOTrainer, {INITIAL}": ("trl.experimental", of_trl("ORPO", "preference", "trl.experimental.orpo")),
+    f"GRPOTrainer, {INITIAL}": ("trl", of_trl("GRPO", "prompt", num_generations=2, **GENERATES)),
     "CPOTrainer": ("trl.experimental", of_trl("CPO", "preference", "trl.experimental.cpo")),
     "GKDTrainer": (
         "trl.experimental",
@@ -412,14 +426,16 @@ def one_step(make: Callable, folder: Path, accumulation: int, radial: bool, **op
 def measure(name: str, folder: Path, accumulation: int) -> dict[str, Any]:
     """How far one step's gradient and logged penalty are from the reference."""
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    make = CASES[name][1]
+    make, initial = CASES[name][1], name.endswith(INITIAL)
     plain, _ = one_step(make, folder, accumulation, radial=False)
-    radial, log = one_step(make, folder, accumulation, radial=True)
+    radius = "initial" if initial else "sqrt_d"
+    radial, log = one_step(make, folder, accumulation, radial=True, radial_radius=radius)
     torch.save(plain.calls, folder / f"calls_{rank}.pt")
     if processes > 1:
         torch.distributed.barrier()
-    calls = [call for i in range(processes) for call in torch.load(folder / f"calls_{i}.pt")]
-    value, expected = penalty_gradient(plain.start, calls)
+    each = [torch.load(folder / f"calls_{i}.pt") for i in range(processes)]
+    calls = [call for of_rank in each for call in of_rank]
+    value, expected = penalty_gradient(plain.start, calls, [of_rank[0] for of_rank in each] if initial else None)
     difference, norm = 0.0, 0.0
     for parameter, gradient in radial.gradients.items():
         added = gradient.double() - plain.gradients.get(parameter, torch.zeros(())).double()
