@@ -45,9 +45,9 @@ def torchao(folder, **options):
 
 def dequantised(model, kind, weight):
     twin = copy.deepcopy(model)
-    for parent in list(twin.modules()):
+    for where, parent in list(twin.named_modules()):
         for name, layer in list(parent.named_children()):
-            if type(layer) is kind:
+            if type(layer) is kind and "lora_" not in where and name != "lm_head":
                 plain = nn.Linear(layer.in_features, layer.out_features, bias=False)
                 plain.weight = nn.Parameter(weight(layer).detach().clone().float(), requires_grad=False)
                 setattr(parent, name, plain)
@@ -68,4 +68,5 @@ def test_adapters_on_quantised_weights(make, options, accumulation, tmp_path):
         model=model, args=args, train_dataset=rows, data_collator=trimmed, callbacks=[RadialCallback(LAMBDA)]
     )
     trainer.train()
+    assert sum(name.startswith("radius/") for name in trainer.state.log_history[0]) == 4
     check_step(twin, trainer.kept_batches[0], trainer.kept_gradients[0], trainer.state.log_history[0], LAMBDA, tolerance=1e-5)

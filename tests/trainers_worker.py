@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import os
 import subprocess
@@ -400,12 +401,16 @@ class Keep(TrainerCallback):
         self.start = copy.deepcopy(model)
         if self.keeps_calls:
             inner = transformers_model(model)
-            self.handle = inner.register_forward_pre_hook(self.keep, with_kwargs=True)
+            plain = inner.forward
 
-    def keep(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if module.training and torch.is_grad_enabled():
-            named = {**dict(zip(("input_ids",), args, strict=False)), **kwargs}
-            self.calls.append({name: value.clone() for name, value in named.items() if isinstance(value, Tensor)})
+            @functools.wraps(plain)  # not a hook: some call `forward` itself
+            def forward(*given: Any, **named: Any) -> Any:
+                if inner.training and torch.is_grad_enabled():
+                    arguments = {**dict(zip(("input_ids",), given, strict=False)), **named}
+                    self.calls.append({name: v.clone() for name, v in arguments.items() if isinstance(v, Tensor)})
+                return plain(*given, **named)
+
+            inner.forward = forward
 
     def on_pre_optimizer_step(self, *args: Any, model: Any, **kwargs: Any) -> None:
         model = kwargs.get("st_model", model)

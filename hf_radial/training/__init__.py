@@ -1,7 +1,9 @@
 """How the penalty trains inside a `Trainer`.
 
-- `mixin.py`: `RadialMixin`, for any class derived from `Trainer`. `trainer.py`: `RadialTrainer`.
-- `window.py`: what is summed between two logs. `rows.py`: rows of the training set as a batch.
+- `mixin.py`: `RadialMixin`, for any class derived from `Trainer`: its steps and logs. `run.py`: the run around them.
+  `set_up.py`: checks before a run, and the penalty on the model. `trainer.py`: `RadialTrainer`.
+- `site_counts.py`: weights of micro-batches that only the model's calls show. `calibration.py`: targets from initial radii.
+- `window.py`: sums between two logs. `rows.py`: rows of the training set as a batch.
 - `calling.py`: the trainer that is calling a callback. `sharded.py`: its whole model where weights are sharded.
   `task_loss.py`: its task loss, for measurements.
 - `precision.py`: whether float32 or bfloat16 is faster here.
