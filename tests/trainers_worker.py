@@ -451,7 +451,9 @@ def measure(name: str, folder: Path, accumulation: int) -> dict[str, Any]:
         "calls": len(calls),
         "gradient_error": (difference / norm) ** 0.5,
         "penalty_error": abs(log["radial_penalty"] / value - 1),
-        "loss_error": abs(log["loss"] / (log["task_loss"] + LAMBDA * log["radial_penalty"]) - 1),
+        "loss_error": abs(
+            log.get("loss", log.get("embedding_loss", 0.0)) / (log["task_loss"] + LAMBDA * log["radial_penalty"]) - 1
+        ),
     }
 
 
