@@ -24,6 +24,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -459,6 +460,8 @@ def measure(name: str, folder: Path, accumulation: int) -> dict[str, Any]:
 
 def judged(name: str, folder: Path, accumulation: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
+    if name == "SetFit" and accumulation > 1:
+        return {"refused": "SetFit's arguments have no gradient accumulation"}
     try:
         return measure(name, folder, accumulation)
     except Exception as error:
@@ -502,7 +505,7 @@ def installed(package: str) -> str | None:
 def verdict(row: dict[str, Any]) -> str:
     """`exact`, or why not."""
     if "refused" in row:
-        return f"refused: {row['refused'].split(chr(10))[0]}"
+        return textwrap.shorten(f"refused: {row['refused']}", 120, placeholder=" ...")
     worst = max(row["gradient_error"], row["penalty_error"])
     return f"exact ({worst:.0e})" if worst < TOLERANCE and row["loss_error"] < ROUNDED else f"WRONG ({worst:.0e})"
 
