@@ -60,7 +60,8 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
     micro-batch but the last of a step. See `hf_radial.training.site_counts`.
 
     Attributes:
-        radial_counts_at_sites: `True` counts every batch in the step, `False` none; `None` (the default) decides as above.
+        radial_counts_at_sites: `True` counts every batch in the step, `False` none that can be counted before it; `None` (the
+            default) decides as above.
 
     Raises:
         ValueError: an option is out of range, no site is found, no parameter is trained, or the set-up would make the penalty

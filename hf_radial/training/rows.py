@@ -62,9 +62,9 @@ def batch_of_rows(trainer: Trainer, dataset: Any, rows: Sequence[int], seed: int
         batch = copy.deepcopy(collator, {id(module): module for module in model.modules()})(fetched)
         if not isinstance(batch, Mapping):
             return None
-        # To the device; a trainer that makes its batches here would generate, and keep what it made.
-        prepare = Trainer._prepare_inputs if makes_its_batches(trainer) else type(trainer)._prepare_inputs
-        return dict(prepare(trainer, dict(batch)))
+        if hasattr(trainer, "_buffered_inputs"):  # trl's: it would generate here, and train on that later
+            return dict(Trainer._prepare_inputs(trainer, dict(batch)))
+        return dict(trainer._prepare_inputs(dict(batch)))
 
 
 def makes_its_batches(trainer: Trainer) -> bool:
