@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_radial.comparison.grid import Grid
 from hf_radial.comparison.outcome import RUN_FILE, outcome
+from hf_radial.comparison.paired import paired_cells
 from hf_radial.comparison.run import Run, read_run
 from hf_radial.comparison.trials import judged_cells, tuning_cells
 from hf_radial.comparison.tuning import sampler_name
@@ -24,9 +25,10 @@ def collect(grid: Grid, root: Path, command: str, jobs: int) -> dict[str, Any]:
         jobs: how many runs were made at a time.
     """
     rows = []
-    judged = judged_cells(grid, root)
+    judged = paired_cells(grid) if grid.paired else judged_cells(grid, root)
     tuned = [tuning_cells(grid, setting, arm, root) for setting in grid.settings for arm in grid.arms]
-    missing = len(grid.settings) * len(grid.arms) * len(grid.seeds) - len(judged) + sum(len(waiting) for _, waiting in tuned)
+    wanted = len(grid.settings) * len(grid.arms) * (grid.paired.draws if grid.paired else len(grid.seeds))
+    missing = wanted - len(judged) + sum(len(waiting) for _, waiting in tuned)
     for cell in [*(cell for done, _ in tuned for cell in done), *judged]:
         found = outcome(cell.folder(root))
         if found is None:
@@ -64,6 +66,7 @@ def collect(grid: Grid, root: Path, command: str, jobs: int) -> dict[str, Any]:
             "sampler": sampler_name(),
             "own": {arm.name: arm.tune for arm in grid.arms if arm.tune},
         },
+        **({"paired": asdict(grid.paired)} if grid.paired else {}),
         "solved_at": base.solved_at,
         "solved_evaluations": base.solved_evaluations,
         "missing": missing,

@@ -16,6 +16,17 @@
       sampler_seed: 0                                             # of the draws; another one for a tuning to be made again
       common: {weight_decay: {log: [0.05, 5.0]}}                  # of every arm, unless its own `tune` has a range or null
 
+A second design, `paired`, tunes nothing and has no winner's curse: random draws of what all arms share, each with a fresh seed,
+and every arm at each draw. It has `design` and `paired` in the place of `seeds` and `tuning`:
+
+    design: paired
+    paired:
+      draws: 40                                                   # for each setting, with a sampler seed of its own
+      common: {learning_rate: {log: [1.0e-3, 0.1]}}
+      also_against: [LayerNorm]                                   # beside the reference
+      first_seed: 1000                                            # draw i has seed first_seed + i
+      sampler_seed: 0
+
 The values of an axis named `cell` are several options at once: `cell: [{task: modular, epochs: 300}, {task: groups}]`.
 A setting's options take the place of the base's, and an arm's those of both, interventions too; only `fields` are put together.
 An arm that `follows` another has in `{followed}` the folder of that arm's run on the same seed, which is made first.
@@ -37,7 +48,7 @@ from typing import Any
 
 import yaml
 
-KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "reference", "published")
+KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "design", "paired", "reference", "published")
 TUNING_KEYS = ("trials", "seeds", "finalists", "finalist_seeds", "sampler_seed", "common")
 
 
@@ -55,6 +66,17 @@ class Tuning:
     finalists: int = 1
     finalist_seeds: tuple[int, ...] = ()
     sampler_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A design that tunes nothing: so many draws of what all arms share, each with a seed of its own."""
+
+    draws: int
+    common: dict[str, Any]
+    first_seed: int = 1000
+    sampler_seed: int = 0
+    also_against: tuple[str, ...] = ()  # arms to compare with, beside the grid's reference
 
 
 @dataclass(frozen=True)
@@ -86,6 +108,7 @@ class Grid:
     tuning: Tuning | None
     reference: str
     published: tuple[dict[str, Any], ...] = ()
+    paired: Paired | None = None
 
 
 def read_grid(file: Path) -> Grid:
@@ -104,7 +127,8 @@ def read_grid(file: Path) -> Grid:
     if unknown:
         raise ValueError(f"{file}: unknown key {unknown[0]!r}; there are {', '.join(KEYS)}")
     seeds = tuple(data.get("seeds") or ())
-    if not seeds or len(set(seeds)) < len(seeds):
+    paired = _paired(data, file)
+    if paired is None and (not seeds or len(set(seeds)) < len(seeds)):
         raise ValueError(f"{file}: seeds={list(seeds)} must be at least one seed, each once")
     arms = []
     for name, given in (data.get("arms") or {}).items():
@@ -172,7 +196,36 @@ def read_grid(file: Path) -> Grid:
         tuning,
         reference,
         published,
+        paired,
     )
+
+
+def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
+    """The paired design of a grid file, checked; `None` if it has none."""
+    design, given = data.get("design", "tuned"), data.get("paired")
+    if design not in ("tuned", "paired") or (design == "paired") is not bool(given):
+        raise ValueError(f"{file}: design={design!r} must be 'paired', with a mapping `paired`, or be left out, without one")
+    if not given:
+        return None
+    wrong = [key for key in given if key not in Paired.__dataclass_fields__]
+    if wrong:
+        raise ValueError(f"{file}: paired: unknown key {wrong[0]!r}; there are {', '.join(Paired.__dataclass_fields__)}")
+    for key in ("seeds", "tuning"):
+        if data.get(key):
+            raise ValueError(f"{file}: {key} has no meaning in design='paired', whose draws have their own seeds; leave it out")
+    paired = Paired(**{**given, "also_against": tuple(given.get("also_against") or ())})
+    for name in paired.also_against:
+        if name not in (data.get("arms") or {}):
+            raise ValueError(f"{file}: paired: also_against: {name!r} is no arm; there are {', '.join(data.get('arms') or {})}")
+    if paired.draws < 1 or not paired.common:
+        raise ValueError(f"{file}: paired: draws={paired.draws} must be at least 1, and common must name what is drawn")
+    for name, choice in paired.common.items():
+        bounds(choice, f"{file}: {name}")
+    for name, arm in (data.get("arms") or {}).items():
+        both = sorted(set(paired.common) & set((arm or {}).get("options") or {}))
+        if both or (arm or {}).get("tune"):
+            raise ValueError(f"{file}: arm {name!r} has {both or 'tune'}, but in design='paired' all arms share what is drawn")
+    return paired
 
 
 def _spread(setting: dict[str, Any]) -> dict[str, Any]:

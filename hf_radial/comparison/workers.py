@@ -13,6 +13,13 @@ from typing import Any
 from hf_radial.comparison.jobs import Job, Jobs, Runner, TuningJob, note_failures
 
 
+def in_this_process(todo: Jobs) -> Iterator[Job | TuningJob]:
+    """Jobs one after another, here: nothing is started anew, and a crash is the end of the whole."""
+    for job in todo:
+        job.make()
+        yield job
+
+
 def in_processes(processes: int) -> Runner:
     """Jobs side by side in so many processes. A process that dies is a failure of the runs that it may have had."""
 
