@@ -26,13 +26,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this 
 
 from hf_radial.comparison.again import run_again
 from hf_radial.comparison.collect import collect
-from hf_radial.comparison.grid import read_grid
+from hf_radial.comparison.grid import read_grid, replicates_of
 from hf_radial.comparison.jobs import run_all, tune_all
 from hf_radial.comparison.outcome import FAILED_FILE
 from hf_radial.comparison.paired import chunks, paired_cells
-from hf_radial.comparison.paired_page import paired_page
 from hf_radial.comparison.run import read_run
-from hf_radial.comparison.table import markdown, write, write_pages
+from hf_radial.comparison.table import markdown, page_of, write, write_pages
 from hf_radial.comparison.trials import judged_cells, tuning_cells
 from hf_radial.comparison.workers import in_processes, in_this_process, on_ray
 
@@ -48,11 +47,11 @@ def main(argv: Sequence[str]) -> Path:
         write_pages({**data, **said}, options.results)
         return options.results / f"{grid.name}.md"
     root = options.runs.resolve()
-    arms = [(setting, arm) for setting in grid.settings for arm in grid.arms]
-    for cells in (part for one in arms for part in tuning_cells(grid, *one, root)):
+    arms = [(one, setting, arm) for one in replicates_of(grid) for setting in grid.settings for arm in grid.arms]
+    for cells in (part for one in arms for part in tuning_cells(*one, root)):
         for cell in cells:
             read_run(cell.options)  # what is wrong is said before anything is trained
-    for cell in [*judged_cells(grid, root), *paired_cells(grid)]:
+    for cell in [*(cell for one in replicates_of(grid) for cell in judged_cells(one, root)), *paired_cells(grid)]:
         read_run(cell.options)
     if options.retry:
         for folder in root.glob("*"):
@@ -70,12 +69,15 @@ def main(argv: Sequence[str]) -> Path:
         for i, setting in enumerate(grid.settings, 1):  # one after the other: a setting that is there is complete
             part, title = replace(grid, settings=(setting,)), f"{grid.name} {i}/{len(grid.settings)}"
             if "tuning" in options.only:
-                tune_all(part, root, runner, f"{title}: tuning")
+                tune_all(part, root, runner, f"{title}: tuning", options.together)
             if "judged" in options.only:
-                run_all(judged_cells(part, root), root, runner, f"{title}: judged", options.together)
+                judged = [cell for one in replicates_of(part) for cell in judged_cells(one, root)]
+                run_all(judged, root, runner, f"{title}: judged", options.together)
+            if grid.replicates:
+                write(collect(grid, root, command, options.jobs), options.results)
     data = collect(grid, root, command, options.jobs)
     entries = write(data, options.results)
-    print(f"\n{paired_page(data)}" if grid.paired else f"\n{grid.title}\n\n{markdown(entries)}")
+    print(f"\n{page_of(data) or grid.title + chr(10) * 2 + markdown(entries)}")
     print(f"  table    {options.results / grid.name}.md, .tex, .parquet, .json, .png")
     print(f"  runs     {root}")
     return options.results / f"{grid.name}.md"

@@ -24,7 +24,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the subcommand; returns the exit status."""
-    from hf_radial.comparison.table import summary, terminal
+    from hf_radial.comparison.table import page_of, summary, terminal
 
     files = {file.stem: file for file in sorted(options.results.glob("*.json"))}
     if not files:
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     for name, file in files.items():
         data = json.loads(file.read_text())
         if options.grid == name:
-            print(f"{data['title']}\n\n{terminal(summary(data['rows'], data['reference']))}")
+            print(page_of(data) or f"{data['title']}\n\n{terminal(summary(data['rows'], data['reference']))}")
         elif options.grid is None:
             print(f"{name:20} {data['title']}")
     return 0

@@ -16,6 +16,10 @@
       sampler_seed: 0                                             # of the draws; another one for a tuning to be made again
       common: {weight_decay: {log: [0.05, 5.0]}}                  # of every arm, unless its own `tune` has a range or null
 
+With `replicates: 8` beside `tuning`, everything of an arm and a setting is made that often from the start. Replicate r has its
+own seeds, and so splits: r thousand above the given ones. Each search has its own sampler seed, made of task, arm and
+replicate. No search begins at another's result, and finalists are chosen by their restricted mean time.
+
 A second design, `paired`, tunes nothing and has no winner's curse: random draws of what all arms share, each with a fresh seed,
 and every arm at each draw. It has `design` and `paired` in the place of `seeds` and `tuning`:
 
@@ -40,7 +44,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -48,7 +52,20 @@ from typing import Any
 
 import yaml
 
-KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "design", "paired", "reference", "published")
+KEYS = (
+    "title",
+    "question",
+    "base",
+    "axes",
+    "arms",
+    "seeds",
+    "tuning",
+    "replicates",
+    "design",
+    "paired",
+    "reference",
+    "published",
+)
 TUNING_KEYS = ("trials", "seeds", "finalists", "finalist_seeds", "sampler_seed", "common")
 
 
@@ -109,6 +126,43 @@ class Grid:
     reference: str
     published: tuple[dict[str, Any], ...] = ()
     paired: Paired | None = None
+    replicates: int = 0  # 0: one tuning, whose searches share the sampler's seed
+    replicate: int | None = None  # which one this is, of a grid made by `replicate_of`
+
+
+APART = 1000  # seeds of one replicate and those of the next
+
+
+def replicate_of(grid: Grid, replicate: int) -> Grid:
+    """The grid of one replicate: its own seeds, to tune on and to judge. A grid without replicates is its only one.
+
+    >>> grid = Grid("x", "", "", {}, ({},), (Arm("a"),), (0, 1), Tuning(2, (9,), {}), "a", replicates=3)
+    >>> replicate_of(grid, 2).seeds, replicate_of(grid, 2).tuning.seeds
+    ((2000, 2001), (2009,))
+    """
+    if not grid.replicates or grid.tuning is None:
+        return grid
+    more = APART * replicate
+    tuning = replace(
+        grid.tuning,
+        seeds=tuple(seed + more for seed in grid.tuning.seeds),
+        finalist_seeds=tuple(seed + more for seed in grid.tuning.finalist_seeds),
+    )
+    return replace(grid, seeds=tuple(seed + more for seed in grid.seeds), tuning=tuning, replicate=replicate)
+
+
+def replicates_of(grid: Grid) -> list[Grid]:
+    """All replicates of a grid."""
+    return [replicate_of(grid, i) for i in range(max(1, grid.replicates))]
+
+
+def sampler_seed(grid: Grid, setting: str, arm: str) -> int:
+    """The seed of one search's draws: the grid's, or of a replicate one of its own for each task and arm."""
+    given = 0 if grid.tuning is None else grid.tuning.sampler_seed
+    if grid.replicate is None:
+        return given
+    text = json.dumps([given, setting, arm, grid.replicate])
+    return int.from_bytes(sha256(text.encode()).digest()[:4], "big")
 
 
 def read_grid(file: Path) -> Grid:
@@ -176,6 +230,13 @@ def read_grid(file: Path) -> Grid:
                 )
     elif any(arm.tune for arm in arms):
         raise ValueError(f"{file}: an arm has something to tune, but there is no tuning with trials and seeds")
+    replicates = int(data.get("replicates") or 0)
+    if replicates:
+        every = [*seeds, *(tuning.seeds + tuning.finalist_seeds if tuning else ())]
+        if tuning is None or replicates < 2 or max(every) - min(every) >= APART:
+            raise ValueError(
+                f"{file}: replicates={replicates} must be at least 2, beside a tuning whose seeds are less than {APART} apart"
+            )
     reference = data.get("reference", arms[0].name)
     if reference not in [arm.name for arm in arms]:
         raise ValueError(f"{file}: reference={reference!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
@@ -197,6 +258,7 @@ def read_grid(file: Path) -> Grid:
         reference,
         published,
         paired,
+        replicates,
     )
 
 

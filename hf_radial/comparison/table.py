@@ -15,6 +15,7 @@ from typing import Any
 from hf_radial.comparison.draws import repeated_text
 from hf_radial.comparison.paired_page import paired_page
 from hf_radial.comparison.pooled import over_all, over_all_text
+from hf_radial.comparison.replicated_page import replicated_page
 from hf_radial.comparison.statistics import median_time, speedup, survival
 from hf_radial.comparison.times import BOUNDS, NEVER, horizon_of, number, range_text, times_of
 from hf_radial.runs.record import made_on
@@ -188,12 +189,20 @@ def write(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def page_of(data: dict[str, Any]) -> str | None:
+    """The page of a design that has one of its own; `None` for a grid that is tuned once."""
+    if not any(row["stage"] != "tuning" for row in data["rows"]):
+        return None
+    return paired_page(data) if data.get("paired") else replicated_page(data) if data.get("replicates") else None
+
+
 def write_pages(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Write what is read, NAME.json, .md and .tex, from the rows of a comparison that is there; returns the summary."""
     entries = summary(data["rows"], data["reference"])
     (folder / f"{data['grid']}.json").write_text(json.dumps(data, indent=1) + "\n")
-    if data.get("paired"):
-        (folder / f"{data['grid']}.md").write_text(paired_page(data))
+    special = page_of(data)
+    if special is not None:
+        (folder / f"{data['grid']}.md").write_text(special)
         return entries
     (folder / f"{data['grid']}.md").write_text(page(data, entries))
     (folder / f"{data['grid']}.tex").write_text(latex(entries))
