@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/compare_speed.py     # minutes; writes recipes/results/compare_speed.json
 
-Each way makes the same runs, of a + b mod 97 on a fifth of the table at random settings, in one process that is warm. Seconds are
+Each way makes the same runs, of a + b mod 97 on a fifth of the table at random settings, in one warm process. Seconds are
 CPU time, since other work on the machine is no part of the question. A second case is a run whose weights decay to nothing.
 """
 
