@@ -18,10 +18,13 @@ TEST_ENV = env -u HF_TOKEN -u HUGGING_FACE_HUB_TOKEN -u HF_TOKEN_PATH -u HF_HUB_
 	-u HF_MODULES_CACHE -u HF_EVALUATE_CACHE -u HF_ENDPOINT \
 	HF_HOME=$(abspath $(VENV))/hf_home HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_IMPLICIT_TOKEN=1 \
 	HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
-PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# A file's tests stay in one process and share what they set up; the files go in the order of tests/conftest.py.
+DIST   = --dist=loadfile --no-loadscope-reorder
+PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) $(DIST)
 
 .DEFAULT_GOAL := help
-.PHONY: help addition modular geometry-study benchmark test test-oldest test-slow architectures lint types clean
+.PHONY: help addition modular geometry-study benchmark test test-quick test-slow test-oldest versions architectures \
+	lint types clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,11 +47,17 @@ benchmark: $(STAMP)  ## The targets of speed and memory, about half an hour; ARG
 test: $(STAMP)  ## Run the tests, offline (ARGS="-k name" to choose)
 	@$(PYTEST) $(ARGS)
 
+test-quick: $(STAMP)  ## Run the tests marked quick: some of every room, in a minute and a half
+	@$(PYTEST) -m quick $$(grep -rl "mark.quick" tests --include="test_*.py") $(ARGS)
+
 test-oldest:  ## Run the tests with the oldest transformers of the range
 	$(MAKE) test VENV=$(VENV)-oldest EXTRA_REQUIREMENTS="transformers==5.17.0"
 
 test-slow: $(STAMP)  ## Run the tests marked slow, offline
 	@$(PYTEST) -m slow $(ARGS)
+
+versions: $(STAMP)  ## Run test-quick in other environments; PYTHONS="/env/bin/python ..."; writes recipes/results/versions*
+	@$(TEST_ENV) $(BIN)/python tests/versions.py $(PYTHONS) -n$(JOBS) $(DIST)
 
 architectures: $(STAMP)  ## Look for the sites of every architecture; writes recipes/results/architectures*
 	@$(TEST_ENV) $(BIN)/python tests/architectures_worker.py --anew

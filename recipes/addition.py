@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    TrainerCallback,
     default_data_collator,
     set_seed,
 )
@@ -41,9 +43,11 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
 from hf_radial.runs.start import end_processes, open_run, option, parse_options
+from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode
 from hf_radial.tasks.windows import CharacterWindows
+from hf_radial.training.precision import PRECISIONS, time_precisions
 
 CONFIGS = Path(__file__).parent / "configs"
 ARMS = ("none", "penalty", "paper")
@@ -89,6 +93,11 @@ class AdditionArguments:
     dropout: float = option(0.0, "Dropout everywhere.")
     solved_at: float = option(0.995, "Held-out exact match that counts as solved; above 1: never.")
     solved_evaluations: int = option(3, "Stop after so many evaluations in a row at solved_at.")
+    measure_precision: bool = option(
+        False,
+        "Time a few steps first, and train all arms in the faster of float32 and bfloat16 autocast. "
+        "False: in what --bf16 (or accelerate's configuration) says.",
+    )
     tuned_on: str = option("", "Where the penalty's options were tuned; goes into the card.")
 
     def __post_init__(self) -> None:
@@ -145,6 +154,21 @@ def build_model(
     # transformers cannot tell from the name of this class that its loss shifts the labels, and would warn and miscount.
     model.loss_type = "ForCausalLM"
     return model
+
+
+def measured_precision(task: AdditionArguments, args: RadialArguments, folder: Path) -> dict[str, Any]:
+    """What `precision.json` in the folder holds: seconds of a step, and the faster precision. Measured if it is not there."""
+    file = folder / "precision.json"
+    if file.is_file():  # a run that goes on does so in the precision in which it began
+        known: dict[str, Any] = json.loads(file.read_text())
+        return known
+    model: torch.nn.Module = build_model(task, character_tokenizer("0123456789+=\n"))
+    # The values do not matter, their number does: of a row of the longest spelling, or of a window.
+    ids = torch.ones(args.per_device_train_batch_size, task.window or 3 * task.digits + 4, dtype=torch.long, device=args.device)
+    seconds = time_precisions(model.to(args.device), {"input_ids": ids, "labels": ids, "attention_mask": ids})
+    found = {"precision": min(seconds, key=seconds.__getitem__), "seconds_a_step": seconds, "rows": len(ids)}
+    write_text(file, json.dumps(found, indent=1) + "\n")
+    return found
 
 
 # One arm --------------------------------------------------------------------------------------------------------------
@@ -204,7 +228,7 @@ def train_arm(
         data_collator=default_data_collator if task.zero_pad and task.sampling == "uniform" else padded,
         compute_metrics=exact_match,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
-        callbacks=[grokking],
+        callbacks=[grokking, CpuClock()],
     )
     if arm == task.arms[0] and PartialState().is_main_process and trainer.radial_penalty is not None:
         print(f"what is measured, and penalised where an arm has a penalty:\n{trainer.radial_penalty.table()}\n")
@@ -221,6 +245,22 @@ def train_arm(
     }
     train_or_resume(trainer, folder, resume)
     return trainer
+
+
+class CpuClock(TrainerCallback):
+    """Puts `cpu_seconds`, of the training steps until then, into each entry of the log; a resumed run goes on counting."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds = max((logs.get("cpu_seconds", 0.0) for logs in state.log_history), default=0.0)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.since = time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds += time.process_time() - self.since
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.log_history[-1]["cpu_seconds"] = round(self.seconds, 3)
 
 
 @torch.no_grad()
@@ -256,6 +296,13 @@ def main(argv: list[str]) -> Path:
     state, folder, resume = open_run(args, f"runs/{task.preset}")
     with state.main_process_first():
         data = load_data(task)
+    if task.measure_precision:
+        with state.main_process_first():
+            found = measured_precision(task, args, folder)
+        args = replace(args, bf16=PRECISIONS[found["precision"]])
+        if state.is_main_process:
+            each = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in found["seconds_a_step"].items())
+            print(f"precision: {found['precision']} (a step of {found['rows']} rows takes: {each})")
     trainers = {arm: train_arm(arm, task, arm_arguments(arm, task, args, folder / arm), data, resume) for arm in task.arms}
     if state.is_main_process:
         report(trainers, task, data, folder)
@@ -274,7 +321,7 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
         title = f"{task.digits}-digit addition, {label}"
         plot_runs_if_possible({label: logs[label]}, folder / arm / "curves.png", title)
         write_card(trainer, results[label])
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     (folder / "comparison.md").write_text(table(results) + "\n")
     title = f"{task.digits}-digit addition, {task.train_size:,} training rows"
     plot_runs_if_possible(logs, folder / "comparison.png", title)

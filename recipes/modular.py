@@ -40,6 +40,7 @@ from hf_radial.runs.onset import format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
 from hf_radial.runs.start import end_processes, open_run, option, parse_options
+from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.modular import OPERATIONS, ModularConfig
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
@@ -269,7 +270,7 @@ def report(trainer: RadialTrainer, data: DatasetDict, folder: Path) -> None:
     curves = {penalty_label(trainer): trainer.state.log_history}
     plot_runs_if_possible(curves, folder / "curves.png", title=trainer.run_facts["title"])
     write_card(trainer, results)
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     print(f"{trainer.run_facts['title']}, weight decay {trainer.args.weight_decay:g}, seed {trainer.args.seed}")
     print(f"  training rows at 99 %: {at(results, 'fit_step', 'fit_epoch')}")
     print(f"  held-out rows stay above 90 %: {at(results, 'onset_90', 'onset_90_epoch')}")

@@ -32,6 +32,7 @@ from hf_radial.runs.record import describe_run
 from hf_radial.runs.results import RESULTS_FILE, results_of, write_card
 from hf_radial.runs.resume import check_same_options
 from hf_radial.runs.start import end_processes, open_run, parse_options
+from hf_radial.safe_files import write_text
 from hf_radial.sweep.members import SweepMember, check_members
 from hf_radial.sweep.together import train_together
 from hf_radial.tasks.tensor_rows import TensorRows
@@ -123,12 +124,12 @@ def keep(member: SweepMember, data: DatasetDict) -> None:
     member.save_state()
     if member.failure is not None:
         said = {"failure": member.failure, "last_step": member.state.global_step}
-        (folder / FAILED_FILE).write_text(json.dumps(said, indent=2) + "\n")
+        write_text(folder / FAILED_FILE, json.dumps(said, indent=2) + "\n")
         return
     model.save_pretrained(folder)
     results = results_of(member, modular.test_saved_model(folder, data))
     write_card(member, results)
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
 
 
 # The table and the figure ---------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def measure(task: str, config: str, how: str) -> dict[str, Any]:
             whole = load_task(task, config, cache_dir=cache)
             rows = [row for split in whole.values() for row in split]
             features = whole["train"].features
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         if how == "stream":
             count = sum(
                 len(table)
@@ -65,8 +65,8 @@ def measure(task: str, config: str, how: str) -> dict[str, Any]:
             count = len(
                 datasets.Dataset.from_generator(lambda: iter(rows), features=features, cache_dir=cache, fingerprint="x")
             )
-        seconds = time.perf_counter() - start
-    return {"rows": count, "seconds": seconds, "peak_mb": peak_mb(), "imports_mb": before}
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return {"rows": count, "seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak_mb(), "imports_mb": before}
 
 
 def peak_mb() -> float:

@@ -1,15 +1,25 @@
 """For all tests: the models are tiny, and the path that is tested is that of large ones.
 
 `with_radius` leaves few numbers to autograd. Tests in processes of their own take that path, test_functional.py takes both.
+
+    make test ARGS="--cpu 20"     # also list the 20 tests and the 20 files that cost most: seconds of a core, processes and all
+    make test ARGS="--shuffle 7"  # in another order, which no test may depend on
 """
 
 from __future__ import annotations
 
+import os
+import random
+from collections import Counter
+
 import pytest
+import warm
 
 from hf_radial.penalty import functional
 
 FEW = functional.FEW
+# They cost most, so they begin first: else one process would be left with them in the end.
+FIRST = ("test_compare_recipe", "test_geometry_callback", "test_report", "test_cards_recipe", "test_compile")
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +31,66 @@ def as_if_vectors_were_many(monkeypatch):
 def as_in_other_processes(as_if_vectors_were_many, monkeypatch):
     """For what is compared, to the bit, with a run in a process of its own."""
     monkeypatch.setattr(functional, "FEW", FEW)
+
+
+# Order ----------------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser):
+    parser.addoption("--cpu", type=int, default=0, metavar="N", help="list the N tests and files that cost most CPU time")
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="shuffle the files, and the tests within each")
+
+
+def pytest_collection_modifyitems(config, items):
+    """The same order in every process of a run, which pytest-xdist needs."""
+    files = list(dict.fromkeys(item.path for item in items))
+    files.sort(key=lambda path: FIRST.index(path.stem) if path.stem in FIRST else len(FIRST))
+    seed = config.getoption("--shuffle")
+    if seed is not None:
+        draw = random.Random(seed)
+        draw.shuffle(files)
+        draw.shuffle(items)
+    place = {path: i for i, path in enumerate(files)}
+    items.sort(key=lambda item: place[item.path])
+
+
+# CPU time -------------------------------------------------------------------------------------------------------------
+
+
+def cpu_seconds() -> float:
+    """Of this process, and of all that it started and that ended."""
+    return sum(os.times()[:4]) + warm.seconds_of_ended
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    item.stash[STARTED] = cpu_seconds()
+    return (yield)
+
+
+STARTED = pytest.StashKey[float]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    report.user_properties.append(("cpu", cpu_seconds() - item.stash[STARTED]))
+    item.stash[STARTED] = cpu_seconds()
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    count = config.getoption("--cpu")
+    if not count:
+        return
+    tests, files = Counter(), Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, seconds in getattr(report, "user_properties", ()):
+                if name == "cpu":
+                    tests[report.nodeid] += seconds
+                    files[report.nodeid.split("::")[0]] += seconds
+    for what, costs in (("files", files), ("tests", tests)):
+        terminalreporter.section(f"CPU time: {costs.total():.0f} s; the {what} that cost most")
+        for name, seconds in costs.most_common(count):
+            terminalreporter.line(f"{seconds:7.1f} s  {name}")

@@ -16,6 +16,8 @@ from hf_radial.runs.resume import last_complete_checkpoint
 from hf_radial.runs.start import choose_run_folder
 from hf_radial.tasks.digits import DigitsConfig
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parent.parent
 
 

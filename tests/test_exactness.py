@@ -16,6 +16,8 @@ from two_processes import launch
 from hf_radial import RadialPenalty, RadialTrainer
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
 
+pytestmark = pytest.mark.quick
+
 TOLERANCE = 1e-5
 MATRIX = [(door, accumulation, padded) for door in DOORS for accumulation in ACCUMULATION for padded in (False, True)]
 

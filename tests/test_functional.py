@@ -8,6 +8,8 @@ import torch
 from hf_radial.penalty import functional
 from hf_radial.penalty.functional import decompose, radial_penalty, radius, split_gradient, with_radius
 
+pytestmark = pytest.mark.quick
+
 
 def random_vectors(shape, dtype=torch.float32, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)

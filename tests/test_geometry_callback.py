@@ -131,6 +131,7 @@ def test_the_log_of_trl_is_the_same_and_the_geometry_is_there(tmp_path):
 # What is measured -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_the_names_of_all_that_is_logged_and_kept(tmp_path):
     model = modular_model()
     trainer = RadialTrainer(
@@ -213,6 +214,7 @@ def test_a_probe_of_long_rows_has_fewer(tmp_path):
     assert callback._rows["input_ids"].shape == (256, 16)
 
 
+@pytest.mark.quick
 def test_each_group_has_its_own_interval_and_the_last_step_has_all(tmp_path):
     callback = GeometryCallback(metrics={"radial": 1, "spectrum": 3})
     trainer = make_trainer("trainer", tmp_path, callbacks=[callback], max_steps=5)
@@ -248,8 +250,9 @@ def test_a_budget_holds(tmp_path):
     logs = geometry_logs(trainer)
     spent = sum(one["geometry/seconds_curvature"] for one in logs)
     assert 2 <= len(logs) < 61
-    first = logs[0]["geometry/seconds_curvature"]
-    assert spent <= 0.3 * (time.perf_counter() - started) + first + 0.05
+    # What is measured cannot be foreseen, on a busy machine least of all: the budget is overdrawn by one measurement at most.
+    longest = max(one["geometry/seconds_curvature"] for one in logs)
+    assert spent <= 0.3 * (time.perf_counter() - started) + longest + 0.05
 
 
 def test_the_last_comparison_is_of_the_steps_at_which_drift_was_measured(tmp_path):
@@ -421,6 +424,7 @@ def test_what_a_batch_does_not_allow_is_left_out_by_default_and_an_error_if_aske
         run(DEFAULT_GROUPS)
 
 
+@pytest.mark.quick
 def test_bad_input_is_named_before_training():
     for options, message in (
         ({"every": 0}, "every=0 must be a whole number"),
@@ -697,3 +701,19 @@ def test_a_process_in_which_a_measurement_fails_does_not_leave_the_others_waitin
 def test_the_line_of_a_penalty_towards_zero_has_no_ratio_to_its_target():
     readings = [Reading("radius_mean", 2.0, "hidden.0"), Reading("radius_target", 0.0, "hidden.0")]
     assert GeometryCallback()._line(TrainerState(), readings) == "step 0 | epoch 0.0"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"probe": {}}, ValueError, "probe is empty; give a batch"),
+        ({"probe": {"input_ids": torch.zeros(0, 4)}}, ValueError, "probe has no tensor with rows, only 'input_ids'"),
+        ({"probe": {"text": ["a", "b"]}}, ValueError, "probe has no tensor with rows, only 'text'"),
+        ({"probe": [{"input_ids": torch.zeros(2, 4)}]}, TypeError, "probe=list must be a mapping"),
+        ({"held_out": {}}, ValueError, "held_out is empty"),
+        ({"held_out": 3}, TypeError, "held_out=int must be a mapping"),
+    ],
+)
+def test_a_probe_that_is_no_batch_is_named_when_the_callback_is_made(options, error, message):
+    with pytest.raises(error, match=message):
+        GeometryCallback(**options)

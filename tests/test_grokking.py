@@ -10,6 +10,8 @@ import pytest
 
 from hf_radial.runs.onset import check_metrics, curve, first_of_run, fit_step, onset_step, summarise
 
+pytestmark = pytest.mark.quick
+
 TRAIN, HELD_OUT = "eval_train_exact_match", "eval_validation_exact_match"
 
 

@@ -52,6 +52,7 @@ class Watch(TrainerCallback):
             assert self.grokking.summary is None
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("seed", range(8))
 def test_it_says_what_happens_when_it_happens_and_stops_there(seed, tmp_path):
     rng = random.Random(seed)
@@ -232,6 +233,7 @@ def test_tensorboard_has_it_and_the_logger_too(tmp_path, caplog):
     ]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -300,6 +302,7 @@ def test_two_of_them_need_two_prefixes(tmp_path):
     assert announced(trainer.state.log_history, "strict") == [(2, "strict/fit_step", 2), (7, "strict/onset_step", 7)]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -37,7 +37,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def page_faults(what: str) -> int:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", STEPS, what]
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout)
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=600).stdout)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is the C library of Linux")

@@ -12,16 +12,16 @@ CODE = """
 import sys, time
 import torch, transformers
 before = set(sys.modules)
-start = time.perf_counter()
+start = time.process_time()  # of this process: the machine may be busy
 import hf_radial
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 heavy = {"evaluate", "datasets", "matplotlib", "accelerate", "tensorboard"} & set(sys.modules) - before
 print(seconds, sorted(heavy))
 """
 
 
 def test_importing_costs_under_a_fifth_of_a_second_and_no_heavy_library():
-    output = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True, timeout=300).stdout
+    output = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True, timeout=600).stdout
     seconds, heavy = output.split(maxsplit=1)
     assert float(seconds) < 0.2
     assert heavy.strip() == "[]"
@@ -50,7 +50,7 @@ def imported():
     """What a process says that imports a recipe, and then starts it."""
     recipes = Path(__file__).parents[1] / "recipes"
     result = subprocess.run(
-        [sys.executable, "-c", RECIPE], capture_output=True, text=True, timeout=300, cwd=recipes, check=True
+        [sys.executable, "-c", RECIPE], capture_output=True, text=True, timeout=600, cwd=recipes, check=True
     )
     return result.stdout.splitlines()
 

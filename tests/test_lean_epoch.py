@@ -158,6 +158,7 @@ def test_a_run_that_goes_on_in_the_middle_of_an_epoch(monkeypatch, tmp_path):
     assert epochs == 2
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("door", DOORS)
 def test_both_doors_are_lean(door, monkeypatch, tmp_path):
     def train(name):
@@ -180,6 +181,7 @@ class OwnBatches(RadialTrainer):
         return super().get_batch_samples(*args, **kwargs)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -9,6 +9,8 @@ from transformers import TrainingArguments
 
 from hf_radial import RadialTrainer
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def trainer(tmp_path):

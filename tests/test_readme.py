@@ -6,11 +6,11 @@ import importlib.util
 import json
 import re
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from warm import run_python
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -28,7 +28,7 @@ def test_the_three_doors_run_as_printed_and_the_mlp_groks(tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.S))
     for door in ("RadialTrainer(", "RadialCallback(", "RadialPenalty("):
         assert door in code
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    run = run_python("-c", code, cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.count("'radial_penalty'") == 4 and "transformer.h.1.mlp.c_proj" in run.stdout
     # What is said of the MLP: it knows its rows first, and the others later.

@@ -17,6 +17,8 @@ from transformers import BertConfig, BertForMultipleChoice
 from hf_radial import RadialPenalty
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
 
+pytestmark = pytest.mark.quick
+
 
 def hooks(model):
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())

@@ -35,6 +35,12 @@ def quick(monkeypatch):
     monkeypatch.setattr(canvas, "DPI", 20)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures without a picture, for tests of what the page says: drawing is most of what a page costs."""
+    monkeypatch.setattr(canvas.Drawing, "render", lambda *args, **kwargs: b"")
+
+
 class Page(HTMLParser):
     """What a browser would find: tags in order, ids, and the cells of the table of results."""
 
@@ -68,6 +74,7 @@ class Page(HTMLParser):
             self.cells[-1][-1] += data
 
 
+@pytest.mark.quick
 def test_a_page_of_a_whole_run_has_every_figure_and_needs_nothing_else(quick, tmp_path):
     fake_run(tmp_path / "run")
     path = write_report([tmp_path / "run"])
@@ -87,9 +94,10 @@ def test_a_page_of_a_whole_run_has_every_figure_and_needs_nothing_else(quick, tm
         assert fact in html
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("steps", [150, 3_000, 20_000])  # no fit, a fit and no onset, both
-def test_every_number_of_the_table_is_that_of_summarise(seed, steps, quick, tmp_path):
+def test_every_number_of_the_table_is_that_of_summarise(seed, steps, undrawn, tmp_path):
     log = fake_run(tmp_path / "run", seed=seed, steps=steps, groups=())
     html = make_report(read_runs([tmp_path / "run"]))[0]
     summary, rows = summarise(log), Page(html).cells
@@ -114,7 +122,8 @@ def test_every_number_of_the_table_is_that_of_summarise(seed, steps, quick, tmp_
 
 @pytest.mark.parametrize("groups", [(), *((group,) for group in GROUPS)])
 @pytest.mark.parametrize("record", [True, False])
-def test_a_run_with_only_some_of_it_gets_a_page(groups, record, quick, tmp_path):
+def test_a_run_with_only_some_of_it_gets_a_page(groups, record, request, tmp_path):
+    request.getfixturevalue("quick" if record else "undrawn")  # its figures are drawn with the record, and are the same without
     fake_run(tmp_path / "run", groups=groups, record=record, steps=2_000)
     html, drawings = make_report([read_run(tmp_path / "run")])
     Page(html)
@@ -141,6 +150,7 @@ def test_a_plain_trainers_log_with_other_metrics(quick, tmp_path):
         write_report([tmp_path], held_out_metric="eval_acuracy")
 
 
+@pytest.mark.quick
 def test_a_log_alone_gives_the_same_figures_as_the_table_for_what_both_hold(tmp_path):
     readings = [Reading("effective_rank", 40.0, "h.10.mlp"), Reading("effective_rank", 30.0, "h.2.mlp")]
     readings.append(Reading("hessian_trace", 5.0, standard_error=0.5))

@@ -72,6 +72,7 @@ def train_both(folder, rows, more=None, base=(Trainer, Resident), resume=None, m
     return outcomes
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", OPTIONS)
 def test_training_is_the_same_to_the_bit(name, tmp_path):
     assert difference(*train_both(tmp_path, table(), **OPTIONS[name])) is None
@@ -182,6 +183,7 @@ def test_what_accelerate_knows_of_a_loader_is_the_same(drop_last, tmp_path):
 # The order ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("kind", [RandomSampler, SeedableRandomSampler])
 @pytest.mark.parametrize("seed", [0, 3])
 def test_the_order_is_that_of_the_sampler(kind, seed):

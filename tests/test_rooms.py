@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.quick
 
 pytest.importorskip("importlinter")
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,3 +74,18 @@ def test_every_folder_of_the_package_is_a_package_and_none_of_its_files_is_ignor
     if (ROOT / ".git").exists():
         ignored = subprocess.run(["git", "check-ignore", "--no-index", *files], cwd=ROOT, capture_output=True, text=True)
         assert ignored.stdout == ""
+
+
+def test_the_page_of_the_rooms_names_them_in_the_contracts_order():
+    contract = re.search(r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE).group(1)
+    layers = re.findall(r'^    "(\w+)",', contract, re.MULTILINE)
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+?)(?:/|\.py)` \|", page, re.MULTILINE) == layers
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_names_exists(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/.])((?:[\w.-]+/)+[\w-]*(?:\.\w+)?|\w+\.(?:py|md))(?![\w<])", text)) - {"hf_radial/"}
+    assert len(named) > 5
+    assert [n for n in sorted(named) if not any((root / n).exists() for root in (ROOT, ROOT / "hf_radial"))] == []

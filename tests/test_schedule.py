@@ -54,13 +54,31 @@ SCHEDULES = {
 }
 
 
+ACCUMULATED = {"gradient_accumulation_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """A run with each schedule through each door, that logs every step and saves step 3; made when first asked for."""
+
+    @functools.cache
+    def run(door, case):
+        folder = tmp_path_factory.mktemp("whole")
+        options = {"save_strategy": "steps", "save_steps": 3, "save_total_limit": 2, **ACCUMULATED}
+        trainer = make_trainer(door, folder, SCHEDULES[case][0], logging_steps=1, **options)
+        trainer.train()
+        return folder, trainer
+
+    return run
+
+
 @pytest.mark.parametrize("case", SCHEDULES)
 @pytest.mark.parametrize("door", DOORS)
-def test_each_step_has_its_lambda_and_a_log_has_their_mean(door, case, tmp_path):
+def test_each_step_has_its_lambda_and_a_log_has_their_mean(door, case, whole_run, tmp_path):
     options, factors, name, variant = SCHEDULES[case]
-    for window in (1, 2):
-        trainer = make_trainer(door, tmp_path, options, logging_steps=window, gradient_accumulation_steps=2)
-        trainer.train()
+    in_pairs = make_trainer(door, tmp_path, options, logging_steps=2, **ACCUMULATED)
+    in_pairs.train()
+    for window, trainer in ((1, whole_run(door, case)[1]), (2, in_pairs)):
         means = [sum(factors[i : i + window]) / window for i in range(0, STEPS, window)]
         assert [logs["radial_lambda"] for logs in training_logs(trainer)] == pytest.approx([0.2 * f for f in means])
     record = json.loads((tmp_path / "run.json").read_text())["radial"]
@@ -77,12 +95,10 @@ def test_the_logged_loss_has_the_lambda_of_the_step(tmp_path):
 
 @pytest.mark.parametrize("case", SCHEDULES)
 @pytest.mark.parametrize("door", DOORS)
-def test_a_resumed_run_goes_on_with_its_schedule(door, case, tmp_path):
-    options = SCHEDULES[case][0]
-    whole = make_trainer(door, tmp_path, options, logging_steps=1, save_strategy="steps", save_steps=3)
-    whole.train()
-    resumed = make_trainer(door, tmp_path, options, logging_steps=1)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+def test_a_resumed_run_goes_on_with_its_schedule(door, case, whole_run, tmp_path):
+    folder, whole = whole_run(door, case)
+    resumed = make_trainer(door, tmp_path, SCHEDULES[case][0], logging_steps=1, **ACCUMULATED)
+    resumed.train(resume_from_checkpoint=str(folder / "checkpoint-3"))
     logged = [[logs["radial_lambda"] for logs in training_logs(trainer)] for trainer in (whole, resumed)]
     assert logged[0] == logged[1] and len(logged[0]) == STEPS
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 import transformers
 from reference import tiny_gpt2
 from torch import nn
+from warm import run_python
 from zoo import tiny_inputs, tiny_model, training_batch
 
 from hf_radial import RadialPenalty, find_sites
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.sites.find import default_inputs
+
+pytestmark = pytest.mark.quick
 
 SITES = [
     "transformer.h.0.attn.c_proj",
@@ -375,17 +375,17 @@ def test_the_table_shows_layer_sublayer_module_width_and_parameters():
 @pytest.mark.parametrize("source", ["model", "config"])
 def test_the_command_line_shows_the_sites(source, tmp_path):
     (tiny_gpt2() if source == "model" else tiny_gpt2().config).save_pretrained(tmp_path)
-    command = [sys.executable, "-m", "hf_radial.cli", "sites", str(tmp_path), "--verify"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    command = ["-m", "hf_radial.cli", "sites", str(tmp_path), "--verify"]
+    result = run_python(*command)
     assert result.returncode == 0, result.stderr
     assert "transformer.h.1  mlp.c_proj" in result.stdout
     assert result.stdout.count("replay") == 2
-    result = subprocess.run([*command, "--exclude", "*.attn.*"], capture_output=True, text=True, check=False, timeout=300)
+    result = run_python(*command, "--exclude", "*.attn.*")
     assert "attn.c_proj" not in result.stdout
     assert result.stdout.count("intervention") == 2 and result.returncode == 0  # the rest are increments, but not all of them
-    result = subprocess.run([*command, "--sites", "*.mlp.c_fc"], capture_output=True, text=True, check=False, timeout=300)
+    result = run_python(*command, "--sites", "*.mlp.c_fc")
     assert result.stdout.count("failed") == 2 and result.returncode == 1
-    result = subprocess.run([*command[:-2], "no/such"], capture_output=True, text=True, check=False, timeout=300)
+    result = run_python(*command[:-2], "no/such")
     assert result.returncode == 2 and "hf-radial: error: 'no/such'" in result.stderr and "Traceback" not in result.stderr
 
 

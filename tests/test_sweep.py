@@ -154,6 +154,7 @@ def test_members_are_their_single_runs_in_float64(tmp_path: Path, options: dict[
     check_equal(singles, members, weights=1e-11, logged=1e-6)  # sums of the log are kept in float32 there
 
 
+@pytest.mark.quick
 def test_members_are_their_single_runs_in_float32(tmp_path: Path) -> None:
     singles, members = both_ways(tmp_path)
     check_equal(singles, members, weights=2e-5, logged=1e-4)
@@ -220,6 +221,7 @@ def test_what_is_not_supported_is_refused_before_anything_is_written(
     assert not list(tmp_path.rglob("run.json"))
 
 
+@pytest.mark.quick
 def test_members_may_differ_in_what_is_swept_only(tmp_path: Path) -> None:
     (one,), (other,) = (list(trainers(SweepMember, tmp_path, grid=GRID[:1], adam_beta1=beta)) for beta in (0.9, 0.8))
     rows, other.train_dataset = other.train_dataset, other.train_dataset.first(70)
@@ -232,6 +234,7 @@ def test_members_may_differ_in_what_is_swept_only(tmp_path: Path) -> None:
         StackedMLP([nn.Linear(2, 2)])  # type: ignore[list-item]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("side", ["both", "above"])
 @pytest.mark.parametrize("block", [1, 2**30])
 def test_gradients_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, side: str, block: int) -> None:

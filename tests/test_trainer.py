@@ -16,6 +16,8 @@ from hf_radial import RadialCallback, RadialMixin, RadialTrainer
 from hf_radial.runs.record import describe_environment
 from runs import SITES, Bare, arguments, training_logs
 
+pytestmark = pytest.mark.quick
+
 
 def test_logs_are_means_over_the_window(tmp_path):
     """A log every 3 steps is the mean of the logs of every single step; `loss` is what is minimised."""

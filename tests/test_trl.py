@@ -8,9 +8,8 @@ import pytest
 import torch
 from datasets import Dataset
 from reference import check_step, keeping, tiny_gpt2, tiny_llama
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from trl_rows import sentences, tokenizer
 
 from hf_radial import RadialCallback
 from hf_radial.training.mixin import RadialMixin
@@ -19,11 +18,6 @@ trl = pytest.importorskip("trl")
 peft = pytest.importorskip("peft")
 
 LAMBDA = 0.3
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "far"]
-CHAT = (
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<eos>{% endgeneration %}"
-    "{% else %}{{ m['content'] }} {% endif %}{% endfor %}"
-)
 
 
 class RadialSFTTrainer(RadialMixin, trl.SFTTrainer):
@@ -40,39 +34,6 @@ RADIAL = {trl.SFTTrainer: RadialSFTTrainer, trl.DPOTrainer: RadialDPOTrainer}
 @pytest.fixture(autouse=True)
 def no_telemetry(monkeypatch):
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = {word: i for i, word in enumerate(["<pad>", "<eos>", "<unk>", *WORDS])}
-    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
-    fast.chat_template = CHAT
-    return fast
-
-
-def sentence(generator: torch.Generator, least: int, most: int) -> str:
-    length = int(torch.randint(least, most + 1, (), generator=generator))
-    return " ".join(WORDS[i] for i in torch.randint(len(WORDS), (length,), generator=generator))
-
-
-def sentences(kind: str, rows: int = 8) -> Dataset:
-    generator = torch.Generator().manual_seed(5)
-
-    def some(most: int = 6) -> str:
-        return sentence(generator, 1, most)
-
-    def row() -> dict:
-        if kind == "text":
-            return {"text": some(9)}
-        if kind == "completion":
-            return {"prompt": some(), "completion": " " + some()}
-        if kind == "chat":
-            turns = [{"role": "user", "content": some()}, {"role": "assistant", "content": some()}]
-            return {"messages": turns}
-        return {"prompt": some(), "chosen": " " + some(), "rejected": " " + some()}
-
-    return Dataset.from_list([row() for _ in range(rows)])
 
 
 def one_step(base: type, door: str, model: nn.Module, dataset: Dataset, folder, batch_size: int = 3, **options):

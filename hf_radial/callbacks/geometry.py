@@ -1,12 +1,12 @@
 """`GeometryCallback`: the geometry of a model's representations, measured while any `Trainer` trains it.
 
-It measures between steps, on a probe batch of its own, and changes nothing about training: weights, optimizer, random states
-and the trainer's own logs are bit for bit what they are without it. Every process measures the same probe on the same weights
-(weights that FSDP 2 has sharded are gathered into a copy), and what the main process found is what all log.
+It measures between steps, on its own probe batch, and changes nothing about training: weights, optimizer, random states and the
+trainer's own logs stay the same to the last bit. Every process measures the same probe on the same weights (weights that FSDP 2
+has sharded are gathered into a copy). All processes log what the main process found.
 
-On disk: `geometry.parquet`, a row a number, and `_geometry_probe.safetensors`, the rows that were measured, both in the output
-directory. Each checkpoint has the table up to its step and what the next measurement is compared with, so that a run that is
-resumed goes on as if it had not been interrupted.
+It writes two files into the output directory: `geometry.parquet`, one row per number, and `_geometry_probe.safetensors`, the
+measured rows. Each checkpoint holds the table up to its step, and the vectors that the next measurement is compared with. A
+resumed run therefore continues as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from transformers import (
 from transformers.utils import logging
 
 from hf_radial.callbacks.geometry_line import geometry_line
-from hf_radial.callbacks.probe import PROBE_FILE, make_probe
+from hf_radial.callbacks.probe import PROBE_FILE, check_batch, make_probe
 from hf_radial.geometry.measure import DEAR_GROUPS, DEFAULT_GROUPS, Measurement, ModularTable, check_groups, measure
 from hf_radial.geometry.memory import MEMORY_FILE, History, read_history
 from hf_radial.geometry.observe import LossOf
@@ -46,7 +46,7 @@ from hf_radial.training.task_loss import task_loss_of
 logger = logging.get_logger(__name__)
 
 SECONDS_BETWEEN_LINES = 5.0
-WRITING_SHARE = 0.01  # of the time since the last writing, for the table
+WRITING_SHARE = 0.01  # of the time since the table was last written
 
 
 class GeometryCallback(TrainerCallback):
@@ -55,35 +55,35 @@ class GeometryCallback(TrainerCallback):
         Trainer(..., callbacks=[GeometryCallback(every=100)])
         RadialTrainer(..., callbacks=[GeometryCallback(every=200, metrics={"radial": 200, "curvature": 2000})])
 
-    Logged as `geometry/<site>/<metric>` and `geometry/<metric>`, for `log_history` and every `report_to` backend; curves over
-    frequencies, neurons or singular values are only in the table `geometry.parquet`. Measured before the first step, then every
-    `every` steps, and at the end.
+    The numbers go to `log_history` and every `report_to` backend as `geometry/<site>/<metric>` and `geometry/<metric>`. Curves
+    over frequencies, neurons or singular values are only in the table `geometry.parquet`. It measures before the first step,
+    then every `every` steps, and at the end.
 
     Args:
-        probe: the batch to measure on, `{name: tensor}` with labels. Not given: `rows` rows of the training set, drawn with
+        probe: the batch to measure on, `{name: tensor}` with labels. Default: `rows` rows of the training set, drawn with
             `seed`, through the trainer's collator.
         every: steps between measurements.
         metrics: groups of `hf_radial.geometry.measure.GROUPS`, or group -> steps between its measurements (multiples of
-            `every` if they are to fall on the same steps). Default: `radial`, `spectrum`, `function` and `drift`, of which what
-            a trainer's batches do not allow is left out with a warning.
-        rows: how many rows to draw, at most; as many as have 4,096 positions in the model's main input.
-        held_out: a second probe for confidence and accuracy beside the training rows': a batch, or the name of a data set in
-            `eval_dataset`. Not given: drawn from `eval_dataset`, or from the first of its data sets that is not "train".
-        seed: of what is drawn.
+            `every` make them fall on the same steps). Default: `radial`, `spectrum`, `function` and `drift`. A default group
+            that cannot be measured on this trainer's batches is left out with a warning.
+        rows: the most rows to draw. Fewer are drawn where they have more than 4,096 positions in the model's main input.
+        held_out: a second probe, for confidence and accuracy on held-out rows: a batch, or the name of a data set in
+            `eval_dataset`. Default: drawn from `eval_dataset`, or from its first data set that is not called "train".
+        seed: random seed of the drawn rows.
         sites: patterns of the sites to measure, as for `find_sites`; by default the penalty's, or all that are found.
-        budget: what the dear groups (`proposition`, `curvature`, `fourier`) may take of the time of training. One is skipped
-            where it would take them beyond that share; `None`: never. Each is measured once in any case. With a budget, which
-            measurements have them depends on the machine.
+        budget: the share of training time that the expensive groups (`proposition`, `curvature`, `fourier`) may take. A
+            measurement skips a group that would exceed it; `None` skips none. Each group is measured at least once. With a
+            budget, the machine's speed decides which measurements include these groups.
         loss: the task loss of a model and a batch; the trainer's `compute_loss` if not given.
         curvature_probes: random vectors for the Hessian's trace.
         modular: the table of a modular task, for the group `fourier`.
-        show: write a line for a measurement, at most one in 5 s, where progress is shown.
-        train_metric: accuracy for that line, as `Trainer` logs it.
+        show: print a line about a measurement where progress is shown, at most one in 5 s.
+        train_metric: name of the training accuracy for that line, as `Trainer` logs it.
         held_out_metric: the same for held-out rows.
 
     Raises:
-        ValueError: an argument is out of range. In the trainer, before the first step: no site, no loss or no rows can be had,
-            or weights are sharded in a way that is not supported (FSDP 1, ZeRO-3).
+        ValueError: an argument is out of range. In the trainer, before the first step: there is no site, no loss or no row to
+            measure, or weights are sharded in a way that is not supported (FSDP 1, ZeRO-3).
         RuntimeError: it is not called by a `Trainer`.
     """
 
@@ -115,6 +115,9 @@ class GeometryCallback(TrainerCallback):
         self.every = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics, every)
         for group, steps in self.every.items():
             _check_whole(**{f"metrics[{group!r}]": steps})
+        check_batch("probe", probe)
+        if not isinstance(held_out, str):
+            check_batch("held_out", held_out)
         self.probe, self.rows, self.held_out, self.seed = probe, rows, held_out, seed
         self.patterns, self.budget, self.loss = sites, budget, loss
         self.curvature_probes, self.modular, self.show = curvature_probes, modular, show
@@ -142,9 +145,8 @@ class GeometryCallback(TrainerCallback):
         if state.global_step > 0:
             self._resume(trainer, state)
         elif state.is_world_process_zero:
-            (_folder(trainer) / TABLE_FILE).unlink(missing_ok=True)  # of another run
+            (_folder(trainer) / TABLE_FILE).unlink(missing_ok=True)  # another run's
         if args.should_save:
-            _folder(trainer).mkdir(parents=True, exist_ok=True)
             drawn_with = "given" if self.probe is not None else str(self.seed)
             self._probe.save(_folder(trainer) / PROBE_FILE, drawn_with)
 
@@ -170,13 +172,13 @@ class GeometryCallback(TrainerCallback):
             self._write(trainer)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # A run that was stopped. At `on_train_end` it would be too late: the best checkpoint may have been loaded by then.
+        # The run was stopped early. `on_train_end` is too late: the best checkpoint may have been loaded by then.
         if "train_runtime" in (kwargs.get("logs") or {}) and self._measured not in (None, state.global_step):
             self._measure(state, self._groups)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._measured is None:
-            return  # there was no step to make
+            return  # no step was made
         for (step, epoch), readings in self._history.against_last():
             self.table.add(step, epoch, readings)
         self._write(self._trainer())
@@ -214,7 +216,7 @@ class GeometryCallback(TrainerCallback):
             if first:  # nothing is lost yet
                 raise
             failure = f"{type(error).__name__}: {error}"
-        # Also of a process where it failed: the others wait for it here.
+        # A process where it failed takes part too, since the others wait for it here.
         readings, troubles, of_main = from_main([found and found.readings, found and found.troubles, failure])
         if failure or of_main:
             logger.warning("geometry at step %d was not measured: %s", state.global_step, failure or of_main)
@@ -229,7 +231,7 @@ class GeometryCallback(TrainerCallback):
         for trouble in troubles:
             group = trouble.partition(":")[0]
             if first and group in self._groups and self.chosen:
-                raise ValueError(f"GeometryCallback: metrics: {trouble}; leave out {group!r}, or mend this")
+                raise ValueError(f"GeometryCallback: metrics: {trouble}; leave out {group!r}, or correct this")
             if state.is_world_process_zero:
                 logger.warning("geometry at step %d: %s", state.global_step, trouble)
             if first and group in self._groups:
@@ -237,7 +239,7 @@ class GeometryCallback(TrainerCallback):
                 self._groups.remove(group)
 
     def _take(self, trainer: Trainer, state: TrainerState, found: Measurement) -> None:
-        """Log what was found, show a line of it, and keep it."""
+        """Add the measurement to the table, log it, and show a line of it."""
         for reading in found.readings:
             group = reading.metric.removeprefix("seconds_")
             if group in DEAR_GROUPS:
@@ -249,11 +251,11 @@ class GeometryCallback(TrainerCallback):
         # They would write hundreds of numbers into the terminal.
         handler.callbacks = [one for one in callbacks if not isinstance(one, (ProgressCallback, PrinterCallback))]
         try:
-            # The base class's own: trl's trainers empty what they have collected with every log.
+            # Not the trainer's own method: trl's trainers clear their collected statistics with every log.
             Trainer.log(trainer, found.logs())
         finally:
             handler.callbacks = callbacks
-            trainer.control.should_log = asked  # a log takes it away, but the step's own is still to come
+            trainer.control.should_log = asked  # logging clears it, but the step's own log is still to come
         self._show(trainer, state, found)
         now = time.perf_counter()
         if self._writing < WRITING_SHARE * (now - self._written):
@@ -276,7 +278,7 @@ class GeometryCallback(TrainerCallback):
             try:
                 return find_sites(model, inputs, self.patterns)
             except ValueError:
-                return find_sites(model, None, self.patterns)  # some trainers make their model's arguments out of a batch
+                return find_sites(model, None, self.patterns)  # some trainers compute the model's arguments from a batch
 
     # What is kept -----------------------------------------------------------------------------------------------------
 
@@ -293,8 +295,8 @@ class GeometryCallback(TrainerCallback):
         if folder is None or not all((folder / name).is_file() for name in (TABLE_FILE, MEMORY_FILE)):
             if state.is_world_process_zero:
                 logger.warning(
-                    "GeometryCallback: the checkpoint has no geometry of its own, so the table begins at step %d, and drift is "
-                    "measured from there",
+                    "GeometryCallback: the checkpoint holds no geometry. The table begins at step %d, and drift is measured "
+                    "from there",
                     state.global_step,
                 )
             return
@@ -305,7 +307,7 @@ class GeometryCallback(TrainerCallback):
         elif state.is_world_process_zero:
             logger.warning(
                 "GeometryCallback: the probe is not the one that was measured before step %d, so speeds and drift are "
-                "measured from here; for the same one, give the same data, rows=..., seed=... or probe=...",
+                "measured from here. To measure the same probe, give the same data, rows=..., seed=... or probe=...",
                 state.global_step,
             )
 
@@ -335,7 +337,7 @@ class GeometryCallback(TrainerCallback):
 
 @contextmanager
 def _reported(what: str) -> Iterator[None]:
-    """A disk that is full is no reason to stop training for something that only watches it."""
+    """Turn an error while writing into a warning: a full disk must not stop training because of a measurement."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -343,7 +345,7 @@ def _reported(what: str) -> Iterator[None]:
 
 
 def _folder(trainer: Trainer) -> Path:
-    """The output directory; in a search of hyperparameters, the trial's."""
+    """The output directory, or the trial's in a hyperparameter search."""
     trial = getattr(trainer, "_trial", None) if trainer.hp_search_backend is not None else None
     return Path(trainer._get_output_dir(trial=trial))
 

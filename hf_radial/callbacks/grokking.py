@@ -1,14 +1,16 @@
-"""`GrokkingCallback`: fit and onset while a run goes on, and an end to it when it has generalised.
+"""`GrokkingCallback` announces fit and onset while a run trains, and can stop the run when it has generalised.
 
-Everything is read off the trainer's `log_history` by `hf_radial.runs.onset`, whose definitions these are; also what has been
-announced. There is no other state, so nothing is lost where a run is interrupted: a checkpoint has the log, and a run that is
-resumed says and does what an unbroken one does, whatever `restore_callback_states_from_checkpoint` is.
+It reads everything from the trainer's `log_history`, with the definitions of `hf_radial.runs.onset`. It has no other state. A
+checkpoint holds the log, so a resumed run announces and does the same as an unbroken one, whatever
+`restore_callback_states_from_checkpoint` is.
 
-What `Trainer` does with the log of a resumed run: it takes the checkpoint's, which ends at that checkpoint's step, so that
-evaluations after it come once in the log (but twice in a `report_to` backend that was written to at once, as all metrics
-do). With `eval_on_start` the checkpoint is evaluated again: its step is then twice in the log, and counts once. A run that is
-resumed where it had stopped would make one more step, since `Trainer` looks at `should_training_stop` only behind one; here
-it is given no batch for it. (If that is at the end of an epoch, transformers warns that the epoch has no sample.)
+How `Trainer` treats the log of a resumed run:
+
+- It takes the checkpoint's log, which ends at the checkpoint's step. Later evaluations are once in the log. A `report_to`
+  backend that the interrupted run already wrote to has them twice, like all metrics.
+- With `eval_on_start` it evaluates the checkpoint again. That step is then twice in the log, and counts once.
+- It looks at `should_training_stop` only after a step, so a run that is resumed where it had stopped would make one more step.
+  This callback gives it no batch for that step. At the end of an epoch, transformers then warns that the epoch has no sample.
 """
 
 from __future__ import annotations
@@ -43,10 +45,10 @@ class GrokkingCallback(TrainerCallback):
             ...
         )
 
-    Logged once each, at the evaluation where it happens, for `log_history` and every `report_to` backend:
-    `grokking/fit_step`, and `grokking/onset_step` where held-out accuracy rises to the threshold. That is the onset for as long
-    as it stays there; if it falls, `grokking/onset_lost_step` says where, and the next rise is announced anew. The same goes to
-    the logger, from the main process, at level info.
+    It logs each of these once, at the evaluation where it happens, to `log_history` and every `report_to` backend:
+    `grokking/fit_step`, and `grokking/onset_step` where held-out accuracy rises to the threshold. If the accuracy falls below
+    it later, that was no onset: `grokking/onset_lost_step` says where it fell, and the next rise is announced again. The main
+    process writes the same to the logger at level info.
 
     Args:
         train_metric: name of the accuracy on training rows, as `Trainer` logs it. (What trl's trainers log by themselves, like
@@ -54,14 +56,14 @@ class GrokkingCallback(TrainerCallback):
         held_out_metric: the same for held-out rows.
         threshold: held-out accuracy of the onset, a fraction of 1.
         fit_threshold: training accuracy of the fit.
-        stop_evaluations: stop when so many evaluations in a row are at or above `stop_threshold`; `None`: never. A run that is
-            resumed from where this holds ends at once; leave it out, or raise it, to go on.
+        stop_evaluations: stop after so many evaluations in a row at or above `stop_threshold`; `None`: never. A run that is
+            resumed where this already holds ends at once. Leave it out, or raise it, to continue.
         stop_threshold: held-out accuracy for that; `threshold` if it is not given.
-        prefix: of what is logged; two of these callbacks on one trainer need two.
+        prefix: in front of the logged names. Two of these callbacks on one trainer need different prefixes.
 
     Raises:
         ValueError: an argument is out of range. In the trainer: another one has the same prefix; the first evaluation of a run
-            has not both metrics (before the step that follows it; the message names those it has); or a value is above 1.
+            lacks one of the metrics (the message names those it has); or a value is above 1.
         RuntimeError: it is not called by a `Trainer`.
     """
 
@@ -127,9 +129,9 @@ class GrokkingCallback(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = self._trainer()
         if not trainer.is_in_train:
-            return  # of whatever weights, on whatever rows
+            return  # its weights and rows may be any
         self._read_log(state)
-        # One evaluation comes as several of these events, one a split: whether a metric is missing shows behind the last.
+        # One evaluation is several of these events, one per split. Only after the last is it clear whether a metric is missing.
         self._evaluated = self._evaluated or any(name.startswith("eval_") for name in kwargs.get("metrics") or {})
         self._announce(trainer, state)
         if self._has_generalised() and not control.should_training_stop:
@@ -148,11 +150,11 @@ class GrokkingCallback(TrainerCallback):
         self._give_batches(self._trainer())
         try:
             self.on_step_begin(args, state, control)
-        except ValueError as missing:  # no reason to lose a trained model
+        except ValueError as missing:  # a trained model must not be lost for this
             logger.warning("%s", missing)
 
     def _read_log(self, state: TrainerState) -> None:
-        """Take what is new in the log, so that an evaluation costs the same however many losses have been logged."""
+        """Read the new entries of the log only, so that the cost of an evaluation does not grow with the log."""
         if self._log is not state.log_history:
             self._log, self._own, self._read = state.log_history, [], 0
         names = {self.train_metric, self.held_out_metric, *self._logged.values()}
@@ -196,7 +198,7 @@ class GrokkingCallback(TrainerCallback):
         return trainer
 
     def _no_batches(self, *args: Any, **kwargs: Any) -> tuple[list[Any], None]:
-        """In place of `Trainer.get_batch_samples`, once: no step is made of nothing, and the loop sees that it should end."""
+        """Replaces `Trainer.get_batch_samples` once: without a batch there is no step, and the loop sees that it should end."""
         self._give_batches(self._trainer())
         return [], None
 

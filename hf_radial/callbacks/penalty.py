@@ -34,6 +34,10 @@ class RadialCallback(TrainerCallback, ExportableState):
     Its options and the targets of `radial_radius="initial"` are part of every checkpoint. A run that is resumed has the options
     given here, or, with `restore_callback_states_from_checkpoint=True`, the checkpoint's.
 
+    A callback cannot choose the checkpoint: in any trainer but `RadialTrainer`, `train(resume_from_checkpoint=True)` takes the
+    newest folder, even if a killed process left it incomplete. Then give `resume_from_checkpoint` the path that
+    `hf_radial.runs.resume.last_complete_checkpoint(output_dir)` returns.
+
     Raises:
         ValueError: an option is out of range; or, in the trainer, it has the penalty already, or the checkpoint to resume from
             lacks what the options need.
@@ -59,6 +63,9 @@ class RadialCallback(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of this callback."""
+        penalty = getattr(self.trainer, "radial_penalty", None)
+        if self.config.radial_radius == "initial" and penalty is not None and penalty.targets:
+            self.targets = dict(penalty.targets)  # they may have come with the first batch
         args = self.config.to_dict()
         if callable(self.config.radial_schedule):
             args["radial_schedule"] = FUNCTION + self.config.schedule_name
@@ -103,8 +110,6 @@ class RadialCallback(TrainerCallback, ExportableState):
         except BaseException:
             self.release()
             raise
-        if self.config.radial_radius == "initial" and radial.radial_penalty is not None:
-            self.targets = dict(radial.radial_penalty.targets)
         # The state of a checkpoint from before this callback has no place for it, and the next checkpoint would not find one.
         states: Any = state.stateful_callbacks
         states.setdefault(type(self).__name__, self.state())
@@ -128,6 +133,7 @@ class RadialCallback(TrainerCallback, ExportableState):
     def release(self) -> None:
         """Make the trainer, if it is a radial one, what it was before."""
         if self.trainer is not None:
+            self.state()
             if hasattr(self.trainer, "radial_penalty"):
                 self.trainer.end_radial()
             self.trainer.__class__, self.trainer = self._plain, None

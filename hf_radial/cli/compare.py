@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from hf_radial.runs.text_files import read_object
 
 COMPARISONS = Path(__file__).resolve().parents[2] / "recipes" / "results" / "compare"
 
@@ -33,11 +35,17 @@ def run(options: argparse.Namespace) -> int:
             "recipes/compare.py makes them"
         )
     if options.grid is not None and options.grid not in files:
-        raise ValueError(f"GRID {options.grid!r} is unknown; there are {', '.join(files)}")
-    for name, file in files.items():
-        data = json.loads(file.read_text())
-        if options.grid == name:
-            print(page_of(data) or f"{data['title']}\n\n{terminal(summary(data['rows'], data['reference']))}")
-        elif options.grid is None:
+        near = get_close_matches(options.grid.lower(), files, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"GRID {options.grid!r} is unknown{meant} there are {', '.join(files)}")
+    for name, file in files.items() if options.grid is None else [(options.grid, files[options.grid])]:
+        data = read_object(file, {"title": str, "rows": list, "reference": str})
+        if options.grid is None:
             print(f"{name:20} {data['title']}")
+            continue
+        try:
+            text = page_of(data) or f"{data['title']}\n\n{terminal(summary(data['rows'], data['reference']))}"
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{file} holds rows that recipes/compare.py did not write: {error!r}") from error
+        print(text)
     return 0

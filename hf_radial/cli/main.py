@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb.add_to(commands)
     options = parser.parse_args(argv)
     try:
+        for name, value in vars(options).items():
+            if value == "" or (isinstance(value, list) and "" in value):
+                raise ValueError(f"{name} is empty; give a value, or leave it out")
         return options.run(options)
     except (OSError, ValueError, TypeError, ImportError) as error:
         about = f"{options.model!r}: " if options.command == "sites" else ""

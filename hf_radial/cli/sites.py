@@ -84,20 +84,31 @@ def _model(name: str, device: str) -> PreTrainedModel:
     import torch
     import transformers
 
-    config: Any = transformers.AutoConfig.from_pretrained(name)
+    try:
+        config: Any = transformers.AutoConfig.from_pretrained(name)
+    except (OSError, ValueError):  # says what is wrong
+        raise
+    except Exception as error:  # a field of the configuration, say
+        raise ValueError(f"its config.json makes no configuration: {_in_one_line(error)}") from error
     if device == "meta":  # the implementations that look at no values
         config._attn_implementation, config._experts_implementation = "eager", "batched_mm"
     named = getattr(transformers, (config.architectures or [""])[0], None)
+    is_model = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
+    reasons = {}
     torch.manual_seed(0)
     with torch.device(device):
-        if named is not None:
-            return named(config)
-        for auto_class in AUTO_CLASSES:
+        for kind in [named] if is_model else [getattr(transformers, auto_class) for auto_class in AUTO_CLASSES]:
             try:
-                return getattr(transformers, auto_class).from_config(config)
-            except ValueError:  # not of this kind
-                continue
-    raise ValueError(f"no model class of transformers takes the configuration {type(config).__name__} of {name!r}")
+                return kind(config) if is_model else kind.from_config(config)
+            except Exception as error:  # not of this kind, or a value of the configuration that no model can have
+                if "Unrecognized configuration class" not in str(error):
+                    reasons[_in_one_line(error)] = kind.__name__
+    why = f": {', '.join(reasons)}" if reasons else ""
+    raise ValueError(f"no model class of transformers takes its configuration {type(config).__name__}{why}")
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _check_memory(model: PreTrainedModel) -> None:

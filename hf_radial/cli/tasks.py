@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
+
+from hf_radial.safe_files import write_text
 
 
 def add_to(commands: Any) -> None:
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
                 wrong += not same
                 print(f"{'same rows' if same else 'OTHER ROWS'}  {name}", flush=True)
         if options.write:
-            Path(options.write).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            write_text(options.write, json.dumps(found, indent=1, sort_keys=True) + "\n")
         return 1 if wrong else 0
     if options.config is None:
         print(shelf_table(options.task))

@@ -42,15 +42,17 @@ In here: the file and its checks. `{name}` in an arm's interventions stands for 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hf_radial.runs.text_files import read_yaml
 
 KEYS = (
     "title",
@@ -174,39 +176,35 @@ def read_grid(file: Path) -> Grid:
     """
     if not file.is_file():
         raise ValueError(f"the grid file {str(file)!r} does not exist")
-    data = yaml.safe_load(file.read_text())
+    data = read_yaml(file)
     if not isinstance(data, dict):
         raise ValueError(f"{file}: must hold a mapping with {', '.join(KEYS)}")
-    unknown = [key for key in data if key not in KEYS]
-    if unknown:
-        raise ValueError(f"{file}: unknown key {unknown[0]!r}; there are {', '.join(KEYS)}")
-    seeds = tuple(data.get("seeds") or ())
+    _known(file, "", data, KEYS)
     paired = _paired(data, file)
-    if paired is None and (not seeds or len(set(seeds)) < len(seeds)):
-        raise ValueError(f"{file}: seeds={list(seeds)} must be at least one seed, each once")
+    seeds = () if paired else _seeds(file, "seeds", data.get("seeds"))
     arms = []
-    for name, given in (data.get("arms") or {}).items():
-        given = given or {}
-        if set(given) - {"options", "tune"}:
-            raise ValueError(f"{file}: arm {name!r} has {', '.join(given)}; it may have options and tune")
-        arms.append(Arm(str(name), dict(given.get("options") or {}), dict(given.get("tune") or {})))
+    for name, given in _mapping(file, "arms", data.get("arms")).items():
+        given = _mapping(file, f"arm {name!r}", given)
+        _known(file, f"arm {name!r}: ", given, ("options", "tune"))
+        options, tune = (_mapping(file, f"arm {name!r}: {key}", given.get(key)) for key in ("options", "tune"))
+        arms.append(Arm(str(name), options, tune))
     if not arms:
         raise ValueError(f"{file}: arms is empty; name at least one method")
-    axes = {name: list(values) for name, values in (data.get("axes") or {}).items()}
+    axes = {name: _list(file, f"axes: {name}", values) for name, values in _mapping(file, "axes", data.get("axes")).items()}
+    for values in axes.get("cell", ()):
+        _mapping(file, "axes: a value of cell", values)
     settings = tuple(_spread(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
     tuning = None
     if data.get("tuning"):
-        wrong = [key for key in data["tuning"] if key not in TUNING_KEYS]
-        if wrong:
-            raise ValueError(f"{file}: tuning: unknown key {wrong[0]!r}; there are {', '.join(TUNING_KEYS)}")
-        given = data["tuning"]
+        given = _mapping(file, "tuning", data["tuning"])
+        _known(file, "tuning: ", given, TUNING_KEYS)
         tuning = Tuning(
-            int(given["trials"]),
-            tuple(given["seeds"]),
-            dict(given.get("common") or {}),
-            int(given.get("finalists", 1)),
-            tuple(given.get("finalist_seeds") or ()),
-            int(given.get("sampler_seed", 0)),
+            _count(file, "tuning: trials", given.get("trials")),
+            _seeds(file, "tuning: seeds", given.get("seeds")),
+            _mapping(file, "tuning: common", given.get("common")),
+            _count(file, "tuning: finalists", given.get("finalists", 1)),
+            _seeds(file, "tuning: finalist_seeds", given["finalist_seeds"]) if given.get("finalist_seeds") else (),
+            _count(file, "tuning: sampler_seed", given.get("sampler_seed", 0), low=0),
         )
         all_seeds = [*tuning.seeds, *tuning.finalist_seeds]
         both = sorted(set(all_seeds) & set(seeds))
@@ -240,7 +238,7 @@ def read_grid(file: Path) -> Grid:
     reference = data.get("reference", arms[0].name)
     if reference not in [arm.name for arm in arms]:
         raise ValueError(f"{file}: reference={reference!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
-    published = tuple(data.get("published") or ())
+    published = tuple(_list(file, "published", data["published"])) if data.get("published") else ()
     for item in published:
         if not isinstance(item, dict) or set(item) != {"where", "setting", "arm", "onset"}:
             raise ValueError(f"{file}: published: {item!r} must have where, setting, arm and onset")
@@ -248,9 +246,9 @@ def read_grid(file: Path) -> Grid:
             raise ValueError(f"{file}: published: {item['arm']!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
     return Grid(
         file.stem.removeprefix("compare_"),
-        data.get("title", file.stem),
-        data.get("question", ""),
-        dict(data.get("base") or {}),
+        str(data.get("title", file.stem)),
+        str(data.get("question", "")),
+        _mapping(file, "base", data.get("base")),
         settings,
         tuple(arms),
         seeds,
@@ -269,18 +267,19 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
         raise ValueError(f"{file}: design={design!r} must be 'paired', with a mapping `paired`, or be left out, without one")
     if not given:
         return None
-    wrong = [key for key in given if key not in Paired.__dataclass_fields__]
-    if wrong:
-        raise ValueError(f"{file}: paired: unknown key {wrong[0]!r}; there are {', '.join(Paired.__dataclass_fields__)}")
+    given = _mapping(file, "paired", given)
+    _known(file, "paired: ", given, list(Paired.__dataclass_fields__))
+    _count(file, "paired: draws", given.get("draws"))
+    _mapping(file, "paired: common", given.get("common"))
     for key in ("seeds", "tuning"):
         if data.get(key):
             raise ValueError(f"{file}: {key} has no meaning in design='paired', whose draws have their own seeds; leave it out")
-    paired = Paired(**{**given, "also_against": tuple(given.get("also_against") or ())})
+    paired = Paired(**{"common": {}, **given, "also_against": tuple(given.get("also_against") or ())})
     for name in paired.also_against:
         if name not in (data.get("arms") or {}):
             raise ValueError(f"{file}: paired: also_against: {name!r} is no arm; there are {', '.join(data.get('arms') or {})}")
-    if paired.draws < 1 or not paired.common:
-        raise ValueError(f"{file}: paired: draws={paired.draws} must be at least 1, and common must name what is drawn")
+    if not paired.common:
+        raise ValueError(f"{file}: paired: common is empty; name what is drawn, such as learning_rate: {{log: [1.0e-3, 0.1]}}")
     for name, choice in paired.common.items():
         bounds(choice, f"{file}: {name}")
     for name, arm in (data.get("arms") or {}).items():
@@ -288,6 +287,46 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
         if both or (arm or {}).get("tune"):
             raise ValueError(f"{file}: arm {name!r} has {both or 'tune'}, but in design='paired' all arms share what is drawn")
     return paired
+
+
+def _known(file: Path, where: str, given: Mapping[Any, Any], keys: Sequence[str]) -> None:
+    for key in given:
+        if key not in keys:
+            near = get_close_matches(str(key), keys, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ";"
+            raise ValueError(f"{file}: {where}unknown key {key!r}{meant} there are {', '.join(keys)}")
+
+
+def _mapping(file: Path, name: str, value: Any) -> dict[str, Any]:
+    """A mapping whose keys are texts; an empty one for nothing."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{file}: {name}={value!r} must be a mapping, such as {{name: value}}, whose names are texts")
+    return dict(value)
+
+
+def _list(file: Path, name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{file}: {name}={value!r} must be a list of at least one value, such as [0.3, 0.5]")
+    return value
+
+
+def _count(file: Path, name: str, value: Any, low: int = 1) -> int:
+    if type(value) is not int or value < low:
+        raise ValueError(f"{file}: {name}={value!r} must be a whole number of at least {low}")
+    return value
+
+
+def _seeds(file: Path, name: str, value: Any) -> tuple[int, ...]:
+    seeds = value if isinstance(value, list) else []
+    whole = all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"{file}: {name}={value!r} must be a list of at least one seed, each once, such as [0, 1, 2]: whole numbers from 0 "
+            "to 2**32 - 1"
+        )
+    return tuple(seeds)
 
 
 def _spread(setting: dict[str, Any]) -> dict[str, Any]:
@@ -311,13 +350,16 @@ def bounds(choice: Any, name: str) -> tuple[str, list[Any]]:
     ('log', [0.1, 10.0])
     """
     kind, values = next(iter(choice.items())) if isinstance(choice, Mapping) and len(choice) == 1 else (None, None)
-    if kind == "choices" and isinstance(values, Sequence) and values:
-        return kind, list(values)
-    if kind in ("log", "linear") and isinstance(values, Sequence) and len(values) == 2:
-        low, high = map(float, values)
-        if low < high and (kind == "linear" or low > 0):
-            return kind, [low, high]
-    raise ValueError(f"{name}: {choice!r} must be {{log: [low, high]}}, {{linear: [low, high]}} or {{choices: [...]}}")
+    if kind == "choices" and isinstance(values, list) and values:
+        return kind, values
+    if kind in ("log", "linear") and isinstance(values, list) and len(values) == 2:
+        numbers = [float(value) for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+        if len(numbers) == 2 and -math.inf < numbers[0] < numbers[1] < math.inf and (kind == "linear" or numbers[0] > 0):
+            return kind, numbers
+    raise ValueError(
+        f"{name}: {choice!r} must be {{log: [low, high]}} with 0 < low < high, {{linear: [low, high]}} with low < high, or "
+        "{choices: [...]}; YAML reads 1e-3 as text, so write 1.0e-3"
+    )
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import json
 import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from hf_radial.comparison.grid import Arm, Grid, replicates_of
 from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, outcome, undone, write_json
 from hf_radial.comparison.run import make_run, make_runs
 from hf_radial.comparison.trials import Cell, best_trial, tuning_cells
+from hf_radial.safe_files import locked
 
+LOCK_FILE = ".lock"  # in a run's folder
 # What runs that share their steps may differ in, beside the strength of the penalty.
 SHARED = ("learning_rate", "weight_decay", "radial_lambda", "warmup_steps", "adam_beta2", "max_grad_norm", "seed")
 STACKED = ("radial", "layer_norm")  # interventions that stacked models have
@@ -97,9 +100,15 @@ def jobs_of(todo: Runs, together: int) -> list[Job]:
 
 
 def attempt(runs: Runs) -> None:
-    """See `Job.make`."""
+    """See `Job.make`. Another comparison that shares the folders waits, and then finds these runs done."""
+    with ExitStack() as held:
+        for folder in sorted(folder for folder, _ in runs):  # in one order, so that no two wait for each other
+            held.enter_context(locked(folder / LOCK_FILE, f"makes the run in {folder}"))
+        _attempt(undone(runs))
+
+
+def _attempt(runs: Runs) -> None:
     for folder, options in runs:
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "options.json", options)
     if len(runs) > 1:
         try:

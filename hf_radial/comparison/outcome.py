@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from hf_radial.safe_files import write_text
 
 RUN_FILE, RESULT_FILE, FAILED_FILE = "run.json", "result.json", "failed.json"
 ATTEMPTS = 2  # a run that failed so often has failed
@@ -15,13 +16,10 @@ Runs = list[tuple[Path, dict[str, Any]]]  # folders, and the options of the runs
 
 def outcome(folder: Path) -> dict[str, Any] | None:
     """What became of a run; `None` if it is to be made, or made again."""
-    if (folder / RESULT_FILE).is_file():
-        result: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text())
-        return result
-    if (folder / FAILED_FILE).is_file():
-        failure: dict[str, Any] = json.loads((folder / FAILED_FILE).read_text())
-        return failure if failure["attempts"] >= ATTEMPTS else None
-    return None
+    result, failure = read_json(folder / RESULT_FILE), read_json(folder / FAILED_FILE)
+    if result is None and failure is not None and failure["attempts"] >= ATTEMPTS:
+        return failure
+    return result
 
 
 def undone(runs: Runs) -> Runs:
@@ -29,15 +27,21 @@ def undone(runs: Runs) -> Runs:
 
 
 def note_failure(folder: Path, message: str, details: str) -> dict[str, Any]:
-    attempts = 1 + (json.loads((folder / FAILED_FILE).read_text())["attempts"] if (folder / FAILED_FILE).is_file() else 0)
-    failure = {"status": "failed", "failure": message, "attempts": attempts, "traceback": details}
-    folder.mkdir(parents=True, exist_ok=True)
+    before = read_json(folder / FAILED_FILE) or {"attempts": 0}
+    failure = {"status": "failed", "failure": message, "attempts": 1 + before["attempts"], "traceback": details}
     write_json(folder / FAILED_FILE, failure)
     return failure
 
 
+def read_json(file: Path) -> dict[str, Any] | None:
+    """What a file holds; `None` if it does not exist, or is deleted at this moment by a process that made the run again."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+    except FileNotFoundError:
+        return None
+
+
 def write_json(file: Path, value: Any) -> None:
-    """Whole or not at all: whoever is killed while writing leaves nothing that looks done."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=1, default=str) + "\n")
-    os.replace(partial, file)
+    """Write a file in one step: a process that is killed while it writes leaves nothing that looks done."""
+    write_text(file, json.dumps(value, indent=1, default=str) + "\n")

@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, write_json
+from hf_radial.runs.text_files import check_types
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Run:
     flush_denormals: bool = True  # numbers below 1e-38 count as 0: weights that decay to nothing cost many times as long
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.model not in ("mlp", "transformer"):
             raise ValueError(f"model={self.model!r} is unknown; choose 'mlp' or 'transformer'")
         for name in ("width", "embedding_size", "layers", "heads", "epochs", "evaluate_every", "solved_evaluations"):
@@ -54,13 +57,24 @@ class Run:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 < self.solved_at <= 1:
             raise ValueError(f"solved_at={self.solved_at} must be above 0 and at most 1")
+        for name in ("batch_size", "warmup_steps", "seed", "learning_rate", "weight_decay", "radial_lambda"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.adam_beta2 < 1:
+            raise ValueError(f"adam_beta2={self.adam_beta2} must be at least 0 and below 1")
+        if not isinstance(self.fields, dict):
+            raise ValueError(f"fields={self.fields!r} must be a mapping of the task's fields, such as {{p: 97}}")
+        if not isinstance(self.interventions, list) or not all(isinstance(text, str) for text in self.interventions):
+            raise ValueError(f"interventions={self.interventions!r} must be a list of texts, such as [dropout:p=0.1]")
 
 
 def read_run(options: dict[str, Any]) -> Run:
     """Options as a `Run`. ValueError, with the name, if there is one that means nothing."""
     unknown = sorted(set(options) - set(Run.__dataclass_fields__))
     if unknown:
-        raise ValueError(f"unknown option {unknown[0]!r} of a run; there are {', '.join(Run.__dataclass_fields__)}")
+        near = get_close_matches(unknown[0], Run.__dataclass_fields__, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"unknown option {unknown[0]!r} of a run{meant} there are {', '.join(Run.__dataclass_fields__)}")
     from hf_radial.interventions import interventions
 
     run = Run(**options)

@@ -19,6 +19,7 @@ from hf_radial.comparison.replicated_page import replicated_page
 from hf_radial.comparison.statistics import median_time, speedup, survival
 from hf_radial.comparison.times import BOUNDS, NEVER, horizon_of, number, range_text, times_of
 from hf_radial.runs.record import made_on
+from hf_radial.safe_files import replacing, write_text
 
 HEAD = ["arm", "tuned to", "tuning runs solved", "solved", "fit", "onset, epochs", "steps", "seconds", "test accuracy"]
 HEAD += ["speed-up", "95 %, over seeds", "pairs of one tuning", "sign test"]
@@ -178,13 +179,13 @@ def write(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Write NAME.json, .md, .tex, .parquet and, if matplotlib is there, .png; returns the summary."""
     import pandas as pd
 
-    folder.mkdir(parents=True, exist_ok=True)
     name, rows = data["grid"], data["rows"]
     entries = write_pages(data, folder)
     flat = [
         {key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in row.items()} for row in rows
     ]
-    pd.DataFrame(flat).to_parquet(folder / f"{name}.parquet")
+    with replacing(folder / f"{name}.parquet") as new:
+        pd.DataFrame(flat).to_parquet(new)
     draw(data, folder / f"{name}.png")
     return entries
 
@@ -199,13 +200,11 @@ def page_of(data: dict[str, Any]) -> str | None:
 def write_pages(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Write what is read, NAME.json, .md and .tex, from the rows of a comparison that is there; returns the summary."""
     entries = summary(data["rows"], data["reference"])
-    (folder / f"{data['grid']}.json").write_text(json.dumps(data, indent=1) + "\n")
     special = page_of(data)
-    if special is not None:
-        (folder / f"{data['grid']}.md").write_text(special)
-        return entries
-    (folder / f"{data['grid']}.md").write_text(page(data, entries))
-    (folder / f"{data['grid']}.tex").write_text(latex(entries))
+    write_text(folder / f"{data['grid']}.json", json.dumps(data, indent=1) + "\n")
+    write_text(folder / f"{data['grid']}.md", special or page(data, entries))
+    if special is None:
+        write_text(folder / f"{data['grid']}.tex", latex(entries))
     return entries
 
 
@@ -295,7 +294,8 @@ def draw(data: dict[str, Any], file: Path) -> None:
             panel.set_title(short(setting), fontsize="medium")
     for panel in panels:
         panel.legend(fontsize="x-small", ncols=2)
-    figure.savefig(file, dpi=110)
+    with replacing(file) as new:
+        figure.savefig(new, dpi=110, format="png")
 
 
 def _style(i: int) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing.context import BaseContext
 from typing import Any
 
 from hf_radial.comparison.jobs import AnyJob, Jobs, Runner, note_failures
@@ -20,13 +21,16 @@ def in_this_process(todo: Jobs) -> Iterator[AnyJob]:
         yield job
 
 
+IMPORTED = ["torch", "datasets", "transformers.trainer", "hf_radial.training.trainer", "hf_radial.models.modular_mlp"]
+
+
 def in_processes(processes: int) -> Runner:
     """Jobs side by side in so many processes. A process that dies is a failure of the runs that it may have had."""
 
     def runner(todo: Jobs) -> Iterator[AnyJob]:
-        waiting = list(todo)
+        waiting, context = list(todo), _context()
         while waiting:
-            with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+            with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
                 running: dict[Future[Any], AnyJob] = {}
                 broken = False
                 while (waiting or running) and not broken:
@@ -46,6 +50,15 @@ def in_processes(processes: int) -> Runner:
                     waiting += [job for job in running.values() if job.undone()]
 
     return runner
+
+
+def _context() -> BaseContext:
+    """Workers come from one process that has imported torch and transformers, which takes seconds, and done nothing else."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
 
 
 def end_with_parent() -> None:

@@ -1,8 +1,9 @@
-"""`measure`: everything that is known about a model's geometry, on one batch, at one moment.
+"""`measure` takes all measurements of a model's geometry on one batch.
 
     readings = measure(model, batch).readings
 
-`GeometryCallback` calls it again and again while a `Trainer` trains. What is measured is in the other files of this folder.
+`GeometryCallback` calls it at intervals while a `Trainer` trains. The measurements themselves are in the other files of this
+folder.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class Measurement:
     """What one measurement found.
 
     Attributes:
-        readings: the numbers; those that are not finite are left out.
-        memory: for the next measurement.
-        troubles: what could not be measured and why, a sentence each, naming site or group.
+        readings: the finite numbers.
+        memory: what the next measurement is compared with.
+        troubles: what could not be measured and why, one sentence each, which names the site or group.
     """
 
     readings: list[Reading]
@@ -52,7 +53,7 @@ class Measurement:
     troubles: list[str]
 
     def logs(self) -> dict[str, float]:
-        """The readings under the names that `Trainer` logs them by; those with an index are not among them."""
+        """The readings without an index, under the names that `Trainer` logs."""
         return logs_of(self.readings)
 
 
@@ -76,17 +77,17 @@ def measure(
     Args:
         model: any module that `RadialPenalty` takes, on the device of `batch`; not sharded, not wrapped in DDP.
         batch: the probe, `{name: tensor}`, with labels.
-        metrics: groups of `GROUPS`: `radial`, `spectrum`, `function`, `drift`; and, dear, `proposition`, `curvature` and
-            `fourier` (of modular tasks).
+        metrics: groups of `GROUPS`: `radial`, `spectrum`, `function`, `drift`; and the expensive ones, `proposition`,
+            `curvature` and `fourier` (for modular tasks).
         held_out: a second batch, for loss, confidence and accuracy of the group `function`.
-        sites: the sites to measure, or patterns for `find_sites`; the penalty's, or what is found, if not given.
-        loss: the task loss of a model and a batch; the model's own if not given. It must be a mean over the batch.
-        penalty: the penalty that it trains with: `radial_energy_total` and the targets are by it.
+        sites: the sites to measure, or patterns for `find_sites`. Default: the penalty's, or those that are found.
+        loss: the task loss of a model and a batch, a mean over the batch. Default: the model's own.
+        penalty: the penalty that the model trains with; it gives the targets and `radial_energy_total`.
         learning_rate: for `two_over_lr`.
         curvature_probes: random vectors for the Hessian's trace.
         modular: the task's table; needed by `fourier`.
-        memory: of the measurement before, for speeds and drift.
-        seed: of the random vectors of `curvature`.
+        memory: the previous measurement's, for speeds and drift.
+        seed: random seed of the vectors of `curvature`.
 
     Raises:
         ValueError: a group is unknown, `fourier` lacks `modular`, the model returns no loss, or `find_sites` finds no sites.
@@ -166,7 +167,7 @@ def check_groups(metrics: Sequence[str], modular: ModularTable | None = None) ->
 
 
 class _Taken:
-    """The numbers so far, what they cost, and what went wrong."""
+    """The numbers so far, the seconds that each group took, and what could not be measured."""
 
     def __init__(self) -> None:
         self.readings: list[Reading] = []
@@ -181,7 +182,7 @@ class _Taken:
 
     @contextmanager
     def attempt(self, group: str) -> Iterator[None]:
-        """One group that others do not depend on: where it cannot be measured, they still are."""
+        """Measure one group on which no other depends. If it fails, the others are still measured."""
         try:
             with self.time(group):
                 yield
@@ -252,7 +253,7 @@ def _function(model: nn.Module, batch: Mapping[str, Any], prefix: str) -> list[R
         raise ValueError(f"{type(model).__name__} returned no logits")
     labels, shift = batch["labels"], predicts_next(model)
     readings = function_readings(logits, labels, shift=shift, prefix=prefix)
-    # Some models of transformers do not score what their name says (`BartForCausalLM` does not shift): their own loss tells.
+    # Some models shift their labels otherwise than their name says (`BartForCausalLM` does not): their own loss decides.
     own = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
     if logits.ndim == 3 and (labels[:, 1:] != IGNORED).any() and not _same(own, readings):
         other = function_readings(logits, labels, shift=not shift, prefix=prefix)
@@ -266,7 +267,7 @@ def _same(loss: Tensor | None, readings: Sequence[Reading]) -> bool:
 
 
 def predicts_next(model: nn.Module) -> bool:
-    """Whether position `i` of a model's logits is about label `i + 1`, as a causal language model's are, by its class."""
+    """Whether position `i` of the logits predicts label `i + 1`, as in a causal language model; decided by the class."""
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     loss_type, config = str(getattr(base, "loss_type", "")), getattr(base, "config", None)
     if "ForConditionalGeneration" in loss_type:  # of images and text, but not of an encoder and a decoder

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from hf_radial.geometry.drift import Sketch, drift_readings
 from hf_radial.geometry.reading import Reading
+from hf_radial.safe_files import replacing
 
 MEMORY_FILE = "_geometry_memory.safetensors"
 MOST_SKETCHES = 32  # kept for the comparison with the last measurement
@@ -50,15 +50,15 @@ class History:
     sketches: dict[Moment, dict[str, Sketch]] = field(default_factory=dict)
 
     def keep(self, moment: Moment, memory: Memory) -> None:
-        """Take over the memory of a measurement. It has new sketches only if `drift` was measured."""
+        """Store the memory of a measurement. It has new sketches only if `drift` was measured."""
         if memory.previous is not self.memory.previous:
             self.sketches[moment] = memory.previous
-            if len(self.sketches) > MOST_SKETCHES:  # every other one from here on, but the first
+            if len(self.sketches) > MOST_SKETCHES:  # keep every second one
                 self.sketches = dict(list(self.sketches.items())[::2])
         self.memory = memory
 
     def against_last(self) -> list[tuple[Moment, list[Reading]]]:
-        """Similarity of the measurements that were kept to the last one."""
+        """How similar each kept measurement is to the last one."""
         last = self.memory.previous
         return [
             (moment, drift_readings(site, one, last[site], "last"))
@@ -69,9 +69,8 @@ class History:
 
     def save(self, folder: Path, probe: str) -> None:
         """Write `MEMORY_FILE` into a checkpoint, whole or not at all; `probe` is the fingerprint of the measured rows."""
-        partial = folder / f".{MEMORY_FILE}"
-        save_file(self._tensors(), partial, {"probe": probe})
-        os.replace(partial, folder / MEMORY_FILE)
+        with replacing(folder / MEMORY_FILE) as new:
+            save_file(self._tensors(), new, {"probe": probe})
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"vectors|{site}": h for site, h in self.memory.vectors.items()}

@@ -18,15 +18,15 @@ ROWS_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class ModularTable:
-    """The table of `(a operation b) mod p`, and how a model is asked about it.
+    """The table of `(a operation b) mod p`, and the inputs that ask a model for each entry.
 
     Attributes:
         modulus: `p`.
         operation: `"add"` or `"sub"`.
         inputs: the model's arguments for all pairs, row `a * p + b`, `{name: tensor}` with `p * p` rows. Not given: `input_ids`
             of shape `(p * p, 2)`, as `ModularMLPForSequenceClassification` takes them.
-        position: where in a sequence the answer is predicted; of models whose logits are one row an example it is not used.
-        train: `(p, p)`, true at the training pairs, for the excluded loss; all of them if not given.
+        position: the position in a sequence that predicts the answer; unused by models with one row of logits per example.
+        train: `(p, p)`, true at the training pairs, for the excluded loss. Default: all pairs.
 
     Residues are tokens `0 ... p - 1`, in the embedding, and as answers.
 

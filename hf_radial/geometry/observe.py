@@ -1,7 +1,7 @@
 """One forward and backward of the task loss on a probe batch: the vectors of every site, and the gradient at them.
 
-Nothing is left behind: no `.grad` is written, modes, random states and hooks are what they were. The model runs in evaluation
-mode (no dropout, no batch statistics, no gradient checkpointing), in float32 and not compiled, however it is trained.
+Nothing about the model changes: no `.grad` is written, and modes, random states and hooks are restored. The model runs in
+evaluation mode (no dropout, no batch statistics, no gradient checkpointing), in float32 and not compiled, however it trains.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class SiteView:
     """One site on the probe; `N` vectors that are not padding, of width `d`, in the order of the batch.
 
     Attributes:
-        site: which.
-        target: the radius `R` that it has, or would have.
+        site: the site.
+        target: its target radius `R`, also where there is no penalty.
         vectors: `h`, shape `(N, d)`, float32 or better, detached.
         gradient: of the task loss at `h`, the same shape.
         penalty_gradient: of the weighted penalty of all sites at `h`, the same shape; zero without a penalty.
-        inputs: what its module was called with, shape `(N, d_in)`, if that was asked for and the module is linear.
+        inputs: the inputs of its module, shape `(N, d_in)`, if they were asked for and the module is linear.
     """
 
     site: Site
@@ -49,13 +49,13 @@ class SiteView:
 
     @property
     def finite(self) -> Tensor:
-        """Which of the vectors have only finite channels, shape `(N,)`."""
+        """True for vectors whose channels are all finite, shape `(N,)`."""
         return self.vectors.isfinite().all(-1)
 
 
 @dataclass
 class Observation:
-    """What the probe showed: its task loss, a scalar, and every site."""
+    """The probe's task loss, a scalar, and its sites."""
 
     loss: Tensor
     sites: list[SiteView] = field(default_factory=list)
@@ -79,9 +79,9 @@ def model_loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
 
 @contextmanager
 def quiet(model: nn.Module) -> Iterator[nn.Module]:
-    """The model as it is measured, in evaluation mode and float32; outside, nothing about it or the random states has changed.
+    """The model in evaluation mode and float32, for measurements. Afterwards the model and the random states are as before.
 
-    Yields the model itself, or, where weights are in half precision, a copy in float32. The copy's parameters are others.
+    Yields the model itself, or a float32 copy with its own parameters where weights are in half precision.
     """
     half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
     with ExitStack() as stack:
@@ -115,17 +115,17 @@ def observe(
     side: str = "both",
     with_inputs: bool = False,
 ) -> Observation:
-    """Run the task loss of `batch` forward and back to every site. Call it within `quiet(model)`, on what that yields.
+    """Run the task loss of `batch` forward, and back to every site. Call it within `quiet(model)`, on the model that it yields.
 
     Args:
         model: as `quiet` yields it.
         batch: `{name: tensor}`.
-        sites: which modules, as of `find_sites`.
+        sites: the sites, as `find_sites` returns them.
         loss_of: the task loss.
-        targets: radius `R` by site; `sqrt(d)` where there is none.
+        targets: target radius `R` by site's name; `sqrt(d)` for a site without one.
         radial_lambda: weight of the penalty, for `penalty_gradient`.
-        side: of the penalty, see `radial_penalty`.
-        with_inputs: keep what linear sites were called with.
+        side: the penalty's side, see `radial_penalty`.
+        with_inputs: also keep the inputs of linear sites.
 
     Raises:
         RuntimeError: a site was not reached.
@@ -230,7 +230,7 @@ class _Collector:
         if not h.requires_grad:  # everything before it is frozen
             passed_on = h = h.detach().requires_grad_()
         if site.in_place:
-            passed_on = h.clone()  # what is written over later
+            passed_on = h.clone()  # the model overwrites it later
         lengths = radius(h.detach(), site.dim)
         x = None
         if self.with_inputs and args and not site.at_input and site.index is None and weight_of(module) is not None:

@@ -1,9 +1,9 @@
-"""Radii and the radial energy of a gradient, per site: what the paper argues from and never shows.
+"""Radii, and the radial energy of a gradient, per site. The paper argues from them and does not show them.
 
 `Phi = d * sum ||g_rad||^2 / sum ||g||^2` over the probe's vectors (arXiv 2606.32000, section 3). There `g` is the gradient of
 the **task loss alone** at the site's vectors, and `g_rad` its part along them: 1 for an isotropic random gradient, `d` for a
-radial one, 0 for a tangential one. With the gradient of all that is minimised, penalty included, it measures the penalty
-instead; that is `radial_energy_total`.
+radial one, 0 for a tangential one. `radial_energy_total` uses the gradient of the whole
+loss instead, so it mostly measures the penalty.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def radial_energy(g: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def turned(h: Tensor, before: Tensor) -> Tensor:
-    """The angle in radians between each vector and itself before, shape `(N,)`; both of shape `(N, d)`, float64 inside.
+    """The angle in radians between each vector now and before, shape `(N,)`. Both have shape `(N, d)`; computed in float64.
 
-    A vector of length zero, then or now, has no direction: its angle is NaN.
+    A vector of length zero, now or before, has no direction: its angle is NaN.
 
     >>> turned(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor([1.5708], dtype=torch.float64)
     """
     (r, a), (r_before, b) = decompose(double(h)), decompose(double(before))
-    # Not acos of the dot product: near 1 that loses half of the digits, and consecutive measurements are near.
+    # Not acos of the dot product: it loses half of the digits near 1, and consecutive measurements are close.
     angle = 2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
     return torch.where((r > 0) & (r_before > 0), angle, torch.full_like(angle, torch.nan))
 
@@ -58,8 +58,8 @@ def radial_readings(view: SiteView, before: Tensor | None = None) -> list[Readin
     """The group `radial` of one site.
 
     Args:
-        view: the site on the probe; its vectors that are not finite do not count, but in `nonfinite`.
-        before: its vectors at the last measurement, the first of the same probe's, for the two speeds.
+        view: the site on the probe. Vectors that are not finite count only in `nonfinite`.
+        before: the vectors of the same probe's first rows at the previous measurement, for the two speeds.
     """
     finite = view.finite
     count = int(finite.sum())

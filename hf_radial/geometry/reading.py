@@ -1,16 +1,17 @@
 """`Reading`: one measured number with its place and its uncertainty, and the tidy table of many.
 
-A table has one row a number: the step and epoch it was measured at, then the fields of `Reading`. It is kept as Parquet, and
-written in one move: whoever reads it never sees half of one.
+A table has one row per number: step and epoch, then the fields of `Reading`. It is a Parquet file that is replaced in one step,
+so that no reader sees a part of it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from hf_radial.safe_files import replacing
 
 TABLE_FILE = "geometry.parquet"
 PREFIX = "geometry"
@@ -24,9 +25,9 @@ class Reading:
         metric: what was measured, in `snake_case`.
         value: the number.
         site: the module it belongs to; empty for the model as a whole.
-        index: which of several (a frequency, a neuron, a place in the spectrum); `None` if there is one.
+        index: its place among several (a frequency, a neuron, a place in the spectrum); `None` for a single number.
         standard_error: of `value`, where it is an estimate.
-        samples: how many vectors, rows or random probes it was made of, where that bounds what it can be.
+        samples: number of vectors, rows or random probes behind it, where that limits the value.
     """
 
     metric: str
@@ -38,7 +39,7 @@ class Reading:
 
     @property
     def name(self) -> str:
-        """What it is called in logs: `geometry/<site>/<metric>`, or `geometry/<metric>`."""
+        """Its name in logs: `geometry/<site>/<metric>`, or `geometry/<metric>`."""
         return "/".join(part for part in (PREFIX, self.site, self.metric) if part)
 
 
@@ -76,7 +77,7 @@ class Table:
                 column.append(row[name])
 
     def series(self, metric: str, site: str = "") -> dict[int, float]:
-        """Step -> value of one metric, without the values that have an index and those that are not numbers."""
+        """Step -> value of one metric; values with an index and NaN are left out."""
         columns = (self.columns[name] for name in ("step", "metric", "site", "index", "value"))
         return {
             step: value
@@ -85,31 +86,25 @@ class Table:
         }
 
     def up_to(self, step: int) -> Table:
-        """The rows of `step` and of those before it."""
+        """The rows up to and including `step`."""
         keep = [i for i, at in enumerate(self.columns["step"]) if at <= step]
         return Table({name: [column[i] for i in keep] for name, column in self.columns.items()})
 
     def write(self, path: str | Path) -> None:
-        """Write Parquet to `path`, in place of what was there, in one move."""
+        """Write Parquet to `path`, in one step."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            pq.write_table(pa.table(self.columns, schema=_schema()), partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as new:
+            pq.write_table(pa.table(self.columns, schema=_schema()), new)
 
 
 def read_table(path: str | Path) -> Table:
-    """The table at `path`.
+    """Read the table at `path`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no such table.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no table of readings.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -121,7 +116,10 @@ def read_table(path: str | Path) -> Table:
     missing = [name for name in _schema().names if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} is not a table of readings: it has no column {', '.join(missing)}")
-    return Table(table.select(_schema().names).to_pydict())
+    try:
+        return Table(table.select(_schema().names).cast(_schema()).to_pydict())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"{path} is not a table of readings: {error}") from error
 
 
 def _schema() -> Any:

@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 
 from hf_radial.runs.onset import format_step
 from hf_radial.runs.record import RadialRun, describe_run
+from hf_radial.safe_files import replacing
 
 TEMPLATE = "run_card.md"
 CURVES = "curves.png"
@@ -82,7 +83,8 @@ def write_model_card(
         datasets=_listed(dataset_tags or dataset),
     )
     path = folder / "README.md"
-    card.save(path)
+    with replacing(path) as new:
+        card.save(new)
     return path
 
 

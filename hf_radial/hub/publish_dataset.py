@@ -24,11 +24,13 @@ from typing import Any
 
 import datasets
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, DatasetCardData, HfApi
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from yaml import YAMLError
 
+from hf_radial.hub.repositories import check_repo_id
 from hf_radial.hub.retry import make_branch, make_repo, with_retries
 from hf_radial.runs.record import describe_environment
+from hf_radial.runs.text_files import read_object, read_text
+from hf_radial.safe_files import locked, replacing, write_text
 from hf_radial.tasks.checksums import checksum
 from hf_radial.tasks.load import builder_class, load_task, quietly, task_builder, task_config
 from hf_radial.tasks.show import describe_task, task_fields
@@ -36,6 +38,8 @@ from hf_radial.tasks.show import describe_task, task_fields
 logger = logging.getLogger(__name__)
 TEMPLATE = "dataset_card.md"
 FACTS = "task.json"
+FACTS_KEYS = {"task": str, "splits": dict, "features": list, "license": str}
+LOCK = ".hf_radial.lock"  # in the folder; it is not published
 TAG = "hf_radial"  # of our cards: others are not overwritten
 SHARD_BYTES = 500_000_000
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B", "10B<n<100B")
@@ -52,7 +56,8 @@ def write_dataset(
 ) -> Path:
     """Write configurations of a task as Parquet, with a card, into a folder, beside those that it holds already.
 
-    A file that is there is checked and kept; a damaged one is written anew, with a warning.
+    A file that is there is checked and kept; a damaged one is written anew, with a warning. Processes that write into the
+    same folder wait for each other.
 
     Args:
         task: a name out of `hf_radial.tasks.TASKS`.
@@ -70,19 +75,25 @@ def write_dataset(
     """
     folder = Path(folder)
     check_configs(task, configs)
-    readme = folder / "README.md"
-    before = readme.read_text(encoding="utf-8") if readme.is_file() else None
-    check_card(before, str(folder))
+    check_card(_card_in(folder), str(folder))  # before anything is written
     try:
-        for config in configs:
-            write_config(task, config, folder / config, cache_dir)
-        facts = {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in folder.glob(f"*/{FACTS}")}
-        write_atomically(readme, dataset_card(facts, repo_id or str(folder), before).encode())
+        # Two processes that write into one folder must not lose each other's configurations in the card.
+        with locked(folder / LOCK, f"writes a dataset into {folder}"):
+            before = _card_in(folder)
+            for config in configs:
+                write_config(task, config, folder / config, cache_dir)
+            facts = {file.parent.name: read_object(file, FACTS_KEYS) for file in folder.glob(f"*/{FACTS}")}
+            write_text(folder / "README.md", dataset_card(facts, repo_id or str(folder), before))
     except OSError as error:
-        if "cannot be written" in str(error):  # the cache, which has said so
+        if "cache_dir" in str(error):  # the error is about the cache, and says so
             raise
         raise type(error)(f"folder={str(folder)!r} cannot be written: {error}. Give another folder, or make room.") from error
     return folder
+
+
+def _card_in(folder: Path) -> str | None:
+    readme = folder / "README.md"
+    return read_text(readme) if readme.is_file() else None
 
 
 def publish_dataset(
@@ -180,12 +191,10 @@ def write_config(task: str, config: str, folder: Path, cache_dir: str | None = N
         for i, name in enumerate(names):
             part = rows.shard(shards, i, contiguous=True) if shards > 1 else rows
             if not is_intact(folder / name, part):
-                with quietly():
-                    temporary = folder / f"{name}.incomplete"
-                    part.to_parquet(str(temporary))
-                    os.replace(temporary, folder / name)
+                with quietly(), replacing(folder / name) as new:
+                    part.to_parquet(str(new))
         for stale in set(folder.glob(f"{split}-*.parquet")) - {folder / name for name in names}:
-            stale.unlink()
+            stale.unlink(missing_ok=True)
         about = facts["splits"][split]
         about["files"] = {name: (folder / name).stat().st_size for name in names}
         about["num_bytes"] = rows.data.nbytes
@@ -193,7 +202,7 @@ def write_config(task: str, config: str, folder: Path, cache_dir: str | None = N
     facts["license"] = task_builder(task, config, cache_dir=cache_dir).info.license
     facts["command"] = f"hf-radial publish dataset {task} --config {shlex.quote(config)} --repo ORG/NAME"
     facts["versions"] = describe_environment()["versions"]
-    write_atomically(folder / FACTS, json.dumps(facts, indent=2, default=str).encode() + b"\n")
+    write_text(folder / FACTS, json.dumps(facts, indent=2, default=str) + "\n")
 
 
 def is_intact(file: Path, rows: datasets.Dataset) -> bool:
@@ -333,28 +342,13 @@ def check_configs(task: str, configs: Sequence[str]) -> None:
         task_config(task, config)
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Raise a ValueError if `repo_id` is not of the form "org/name"."""
-    if "/" not in repo_id:
-        raise ValueError(f"repo_id={repo_id!r} has no owner; name it ORG/NAME.")
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"repo_id={repo_id!r} is not a name that the Hub takes, such as 'org/name': {error}") from error
-
-
 def check_card(card: str | None, where: str) -> None:
     """Raise a ValueError if there is a card that we did not write."""
-    tags = [] if card is None else getattr(DatasetCard(card, ignore_metadata_errors=True).data, "tags", None)
+    try:
+        tags = [] if card is None else getattr(DatasetCard(card, ignore_metadata_errors=True).data, "tags", None)
+    except (YAMLError, ValueError, TypeError):  # ours can be read
+        tags = None
     if card is not None and TAG not in (tags or []):
         raise ValueError(
             f"{where} has a card that hf_radial did not write and that would be lost: give another place, or delete README.md."
         )
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """The file has its old content or all of the new one, whatever happens meanwhile."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".incomplete")
-    temporary.write_bytes(content)
-    os.replace(temporary, file)

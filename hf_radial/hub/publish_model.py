@@ -5,20 +5,23 @@ What only training needs stays here: optimizer, scheduler and random states, and
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from hf_radial.hub.model_card import CURVES, make_card, rename_model
+from hf_radial.hub.repositories import check_repo_id
 from hf_radial.hub.retry import make_branch, make_repo, with_retries
-from hf_radial.runs.record import RUN_FILE
+from hf_radial.runs.record import RUN_FILE, STATE_FILE
+from hf_radial.runs.text_files import read_object, read_text
 
-STATE_FILE = "trainer_state.json"
+# What a card is made from.
+RECORD_KEYS = {"facts": dict, "radial": dict, "model": dict}
+STATE_KEYS = {"log_history": list, "global_step": int}
 WEIGHTS, ADAPTER, INDEX = "model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json"
 # Weights and configurations, vocabularies, chat templates, figures, measurements. None of these can run code when it is loaded.
 SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".png", ".svg", ".parquet")
@@ -53,9 +56,7 @@ def publish_model(
         HubError: the Hub cannot be reached or refuses.
     """
     folder = Path(folder)
-    if "/" not in repo_id:
-        raise ValueError(f"repo: {repo_id!r} has no owner; name it ORG/NAME")
-    validate_repo_id(repo_id)
+    check_repo_id(repo_id)
     if checkpoints not in CHECKPOINTS:
         raise ValueError(f"checkpoints: {checkpoints!r} is none of {', '.join(CHECKPOINTS)}")
     check_model(folder)
@@ -88,8 +89,10 @@ def check_model(folder: Path) -> None:
         raise ValueError(f"{folder} is not a folder; give the output_dir of a run")
     if (folder / INDEX).is_file():
         shards: dict[str, set[str]] = {}
-        for tensor, file in json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].items():
-            shards.setdefault(file, set()).add(tensor)
+        for tensor, file in read_object(folder / INDEX, {"weight_map": dict})["weight_map"].items():
+            shards.setdefault(str(file), set()).add(tensor)
+        if not shards:
+            raise ValueError(f"{folder / INDEX} names no tensors; save the model again with trainer.save_model()")
         for file, expected in shards.items():
             if missing := expected - _tensors(folder / file):
                 raise ValueError(f"{folder / file} lacks {len(missing)} tensors that {INDEX} names, such as {min(missing)!r}")
@@ -98,7 +101,10 @@ def check_model(folder: Path) -> None:
         if not there:
             raise ValueError(f"{folder} has no {WEIGHTS}; save the model there with trainer.save_model()")
         _tensors(folder / there[0])
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+    configs = [folder / name for name in ("config.json", "adapter_config.json") if (folder / name).is_file()]
+    for config in configs:
+        read_object(config)
+    if not configs:
         raise ValueError(
             f"{folder} has no config.json, without which nobody can load the model; trainer.save_model() writes it"
         )
@@ -133,7 +139,7 @@ def _by_step(folder: Path) -> dict[int, Path]:
 def _card_of_folder(folder: Path, repo_id: str) -> str:
     """The folder's own card, which may know results that the record does not, or a new one instead of none or `Trainer`'s."""
     record, written = _record(folder), folder / "README.md"
-    card = written.read_text(encoding="utf-8") if written.is_file() else TRAINERS_CARD
+    card = read_text(written) if written.is_file() else TRAINERS_CARD
     if TRAINERS_CARD in card:
         return _card(record, _state(folder), folder, repo_id, folder.resolve().name)
     card = rename_model(card, record, repo_id)
@@ -159,19 +165,19 @@ def _card(record: dict[str, Any], state: dict[str, Any], folder: Path, repo_id: 
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    return _read(folder / RUN_FILE, "hf_radial's trainers write it when training begins")
+    return _read(folder / RUN_FILE, "hf_radial's trainers write it when training begins", RECORD_KEYS)
 
 
 def _state(folder: Path) -> dict[str, Any]:
     if not (folder / STATE_FILE).is_file() and (found := _by_step(folder)):
         folder = found[max(found)]  # of a run that was neither pushed nor told to save its state
-    return _read(folder / STATE_FILE, "trainer.save_state() writes it")
+    return _read(folder / STATE_FILE, "trainer.save_state() writes it", STATE_KEYS)
 
 
-def _read(file: Path, advice: str) -> dict[str, Any]:
+def _read(file: Path, advice: str, keys: Mapping[str, type]) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{file} is missing, so no model card can be made; {advice}")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_object(file, keys)
 
 
 def _commit(api: HfApi, folder: Path, card: str, repo_id: str, branch: str, title: str) -> None:

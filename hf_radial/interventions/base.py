@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_radial.safe_files import replacing
 from hf_radial.training.calling import calling_trainer, resumed_from
 
 
@@ -60,9 +60,8 @@ class Intervention(TrainerCallback):
         tensors = self.tensors()
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if tensors and args.should_save and folder.is_dir():
-            partial = folder / f".{self.state_file}"  # whoever is killed while writing leaves no half of one to resume from
-            save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, partial)
-            os.replace(partial, folder / self.state_file)
+            with replacing(folder / self.state_file) as new:
+                save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, new)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = calling_trainer()

@@ -20,6 +20,7 @@ from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.heads import head_of
 from hf_radial.interventions.weight_norm import rescale, total_norm, trained
 from hf_radial.penalty.functional import radius
+from hf_radial.safe_files import write_text
 from hf_radial.sites.hooks import Hook, hook_sites
 from hf_radial.training.rows import sites_of
 
@@ -81,7 +82,7 @@ class Record(Intervention):
     def write(self, args: TrainingArguments) -> None:
         if args.should_save:
             self.rows = [{name: value if name == "step" else float(value) for name, value in row.items()} for row in self.rows]
-            (Path(str(args.output_dir)) / FILE).write_text(json.dumps(self.rows) + "\n")
+            write_text(Path(str(args.output_dir)) / FILE, json.dumps(self.rows) + "\n")
 
 
 def at_step(rows: Sequence[dict[str, Any]], name: str, step: float) -> float:

@@ -3,8 +3,8 @@
 Each is a folder with a script of the same name, which is what `evaluate.load` expects; the functions here find the
 folder wherever the package is installed.
 
-By default rows are kept in memory (writing a file per evaluation is most of the time of a small one) under an `experiment_id`
-of their own, so that instances and processes at work at once share nothing.
+By default rows are kept in memory, since a file per evaluation takes most of the time of a small one. Each instance has its own
+`experiment_id`, so that instances and processes that run at the same time share nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def load_exact_match(**kwargs: Any) -> evaluate.EvaluationModule:
 
 
 def load_per_digit_accuracy(**kwargs: Any) -> evaluate.EvaluationModule:
-    """Load the `per_digit_accuracy` module: of each digit of the answer, by place value, the share of rows that have it right.
+    """Load the `per_digit_accuracy` module: for each digit of the answer, by place value, the share of rows that have it right.
 
     Args:
         **kwargs: as in `load_exact_match`.
@@ -80,7 +80,7 @@ def load_grokking(**kwargs: Any) -> evaluate.EvaluationModule:
 
 
 def _load(name: str, kwargs: dict[str, Any]) -> evaluate.EvaluationModule:
-    # Here and not above: the import takes seconds, and most users of the package never score.
+    # Imported here, since it takes seconds and most users never score.
     import evaluate
 
     script = Path(__file__).parent / name / f"{name}.py"

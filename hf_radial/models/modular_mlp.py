@@ -42,14 +42,14 @@ class ModularMLPConfig(PreTrainedConfig):
         embedding_size: width of one operand's embedding; the first hidden layer reads `num_operands` of them.
         hidden_size: width `d` of every hidden layer.
         num_hidden_layers: how many hidden layers there are.
-        hidden_dropout: rate of the dropout behind each ReLU.
+        hidden_dropout: rate of the dropout after each ReLU.
         normalization: of the pre-activations: "none" (the paper's), "layer_norm" (without parameters), "layer_norm_affine",
             "layer_norm_last" (of the last hidden layer alone, without parameters), or "ngpt", see
             `hf_radial.interventions.ngpt`.
 
     Raises:
-        ValueError: if one of the sizes is not an integer of at least 1, `hidden_dropout` or `normalization` is none of these,
-            or if `id2label` has not one entry a residue.
+        ValueError: a size is not an integer of at least 1, `hidden_dropout` or `normalization` is out of range, or `id2label`
+            does not have one entry per residue.
     """
 
     model_type = "modular_mlp"
@@ -155,7 +155,7 @@ class ModularMLPForSequenceClassification(PreTrainedModel):
 
     def _dropped(self, x: torch.Tensor) -> torch.Tensor:
         rate = self.config.hidden_dropout
-        return F.dropout(x, rate, self.training) if rate else x  # at 0, it would draw random numbers all the same
+        return F.dropout(x, rate, self.training) if rate else x  # at rate 0 it would still draw random numbers
 
     def _on_unit_sphere(self, x: torch.Tensor) -> torch.Tensor:
         """Logits, where every layer reads vectors of length 1; scales are in units of `sqrt(d)`."""

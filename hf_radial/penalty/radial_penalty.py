@@ -2,14 +2,14 @@
 
 It hooks the model's sites, collects their penalties while the model's own `forward` runs, and hands them out once. It knows
 nothing of micro-batches, ranks or schedules: a loop that has them asks for the sums (`take`) and normalises by itself, as
-`trainer.py` does.
+`hf_radial.training` does.
 """
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite, sqrt
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hf_radial.penalty.config import check_lambda, check_radius_choice
 from hf_radial.penalty.functional import SIDES, penalty_of_radius, radius, with_radius
 from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
-from hf_radial.sites.find import Sites, find_sites
+from hf_radial.sites.find import Sites, find_sites, roots_of
 from hf_radial.sites.hooks import Hook, with_vectors
 from hf_radial.sites.preserve import evaluating
 from hf_radial.sites.site import Site, site_vectors
@@ -31,7 +31,7 @@ MOST_GROUPS = 64
 SUMS = ("penalty", "radius", "count")
 
 
-class _RootHook(Hook):
+class RootHook(Hook):
     """The same around the whole forward; `torch.compile` leaves it alone rather than compile it for every sequence length."""
 
     @torch.compiler.disable
@@ -93,8 +93,12 @@ class RadialPenalty:
     the hooked model itself, in training mode with gradients enabled, are collected: evaluation and generation cost nothing.
     Several passes before one `penalty()` are taken together: all their vectors count alike.
 
+    Two penalties may be on one model if they share no site, for example attention with one radius and feed-forward with
+    another: the loop adds both. Sites that both have are an error.
+
     Args:
-        model: the module that the loop calls. Its blocks, adapters and wrappers may be anything.
+        model: the module that the loop calls. Its blocks, adapters and wrappers may be anything. If it is not a `transformers`
+            model but holds one (a `SentenceTransformer`), then the first one in it gives the sites and the padding masks.
         radial_lambda: weight of the penalty, finite and not negative; may be set anew at any time (`penalty.radial_lambda`).
             With 0 the radii are still measured, and the model's graph and gradients are untouched.
         radius: the target `R` of every site: a positive number, `"sqrt_d"` (the paper's, and the default `None`), or
@@ -144,8 +148,14 @@ class RadialPenalty:
         self._collecting = False
         self._calibrating = False
         self.paused = False  # while true, forward passes are not collected
+        self.muted = False  # nothing is collected any more
         self.strict = True  # while false, what a site cannot measure is left out
-        self._parameters = list(inspect.signature(innermost(model).forward).parameters)
+        # Each module whose call has the padding masks among its arguments, and the names of these.
+        self._roots = {root: parameter_names(root) for root in roots_of(model)}
+        # Those of them that are running now, outermost first, each with the masks that hold again after it.
+        self._open: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
+        self._first_call: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None] | None = None
+        self._checked_gradient = False
         self.skips_layers = _skips_layers(model)  # a layer that LayerDrop leaves out of a pass adds no vectors
         self.reset()
 
@@ -168,17 +178,18 @@ class RadialPenalty:
 
         Raises:
             RuntimeError: it is attached already.
-            ValueError: the model uses reentrant gradient checkpointing.
+            ValueError: the model uses reentrant gradient checkpointing; or another `RadialPenalty` has one of the sites.
         """
         if self._handles:
             raise RuntimeError("this RadialPenalty is attached already; detach() it first")
         check_checkpointing(self.model)
+        self.muted = False
         modules = dict(self.model.named_modules())
-        self._handles = [
-            self.model.register_forward_pre_hook(_RootHook(self._enter_forward), with_kwargs=True),
+        self._check_alone(modules)
+        for root in self._roots:
+            self._handles.append(root.register_forward_pre_hook(RootHook(self._enter_forward), with_kwargs=True))
             # always_call: a forward that raises must not leave us collecting.
-            self.model.register_forward_hook(_RootHook(self._leave_forward), always_call=True),
-        ]
+            self._handles.append(root.register_forward_hook(RootHook(self._leave_forward), always_call=True))
         for i, site in enumerate(self.sites):
             hook = Hook(partial(self._at_site, i))
             module = modules[site.name]
@@ -186,12 +197,23 @@ class RadialPenalty:
             self._handles.append(register(hook, with_kwargs=True))
         return self
 
+    def _check_alone(self, modules: Mapping[str, nn.Module]) -> None:
+        for site in self.sites:
+            module = modules[site.name]
+            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+                owner = getattr(getattr(getattr(hook, "call", None), "func", None), "__self__", None)
+                if isinstance(owner, RadialPenalty):
+                    raise ValueError(
+                        f"site {site.name!r} has a RadialPenalty already, and would be penalised twice: detach() the other "
+                        "one, or give each of the two its own modules with sites=[...]"
+                    )
+
     def detach(self) -> None:
         """Remove every hook and forget what was collected. The model is as it was before `attach`."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._collecting = False
+        self._collecting, self._open, self._first_call = False, [], None
         self._radii, self._masks = [], {}
         self.reset()
 
@@ -239,12 +261,51 @@ class RadialPenalty:
         self._collected: list[SiteSums] = []  # of each forward pass
         self._seen: list[set[int]] = []  # the sites that it went through
 
-    @torch.no_grad()
     def calibrate(self, **batch: Any) -> dict[str, float]:
         """Set each site's target to its mean radius on `batch` (for `radius="initial"`), and return the targets.
 
         Runs one forward of the model in evaluation mode; training mode, random state and buffers are left as they are.
+
+        Raises:
+            ValueError: the mean radius of a site is not a positive number.
+            Whatever the model's forward raises on this batch.
         """
+        return self._calibrate(self.model, (), batch)
+
+    def calibrate_on_first_forward(self, reduce: Callable[[Tensor], Tensor], then: Callable[[], None]) -> None:
+        """Do what `calibrate` does on the arguments of the first training forward, just before that forward.
+
+        Args:
+            reduce: the sum of a tensor over all processes. Each of them calls it once, in its first training forward.
+            then: is called when the targets are known.
+        """
+
+        def first_call(root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._first_call = None
+            try:
+                self._calibrate(root, args, kwargs, reduce)
+            except ValueError as error:
+                if self.strict:
+                    raise
+                self.muted = True
+                warnings.warn(f"radial_lambda=0: training goes on, but no radii are measured: {error}", stacklevel=2)
+            then()
+
+        self._first_call = first_call
+
+    @property
+    def waits_for_first_forward(self) -> bool:
+        """Whether its targets are still to come, from the first training forward."""
+        return self._first_call is not None
+
+    @torch.no_grad()
+    def _calibrate(
+        self,
+        root: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
+    ) -> dict[str, float]:
         self.reset()
         self._calibrating = True
         temporary = not self._handles
@@ -252,20 +313,21 @@ class RadialPenalty:
             self.attach()
         try:
             with evaluating(self.model):
-                self.model(**batch)
+                root(*args, **kwargs)
             sums = self.take()
         finally:
             self._calibrating = False
             if temporary:
                 self.detach()
-        means = (sums.radius / sums.count.clamp(min=1)).tolist()
+        radius, count = reduce(torch.stack([sums.radius, sums.count.to(sums.radius.dtype)]))
+        means = (radius / count.clamp(min=1)).tolist()
         for site, mean in zip(self.sites, means, strict=True):
             if not (isfinite(mean) and mean > 0):
                 raise ValueError(
                     f"radius='initial': the mean radius of site {site.name!r} on the calibration batch is {mean}; "
                     "give the target as a number instead"
                 )
-            self.targets[site.name] = mean
+        self.targets.update({site.name: mean for site, mean in zip(self.sites, means, strict=True)})
         return dict(self.targets)
 
     # Hooks ------------------------------------------------------------------------------------------------------------
@@ -274,22 +336,44 @@ class RadialPenalty:
     # operations inside a block independent of the batch's mask, and gradient checkpointing, which runs a block again during
     # backward and insists on the same operations, cannot be handed the mask of another batch.
 
-    def _enter_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._collecting = self._calibrating or (not self.paused and model.training and torch.is_grad_enabled())
+    def enter_forward(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin to collect in a forward of the model that was under way already when `attach` was called."""
+        self._enter_forward(root, args, kwargs)
+
+    def _enter_forward(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._open:  # a transformers model that a wrapper calls: its own arguments tell the padding best
+            self._open.append((root, self._masks))
+            if self._collecting:
+                self._add_up()
+                self._masks = {name: self._mask(root, name, args, kwargs, self._masks.get(name)) for name in self._mask_names}
+            return
+        collecting = not self.paused and root.training and torch.is_grad_enabled() and not self.muted
+        if collecting and self._first_call is not None:
+            self._first_call(root, args, kwargs)
+            collecting = not self.muted
+        self._open.append((root, {}))
+        self._collecting = self._calibrating or collecting
         self._radii = []
         if self._collecting:
-            given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
-            for value in list(given.values()):
-                if isinstance(value, Mapping):  # a forward that takes the batch as it is
-                    given = {**value, **given}
-            self._masks = {name: padding_mask(given, name, self.labels) for name in self._mask_names}
+            self._masks = {name: self._mask(root, name, args, kwargs) for name in self._mask_names}
 
-    def _leave_forward(self, model: nn.Module, args: Any, output: Any) -> None:
-        # The output is None if the forward raised: then what it left is dropped.
-        if self._collecting and output is not None:
-            self._add_up()
-        self._collecting = False
-        self._radii, self._masks = [], {}
+    def _mask(
+        self, root: nn.Module, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], default: Tensor | None = None
+    ) -> Tensor | None:
+        mask = padding_mask(named_arguments(self._roots[root], args, kwargs), name, self.labels)
+        return default if mask is None else mask
+
+    def _leave_forward(self, root: nn.Module, args: Any, output: Any) -> None:
+        if not self._open or self._open[-1][0] is not root:
+            return  # it raised before it was entered
+        try:
+            # The output is None if the forward raised: then what it left is dropped.
+            if self._collecting and output is not None:
+                self._add_up()
+        finally:
+            self._radii = []
+            self._masks = self._open.pop()[1]
+            self._collecting = self._collecting and bool(self._open)
 
     def _at_site(self, index: int, module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> Any:
         if self._collecting:
@@ -327,7 +411,11 @@ class RadialPenalty:
         return (radius(h, site.dim), None) if instead is None else (r, instead)
 
     def _add_up(self) -> None:
-        """Sums of one forward pass."""
+        """Sums of one forward pass, or of the part of it since the last call."""
+        if not self._radii:
+            return
+        if not self._checked_gradient and self._differentiable and not self._calibrating:
+            self._check_gradient()
         key = (*((i, r.shape, r.dtype, r.device) for i, r in self._radii), *self.targets.values(), self._calibrating)
         groups = self._groups.get(key)
         if groups is None:
@@ -344,6 +432,7 @@ class RadialPenalty:
                 if self.strict or self._calibrating:
                     raise
                 warnings.warn(f"not measured: {error}", stacklevel=2)
+        self._radii = []
         if not sums:
             return
         seen = summed[0].numbers if len(summed) == 1 else [i for group in summed for i in group.numbers]
@@ -355,6 +444,19 @@ class RadialPenalty:
             columns = (torch.cat([getattr(part, name).to(device) for part in sums]) for name in SUMS)
             self._collected.append(SiteSums(*(c.new_zeros(len(self.sites)).index_add(0, where, c) for c in columns)))
         self._seen.append(set(seen))
+
+    def _check_gradient(self) -> None:
+        """Warn, once, of sites whose vectors depend on no parameter that is trained."""
+        self._checked_gradient = True
+        acting = {i for i, r in self._radii if r.requires_grad}
+        frozen = [self.sites[i].name for i in dict.fromkeys(i for i, _ in self._radii) if i not in acting]
+        if frozen:
+            warnings.warn(
+                f"the penalty cannot act at {len(frozen)} of {len(self.sites)} sites ({', '.join(frozen[:3])}"
+                f"{', ...' if len(frozen) > 3 else ''}): no parameter that their vectors depend on is trained. Unfreeze some, "
+                "leave these sites out, or set radial_lambda=0",
+                stacklevel=2,
+            )
 
     def _in_groups(self) -> list[_Group]:
         """The calls of this forward pass, those together that can be computed together."""
@@ -417,6 +519,20 @@ class RadialPenalty:
         """The sites as text, with their target radii `R`. `print(penalty.table())`."""
         targets = [self.targets.get(site.name) for site in self.sites]
         return self.sites.table({"target radius": ["?" if t is None else f"{t:.2f}" for t in targets]})
+
+
+def parameter_names(model: nn.Module) -> list[str]:
+    """The names of the arguments of a model's forward."""
+    return list(inspect.signature(innermost(model).forward).parameters)
+
+
+def named_arguments(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's arguments by name; if one is a batch, what is in it as well."""
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    for value in list(given.values()):
+        if isinstance(value, Mapping):  # a forward that takes the batch as it is
+            given = {**value, **given}
+    return given
 
 
 def check_checkpointing(model: nn.Module) -> None:

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from hf_radial.sites.site import Site
 
 PADDING_MASKS = ("attention_mask", "decoder_attention_mask")
-
-
 IGNORED_LABEL = -100
 
 
@@ -24,7 +22,7 @@ def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = No
         batch: the arguments of a forward pass.
         name: `"attention_mask"`, or `"decoder_attention_mask"`, which few batches have: then position `i` of the decoder is
             one whose label is not -100, for a decoder's inputs are its labels moved by one.
-        labels: the labels, where `batch` has them no more.
+        labels: the labels, where `batch` has them no more; those of another shape than the decoder's inputs do not serve.
     """
     mask = batch.get(name)
     # A mask of more dimensions says who attends to whom, not which vectors are padding.
@@ -35,7 +33,9 @@ def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = No
         return mask.flatten(0, -2)  # multiple choice: the model makes rows of all choices
     if name == "decoder_attention_mask":
         labels = labels if batch.get("labels") is None else batch["labels"]
-        if isinstance(labels, Tensor) and labels.ndim == 2:
+        inputs = batch.get("decoder_input_ids")
+        fits = not isinstance(inputs, Tensor) or not isinstance(labels, Tensor) or inputs.shape == labels.shape
+        if isinstance(labels, Tensor) and labels.ndim == 2 and fits:
             return labels != IGNORED_LABEL
     return None
 

@@ -20,6 +20,7 @@ from hf_radial.report.compared import comparisons
 from hf_radial.report.figures import figures_of
 from hf_radial.runs.files import STATE_FILE, Group, Run, group_runs, read_runs, seed
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, check_metrics, format_step, summarise
+from hf_radial.safe_files import write_bytes, write_text
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -58,13 +59,10 @@ def write_report(
     _check_named(runs, train_metric=(train_metric, TRAIN_METRIC), held_out_metric=(held_out_metric, HELD_OUT_METRIC))
     page = _page_path(runs, out)
     html, drawings = make_report(runs, train_metric, held_out_metric, title)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(html, encoding="utf-8")
+    write_text(page, html)
     for kind in dict.fromkeys(figures):
         for name, drawing in drawings.items():
-            path = page.parent / FIGURES / f"{name}.{kind}"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(drawing.render(LIGHT, kind, titled=True))
+            write_bytes(page.parent / FIGURES / f"{name}.{kind}", drawing.render(LIGHT, kind, titled=True))
     return page
 
 

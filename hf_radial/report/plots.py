@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_radial.report.canvas import COLOURS, new_figure
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, fit_step, onset_step
+from hf_radial.safe_files import replacing
 
 Log = Sequence[dict[str, Any]]
 
@@ -53,7 +54,8 @@ def plot_runs(runs: Mapping[str, Log], path: str | Path, title: str = "") -> Pat
         _draw_radii(panel, log)
         panel.set(xlabel="optimizer step", ylabel="mean radius ||h||", title=f"radius: {label}")
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=120, format=Path(path).suffix.removeprefix(".") or "png")
     return Path(path)
 
 

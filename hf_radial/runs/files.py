@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from hf_radial.geometry.reading import PREFIX, TABLE_FILE, Table, read_table
 from hf_radial.runs.onset import curve
 from hf_radial.runs.record import RUN_FILE, STATE_FILE
+from hf_radial.runs.resume import checkpoints, is_complete
+from hf_radial.runs.text_files import read_object
+from hf_radial.safe_files import write_text
 
 TIMINGS = ("_runtime", "_samples_per_second", "_steps_per_second")
 KEPT_OF_STATE = ("epoch", "global_step", "max_steps", "num_train_epochs", "eval_steps", "logging_steps")
@@ -154,9 +157,12 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
             )
         )
     log = [] if state is None else _read_log(state)
-    record = _read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    record = read_object(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
     # A record without one of these was written by something else: what there is, is shown.
     record = {key: value for key, value in record.items() if key not in _MAPPINGS or isinstance(value, dict)}
+    sites = record.get("radial", {}).get("sites")
+    if sites is not None and not (isinstance(sites, list) and all(isinstance(site, dict) and "name" in site for site in sites)):
+        raise ValueError(f"{folder / RUN_FILE}: radial.sites is {str(sites)[:100]!r}, not a list of sites with names")
     foreign = _is_foreign(record, log)
     measured = _measured_in_log(log)
     if table.is_file():
@@ -249,7 +255,7 @@ def keep_run(run: Path, kept: Path) -> None:
     ]
     small = {name: state[name] for name in KEPT_OF_STATE}
     lines = ",\n  ".join(json.dumps(logs) for logs in log)  # one line for each entry: easy to compare
-    (kept / STATE_FILE).write_text(json.dumps(small)[:-1] + f', "log_history": [\n  {lines}\n]}}\n')
+    write_text(kept / STATE_FILE, json.dumps(small)[:-1] + f', "log_history": [\n  {lines}\n]}}\n')
     if not (run / TABLE_FILE).is_file():
         (kept / TABLE_FILE).unlink(missing_ok=True)
         return
@@ -264,27 +270,16 @@ def keep_run(run: Path, kept: Path) -> None:
 
 
 def _state_file(folder: Path) -> Path | None:
-    checkpoints = []
-    for path in folder.glob(f"checkpoint-*/{STATE_FILE}"):
-        if match := re.fullmatch(r"checkpoint-(\d+)", path.parent.name):
-            checkpoints.append((int(match[1]), path))
+    """The state at the end of the run, or else of its newest complete checkpoint, or else of an incomplete one."""
     if (folder / STATE_FILE).is_file():
         return folder / STATE_FILE
-    return max(checkpoints)[1] if checkpoints else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON; it may have been cut while it was written: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a JSON {type(found).__name__}, not an object")
-    return found
+    states = [path for path in checkpoints(folder) if (path / STATE_FILE).is_file()]
+    complete = [path for path in states if is_complete(path)]
+    return (complete or states)[-1] / STATE_FILE if states else None
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
-    log = _read_json(path).get("log_history")
+    log = read_object(path).get("log_history")
     if not isinstance(log, list) or not all(isinstance(logs, dict) for logs in log):
         raise ValueError(f"{path} has no log_history, so it is not the state of a Trainer")
     for logs in log:

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hf_radial.safe_files import write_text
+
 if TYPE_CHECKING:
     from transformers import TrainerState, TrainingArguments
 
@@ -37,10 +39,8 @@ class RadialRun(Protocol):
 
 def write_run_record(trainer: RadialRun) -> None:
     """Write `run.json` into the trainer's output directory."""
-    folder = Path(str(trainer.args.output_dir))
-    folder.mkdir(parents=True, exist_ok=True)
     record = describe_run(trainer)
-    (folder / RUN_FILE).write_text(json.dumps(record, indent=2, default=str) + "\n")
+    write_text(Path(str(trainer.args.output_dir)) / RUN_FILE, json.dumps(record, indent=2, default=str) + "\n")
 
 
 def describe_run(trainer: RadialRun) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 from collections.abc import Sequence
 from dataclasses import field
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import HfArgumentParser, TrainingArguments
@@ -18,6 +18,8 @@ from transformers.utils import logging
 
 from hf_radial.runs.record import RUN_FILE
 from hf_radial.runs.resume import wants_resume
+from hf_radial.runs.text_files import read_yaml
+from hf_radial.safe_files import new_folder
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
@@ -60,17 +62,38 @@ def parse_options(
         file = _preset_file(argv, presets, default)
     # No abbreviations: `--preset` must not also be understood from `--pre`, which was not looked for above.
     parser = HfArgumentParser(list(dataclass_types), description=description, allow_abbrev=False)
-    values = yaml.safe_load(file.read_text()) or {}
+    values = read_yaml(file) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{file}: must hold lines of the form `option: value`")
     known = {action.dest for action in parser._actions} - {"help"}
-    for name in values:
+    for name, value in values.items():
         if name not in known:
             near = get_close_matches(str(name), known, 1)
             raise ValueError(f"{file}: unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        _check_value(f"{file}: {name}", value, next(action for action in parser._actions if action.dest == name))
     # Empty means that the recipe chooses a new folder.
     parser.set_defaults(**{"output_dir": "", **values, "preset": file.stem})
-    return parser.parse_args_into_dataclasses(args=argv)
+    *made, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    for word in rest:
+        name = word.split("=")[0].removeprefix("--")
+        near = get_close_matches(name, known, 1) if word.startswith("--") else []
+        meant = f"; did you mean --{near[0]}?" if near else "; --help lists the options"
+        raise ValueError(f"{word!r} is no option and no value of one{meant}")
+    return tuple(made)
+
+
+def _check_value(name: str, value: Any, action: argparse.Action) -> None:
+    """Raise a ValueError for a value of a preset that the command line would not take; a text is parsed as there."""
+    if action.nargs in ("+", "*") and value is not None and not isinstance(value, list):
+        raise ValueError(f"{name}={value!r} must be a list, such as [{value}]")
+    wanted = {int: (int,), float: (int, float)}.get(action.type)  # type: ignore[call-overload]
+    if isinstance(action.default, bool):
+        wanted = (bool,)
+    if wanted is None or value is None or isinstance(value, (str, list)):
+        return
+    if isinstance(value, bool) != (wanted == (bool,)) or not isinstance(value, wanted):
+        expected = {int: "a whole number", float: "a number"}.get(wanted[-1], "true or false")
+        raise ValueError(f"{name}={value!r} must be {expected}, such as {action.default!r}")
 
 
 def _preset_file(argv: Sequence[str], presets: Path, default: str) -> Path:
@@ -108,15 +131,17 @@ def open_run(args: TrainingArguments, default: str) -> tuple[PartialState, Path,
 
 
 def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
-    """The folder of a run, the same in every process.
+    """The folder of a run, the same in every process. Nobody else has chosen a new folder.
 
     Args:
         output_dir: what the user asked for; empty for a new folder named after `default`, with a number if it is taken.
+            A new folder is made here.
         resume: whether an earlier run in that folder is to go on.
         default: the first choice for a new folder.
 
     Raises:
         ValueError: `output_dir` holds another run and `resume` is false, or nothing is said about which run to resume.
+        OSError: the new folder cannot be made.
     """
     if output_dir:
         folder = Path(output_dir)
@@ -128,11 +153,7 @@ def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
         return folder
     if resume:
         raise ValueError("resume_from_checkpoint needs --output_dir, the folder of the run that is to go on")
-    number = 1
-    while Path(default if number == 1 else f"{default}-{number}").exists():
-        number += 1
-    # The processes look at different moments: what the first one saw holds for all.
-    chosen = [default if number == 1 else f"{default}-{number}"]
+    chosen = [str(new_folder(default)) if PartialState().is_main_process else ""]
     return Path(broadcast_object_list(chosen)[0])
 
 

@@ -3,11 +3,10 @@
 In a transformer these are the outputs of every sublayer (attention, feed-forward, ...) *before they are added to the residual
 stream* (arXiv 2606.32000, Eq. 3); in an MLP, the pre-activations of every hidden layer. The residual stream itself is not
 penalised. Nothing is hooked or computed here: `find_sites` names modules. It runs one small forward of the model and looks at
-what was added to the stream (`trace.py`, `residual.py`), so it knows no architecture by name. `Sites.verify` tests what it
-found.
+the additions to the stream (`trace.py`, `residual.py`), so it knows no architecture by name. `Sites.verify` tests the result.
 
-Where a dropout follows the module, the vectors are those before it: what is added to the stream in training is a random part of
-them. A module that is called several times in a forward (shared layers) is one site, with the vectors of all its calls.
+If a dropout follows the module, the vectors are those before the dropout. In training, a random part of them is added to the
+stream. A module that is called several times in a forward (shared layers) is one site, with the vectors of all its calls.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_radial.sites.finder import HOW_TO_NAME, Finder, inside
 from hf_radial.sites.site import Site
@@ -36,7 +35,7 @@ ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.
 
 
 class ForwardFailedError(ValueError):
-    """The model could not be run on the inputs that its sites were to be found with."""
+    """The model failed on the inputs that its sites were to be found with."""
 
 
 class Sites(Sequence[Site]):
@@ -57,7 +56,7 @@ class Sites(Sequence[Site]):
         return len(self._sites)
 
     def set_width(self, index: int, width: int) -> None:
-        """Fill in the width of a site that was named without a trace."""
+        """Set the width of a site that was named without a trace."""
         self._sites[index] = replace(self._sites[index], width=width)
 
     def verify(self, inputs: Mapping[str, Any] | None = None) -> list[BlockCheck]:
@@ -94,13 +93,14 @@ def find_sites(
     """Find the modules whose output is exactly what a sublayer adds to the residual stream.
 
     Args:
-        model: any module; adapters and wrappers are seen through. It is run once, in evaluation mode without gradients.
+        model: any module, also with adapters or wrappers. It is run once, in evaluation mode without gradients.
         inputs: the arguments of that forward, a small batch like those it will train on. Default: `default_inputs(model)`.
-            Blocks that they do not reach (an image tower, if there is no image) are not looked at.
-        sites: what to take instead, as patterns that match whole module names: globs (`"*.mlp.c_proj"`), or regular expressions
-            after `re:`. `"!PATTERN"` leaves out what it matches; with nothing but such exclusions the rest of what is found
-            stays. After a pattern, `#1` or `#name` is the place in the module's output if it is a tuple or a mapping, and
-            `@1` the axis of the channels.
+            Blocks that they do not reach (an image tower, if there is no image) are not looked at. If `model` only holds a
+            `transformers` model and cannot be run on them itself, they are the arguments of the first such model in it.
+        sites: the modules to take instead, as patterns that match whole module names: globs (`"*.mlp.c_proj"`), or regular
+            expressions after `re:`. `"!PATTERN"` leaves out the matching modules; with only such exclusions, the other sites
+            that are found stay. After a pattern, `#1` or `#name` is the place in the module's output if it is a tuple or a
+            mapping, and `@1` the axis of the channels.
         where: `"increment"` (the paper's definition), or `"pre_norm"`: where the increment is a norm's output (Gemma 2, OLMo
             2, ...), take what goes into that norm. The penalty on a norm's output mostly acts on the norm's gain.
 
@@ -118,10 +118,12 @@ def find_sites(
     wanted, unwanted = _patterns(sites)
     excluded = {name for pattern in unwanted for name in _matches(model, pattern)}
     finder, failure = None, None
-    try:
-        finder = Finder(model, default_inputs(model) if inputs is None else inputs)
-    except Exception as error:
-        failure = error
+    for root in roots_of(model):
+        try:
+            finder = Finder(model, default_inputs(root) if inputs is None else inputs, root)
+            break
+        except Exception as error:
+            failure = failure or error
     if wanted:
         found = _named(model, wanted, finder)
     elif finder is not None:
@@ -144,17 +146,43 @@ def find_sites(
     return Sites(model, found)
 
 
+def is_transformers_model(model: nn.Module) -> bool:
+    """Whether it is a model of `transformers`, perhaps with adapters around it."""
+    return isinstance(getattr(model, "config", None), PretrainedConfig) and hasattr(model, "main_input_name")
+
+
+def roots_of(model: nn.Module) -> list[nn.Module]:
+    """The modules whose arguments tell the padding: the model itself, and the first `transformers` model in it, if need be.
+
+    That is so if the model is none of `transformers` itself, and if adapters put virtual tokens in front of the batch's (prompt
+    tuning): then only the model within is called with a mask for all of them.
+    """
+    if is_transformers_model(model) and not adds_tokens(model):
+        return [model]
+    inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    return [model] if inner is None or inner is model else [model, inner]
+
+
+def adds_tokens(model: nn.Module) -> bool:
+    """Whether it is a model with prompt tuning: its sublayers see more vectors than its batch has tokens."""
+    adapters: Any = getattr(model, "peft_config", None)
+    if not isinstance(adapters, Mapping):
+        return False
+    # A prefix goes into the keys and values alone.
+    return any(getattr(a, "is_prompt_learning", False) and a.peft_type != "PREFIX_TUNING" for a in adapters.values())
+
+
 def default_inputs(model: nn.Module) -> dict[str, Any]:
     """A small batch for a `transformers` model: its own `dummy_inputs` made to fit, or an image of the size in its
     configuration.
 
     Raises:
-        ValueError: it is no `transformers` model, or takes something else.
+        ValueError: the model is no `transformers` model, or takes neither tokens nor images.
     """
     config: Any = getattr(model, "config", None)
     main = getattr(model, "main_input_name", None)
     if not isinstance(config, PretrainedConfig) or main is None:
-        raise ValueError(f"{type(model).__name__} is no transformers model, so what it takes is not known")
+        raise ValueError(f"{type(model).__name__} is no transformers model, so its inputs are not known")
     wrapped: Any = model
     base = wrapped.get_base_model() if hasattr(model, "get_base_model") else model  # of adapters
     forward = signature(base.forward).parameters
@@ -189,7 +217,10 @@ def _patterns(sites: Sequence[str] | None) -> tuple[list[str], list[str]]:
 def _matches(model: nn.Module, pattern: str) -> list[str]:
     names = [name for name, _ in model.named_modules() if name]
     if pattern.startswith("re:"):
-        matched = [name for name in names if re.fullmatch(pattern[3:], name)]
+        try:
+            matched = [name for name in names if re.fullmatch(pattern[3:], name)]
+        except re.error as error:
+            raise ValueError(f"sites: the pattern {pattern!r} is no regular expression behind re: ({error})") from error
     else:
         matched = [name for name in names if fnmatchcase(name, pattern)]
     if not matched:
@@ -215,7 +246,7 @@ def _named(model: nn.Module, patterns: Sequence[str], finder: Finder | None) -> 
 
 
 def _described(name: str, module: nn.Module, finder: Finder | None = None, index: Index = None) -> Site:
-    """A site that was named by the user, with what the trace tells of it if there is one."""
+    """A site that the user named, with its facts from the trace if there is one."""
     returned = [] if finder is None else [n for c in finder.trace.calls if c.module == name for n in c.returned]
     if finder is not None:
         for node in returned:

@@ -1,4 +1,4 @@
-"""From what is added to the residual stream (`residual.py`) to the modules that are hooked; a check that none is missing."""
+"""From the increments of the residual stream (`residual.py`) to the modules to hook, and a check that none is missing."""
 
 from __future__ import annotations
 
@@ -31,39 +31,41 @@ HOW_TO_NAME = "name the modules with sites=['*.o_proj', ...], or leave a part of
 
 
 class Finder:
-    """The sites of a model, as one recorded forward shows them.
+    """Finds the sites of a model in one recorded forward.
 
     Args:
         model: any module.
         inputs: the arguments of the forward.
+        root: the part of the model whose forward it is. Default: the model.
 
     Raises:
         Whatever the forward raises.
     """
 
-    def __init__(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, model: nn.Module, inputs: Mapping[str, Any], root: nn.Module | None = None) -> None:
+        root = model if root is None else root
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in inputs.items()}
         first = inputs.get("input_ids", inputs.get("inputs_embeds"))
         if isinstance(first, Tensor) and first.ndim > 1 and first.shape[0] == first.shape[1] > 1:  # which axis is which?
             inputs = {k: v[:-1] if isinstance(v, Tensor) and v.shape[:1] == first.shape[:1] else v for k, v in inputs.items()}
-        if "use_cache" in signature(model.forward).parameters:
+        if "use_cache" in signature(root.forward).parameters:
             inputs.setdefault("use_cache", False)  # as in training
-        self.model, self.trace = model, trace(model, inputs)
+        self.model, self.trace = model, trace(model, inputs, root)
         self.modules = dict(model.named_modules())
         shapes = {k: tuple(v.shape[:2]) for k, v in inputs.items() if isinstance(v, Tensor) and v.ndim > 1}
         self.tokens = {
             "decoder_attention_mask": next((shapes[k] for k in DECODER_INPUTS if k in shapes), None),
             "attention_mask": shapes.get("input_ids") or shapes.get("inputs_embeds"),
         }
-        self.encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+        self.encoder_decoder = bool(getattr(getattr(root, "config", None), "is_encoder_decoder", False))
         self.dropout_in_place = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.inplace for m in model.modules())
 
     def find(self, where: str, excluded: set[str]) -> list[Site]:
         all_increments = increments(self.trace)
         chosen = [(i, *place) for i in all_increments for place in self.places(i, all_increments)]
         if not all_increments:
-            self.check_complete([], [], excluded)  # an MLP has no block that adds something to what it took
+            self.check_complete([], [], excluded)  # an MLP has no block that adds something to its input
             hidden = [] if has_attention(self.trace) else pre_activations(self.trace)
             for node, (name, _), _ in hidden:
                 if not name:
@@ -72,7 +74,7 @@ class Finder:
                         f"of {node.op!r}), so its penalty would be partial: {HOW_TO_NAME}"
                     )
             return [self.describe(name, index, node, None, at_input) for node, (name, index), at_input in hidden]
-        if any(block_of(i.add.scope) for i in all_increments):  # then what is added outside the blocks is a stem or a head
+        if any(block_of(i.add.scope) for i in all_increments):  # then an add outside the blocks belongs to a stem or a head
             chosen = [c for c in chosen if block_of(c[0].add.scope) or block_of([c[2]])]
         sites: dict[tuple[str, Index, bool], Site] = {}
         axes = channel_axes(all_increments)
@@ -102,7 +104,7 @@ class Finder:
                 return [(leaf, name, index, False)]
         if not names:
             return []
-        # Only a dropout, or what stands for one, returns it: what goes in is it, unless that dropout serves others as well.
+        # Only a dropout, or a module in its place, returns it: take its input, unless other places share the dropout.
         dropout = names[0][0]
         served = {id(i.leaf) for i in among if any(n == dropout for n, _ in i.leaf.returned_by)}
         block = block_of([dropout])
@@ -150,7 +152,7 @@ class Finder:
         )
 
     def check_complete(self, names: list[str], found: list[Increment], excluded: set[str]) -> None:
-        """Raise if a repeated block has no site, or adds something to the stream that no module returns."""
+        """Raise a ValueError if a repeated block has no site, or adds something to the stream that no module returns."""
         adding = [block for i in found if (block := block_of(i.add.scope))]  # blocks that add to the stream themselves
         for increment in found:
             # Outside of all blocks it is a stem or a head, unless there is no block.
@@ -181,7 +183,7 @@ class Finder:
                 )
 
     def is_residual(self, call: Call) -> bool:
-        """A residual block, it seems: it has parts, holds matrices, adds, and returns what has the shape of what it took."""
+        """Whether a module looks like a residual block: it has parts and matrices, adds, and keeps the shape of its input."""
         module = self.modules[call.module]
         return (
             call.entered is not None

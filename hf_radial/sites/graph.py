@@ -1,4 +1,4 @@
-"""Walking a recorded forward (`trace.py`): what a tensor was made from, through which kinds of operations, on which axis."""
+"""Walks a recorded forward (`trace.py`): from which tensors a tensor was computed, by which operations, on which axis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIXING = re.compile(
 )
 ADDS = {"add", "add_"}
 SCALINGS = {"mul", "mul_", "div", "div_"}
-# Through these a tensor stays the same vectors: views, casts, moves of whole vectors, dropout.
+# Operations that keep the vectors of a tensor: views, casts, moves of whole vectors, dropout.
 SAME_VECTORS = {
     *("view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided", "alias", "detach", "contiguous", "clone", "copy_"),
     *("_to_copy", "to", "lift_fresh", "native_dropout", "unsqueeze", "squeeze", "expand", "permute", "transpose", "t"),
@@ -30,7 +30,7 @@ def is_sum(node: Node) -> bool:
 
 
 def step(node: Node) -> Node | None:
-    """What a tensor was made from, if by something that keeps the vectors."""
+    """The tensor that it was computed from, if the operation keeps the vectors."""
     if not node.parents:
         return None
     by_number = len(node.parents) == 1 and node.op in SCALINGS | ADDS  # Python's `sum` begins with 0
@@ -44,9 +44,9 @@ def step(node: Node) -> Node | None:
 
 
 def strip(node: Node, to_module: bool, past: bool = False) -> Node:
-    """Back through what keeps the vectors, up to a number, a parameter per channel or a bias.
+    """Go back through operations that keep the vectors, up to a factor, a parameter per channel or a bias.
 
-    It stops at a module's output if `to_module`, but with `past` not at the first.
+    With `to_module` it stops at a module's output; with `past` it goes past the first.
     """
     start = node
     while not (to_module and node.returned_by and not (past and node is start)):
@@ -74,7 +74,7 @@ def depends(node: Node, on: Node, mixing: bool = False) -> bool:
 
 
 def hands_on(node: Node, stream: Node) -> bool:
-    """Whether `node` is put together from streams, `stream` among them: nothing is computed from it but sums and weights."""
+    """Whether `node` is a weighted sum of streams that include `stream`."""
     seen, todo = set(), [node]
     while todo:
         n = todo.pop()
@@ -88,7 +88,7 @@ def hands_on(node: Node, stream: Node) -> bool:
 
 
 def mixed_since(node: Node, start: Node) -> int:
-    """How many mixing operations there are between the two."""
+    """The number of mixing operations between the two."""
     seen: set[int] = set()
     todo, mixing = [node], 0
     while todo:
@@ -101,7 +101,7 @@ def mixed_since(node: Node, start: Node) -> int:
 
 
 def parameters_between(leaf: Node, stream: Node) -> int:
-    """How many numbers the parameters hold from which `leaf` was computed out of `stream`."""
+    """The number of parameters that were used to compute `leaf` from `stream`."""
     seen, todo, parameters = set(), [leaf], {}
     while todo:
         n = todo.pop()
@@ -114,7 +114,7 @@ def parameters_between(leaf: Node, stream: Node) -> int:
 
 
 def channel_axis(node: Node) -> int:
-    """The axis of a tensor's channels: 1 behind a convolution, a pooling or a batch norm, the last behind anything else."""
+    """The axis of a tensor's channels: 1 after a convolution, a pooling or a batch norm, otherwise the last."""
     moves: list[tuple[int, ...]] = []
     n, axis = node, -1
     while n.parents:
@@ -133,5 +133,5 @@ def channel_axis(node: Node) -> int:
     for axes in reversed(moves):
         axis = axes.index(axis % len(axes))
         if axis == len(axes) - 1:
-            axis = -1  # and so it stays through views, whatever becomes of the other axes
+            axis = -1  # views keep it last, whatever they do to the other axes
     return -1 if axis == len(node.shape) - 1 else axis

@@ -12,7 +12,7 @@ from hf_radial.sites.site import Site, site_vectors
 
 
 class Hook:
-    """A hook that stays behind when its model is copied or pickled: the copy has no penalty, and no tensor of ours."""
+    """A hook that is not copied or pickled with its model: the copy has no penalty, and none of our tensors."""
 
     def __init__(self, call: Callable[..., Any] | None = None) -> None:
         self.call = call

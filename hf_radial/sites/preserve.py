@@ -1,4 +1,4 @@
-"""Running a model or a collator beside training, so that training is what it would be without."""
+"""Run a model or a collator beside training, without any effect on training."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import nn
 
 @contextmanager
 def undisturbed_random_state(seed: int | None = None) -> Iterator[None]:
-    """Python's, NumPy's and torch's random states are afterwards what they were; inside they start from `seed`, if given."""
+    """Restore Python's, NumPy's and torch's random states afterwards. Inside they start from `seed`, if it is given."""
     states = random.getstate(), np.random.get_state()
-    # Not every accelerator there may be: a state of one that was never used would have to be made first.
+    # Only accelerators in use: reading the state of another one would initialise it.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices=devices):
             if seed is not None:
                 random.seed(seed)
                 np.random.seed(seed)
-                # Not torch.manual_seed: it seeds every accelerator, also those whose state is not kept here.
+                # Not torch.manual_seed: it also seeds accelerators whose state is not saved here.
                 torch.default_generator.manual_seed(seed)
                 if devices:
                     torch.cuda.manual_seed_all(seed)
@@ -34,7 +34,7 @@ def undisturbed_random_state(seed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, then each as it was before.
+    """Put every module into evaluation mode, and restore each module's mode afterwards.
 
     `nn.TransformerEncoder` computes as in training: its fast path packs padded batches into nested tensors.
     """

@@ -1,13 +1,13 @@
-"""What a model adds to its residual stream, read from a recorded forward (`trace.py`).
+"""Finds what a model adds to its residual stream in a recorded forward (`trace.py`).
 
 A residual add is `out = s + t` where `t` was computed from the stream `s` through at least one operation that mixes channels or
-positions (a matrix product, a convolution, attention, ...). `t`, taken apart where it is a sum and followed back through
-views and scalings, leads to the modules whose outputs are the increments. Adds inside the computation of another increment of
-the same block (a state-space skip, a router's own MLP) are not of the stream, and neither is an add outside every block that
-spans whole blocks (U-net style connections). Where a model has no residual add at all it is taken for an MLP, whose sites are
-the pre-activations of its hidden layers.
+positions (a matrix product, a convolution, attention, ...). If `t` is a sum, it is split into its terms. Each term is followed
+back through views and scalings to the module whose output is the increment. Two kinds of adds do not belong to the stream: adds
+inside the computation of another increment of the same block (a state-space skip, a router's own MLP), and adds outside every
+block that span whole blocks (U-net style connections). A model without any residual add is taken for an MLP. Its sites are the
+pre-activations of its hidden layers.
 
-The model's code is not looked at, and no module name means anything here except that a number in it says "one of a list".
+It does not read the model's code. Module names mean nothing here, except that a number in a name says "one of a list".
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Increment:
     """One term of one residual add.
 
     Attributes:
-        add: the add: `stream` is what was added to, `term` what was added.
-        leaf: the increment, before the block scales it: `term`, or a part of it if that is a sum, as a module returned it.
+        add: the add of `term` to `stream`.
+        leaf: the increment as a module returned it, before the block scales it: `term`, or one part if that is a sum.
     """
 
     add: Node
@@ -68,13 +68,13 @@ def increments(trace: Trace) -> list[Increment]:
 
 
 def pre_activations(trace: Trace) -> list[tuple[Node, tuple[str, Index], bool]]:
-    """Hidden layers of an MLP: what goes into each elementwise activation from which more is computed.
+    """Hidden layers of an MLP: the input of each elementwise activation that something else is computed from.
 
     Returns:
-        `(node, (module, place in its output), False)` where a module returns it, `(node, (activation module, None), True)`
-        where none does, and `(node, ("", None), False)` where the activation is no module either.
+        `(node, (module, place in its output), False)` if a module returns it, `(node, (activation module, None), True)` if
+        none does, and `(node, ("", None), False)` if the activation is no module either.
     """
-    feeding: set[int] = set()  # what a later mixing operation is computed from
+    feeding: set[int] = set()  # inputs of a later mixing operation
     for node in reversed(trace.nodes):
         if node.number in feeding or MIXING.search(node.op):
             feeding.update(p.number for p in node.parents)
@@ -93,12 +93,12 @@ def pre_activations(trace: Trace) -> list[tuple[Node, tuple[str, Index], bool]]:
 
 
 def has_attention(trace: Trace) -> bool:
-    """Whether anything attends, so that the model is no MLP."""
+    """Whether the model uses attention, so that it is no MLP."""
     return any(re.search("attention|attn|^_(safe_)?softmax", node.op) for node in trace.nodes)
 
 
 def before(leaf: Node) -> list[Node]:
-    """Module outputs further back behind a module that only drops or hands on its input; several if it was put together."""
+    """The module outputs that a module only drops out or passes on; several if they are concatenated."""
     base = strip(leaf, to_module=True, past=True)
     if base.op in ("alias_update", "index_put_"):  # written piece by piece into one tensor
         return [found for p in base.parents if not p.constant for found in ([p] if p.returned_by else before(p))]
@@ -115,10 +115,10 @@ def adds_in(trace: Trace, block: str, shape: tuple[int, ...]) -> bool:
 
 
 def stray_update(out: Node, entered: Node, found: Iterable[Increment]) -> Node | None:
-    """What changes the stream within a block and is no increment that was found: a `lerp`, a difference.
+    """Changes of the stream within a block that are none of the increments that were found: a `lerp`, a difference.
 
-    It goes back from the block's output through adds of increments, norms and what keeps the vectors, and gives up at anything
-    else that it does not know.
+    It goes back from the block's output through adds of increments, norms and operations that keep the vectors. It stops at any
+    other operation.
     """
     terms = {i.add.number: {j.term.number for j in found if j.add is i.add} for i in found}
     node = out
@@ -146,16 +146,18 @@ def stray_update(out: Node, entered: Node, found: Iterable[Increment]) -> Node |
 def channel_axes(found: Iterable[Increment]) -> dict[Increment, int]:
     """The axis of each increment's channels, in the module's output.
 
-    Of what computed it, `channel_axis` tells. But a sublayer that mixes positions (an MLP-Mixer's) computes along another axis,
-    and turns the result round: the increments of the same block that are added as they come say what the stream's channels are.
+    `channel_axis` tells the axis from the operation that computed it. But a sublayer that mixes positions (an MLP-Mixer's)
+    computes along another axis and transposes the result. Then the increments of the same block that are added without a
+    transpose tell which axis holds the stream's channels.
 
     Raises:
-        ValueError: these do not agree.
+        ValueError: these increments disagree.
     """
     found = [i for i in found if i.leaf.returned_by]
     axes = {i: channel_axis(i.leaf) for i in found}
     moves = {i: _moves(i) for i in found}
-    streams: dict[tuple[str | None, tuple[int, ...]], set[int]] = {}  # block and shape -> axes of what is added as it comes
+    # Block and shape -> axes of the increments that are added without a transpose.
+    streams: dict[tuple[str | None, tuple[int, ...]], set[int]] = {}
     for i in found:
         if moves[i] == [] and len(i.leaf.shape) == len(i.add.shape):
             streams.setdefault((block_of(i.add.scope), i.add.shape), set()).add(axes[i] % len(i.add.shape))
@@ -217,7 +219,7 @@ def _projected_adds(trace: Trace, known: set[int]) -> Iterator[tuple[Node, Node,
 
 
 def _streams(operand: Node, most: int = 12) -> list[Node]:
-    """What the stream may be that an operand of an add holds: through adds and operations that keep the vectors."""
+    """The candidates for the stream in an operand of an add, through adds and operations that keep the vectors."""
     found: list[Node] = []
     todo = [operand]
     while todo and len(found) < most:
@@ -259,11 +261,11 @@ def _gated(node: Node) -> Node | None:
     return None
 
 
-# Which of the adds are of the stream. Behind each rule, a model that needs it.
+# Which adds belong to the stream. Each rule names a model that needs it.
 
 
 def _is_part_of_a_term(add: Node, found: Iterable[Increment]) -> bool:
-    """A sum on the way from the stream to what is added, no shortcut: experts plus a shared expert (GraniteMoeShared)."""
+    """A sum between the stream and its increment that is no shortcut: experts plus a shared expert (GraniteMoeShared)."""
     return any(o.stream.number < add.number <= o.term.number and depends(o.term, add) for o in found)
 
 
@@ -276,7 +278,7 @@ def _spans_blocks(one: Increment, found: Iterable[Increment]) -> bool:
 
 
 def _brings(one: Increment, other: Increment) -> bool:
-    """What no module returns, but only hands on what `other` added in the same block: streams that are mixed (Gemma 3n)."""
+    """An add that no module returns and that passes on what `other` added in the same block: mixed streams (Gemma 3n)."""
     same_block = block_of(one.add.scope) == block_of(other.add.scope)
     return same_block and one.leaf is not other.leaf and hands_on(one.leaf, other.add)
 

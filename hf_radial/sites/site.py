@@ -1,4 +1,4 @@
-"""One site: a module of a model, where in it the penalised vectors are, and how their padding is told."""
+"""One site: a module of a model, where in it the penalised vectors are, and which mask tells their padding."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Site:
         name: its name in `model.named_modules()`.
         width: `d`, the number of channels of its vectors; `None` until the first forward if it was named without a trace.
         kind: the module's class name.
-        parameters: how many numbers hold the parameters behind it: all from which the sublayer computes its vectors, or, if it
-            was named without a trace, those of the module.
+        parameters: number of parameters that the sublayer computes its vectors with; the module's, if it was named without a
+            trace.
         index: where in the module's output the vectors are: `None` (it is a tensor), a position or a key.
-        at_input: they are the module's first argument: what goes into a dropout, or into a norm.
+        at_input: the vectors are the module's first argument (the input of a dropout or a norm).
         dim: the channel axis.
-        mask: which of the batch's masks tells its padding: `"attention_mask"`, `"decoder_attention_mask"`, or `None` where its
-            vectors are not tokens (image patches).
-        sequence_first: its vectors are laid out `(sequence, batch)`.
-        rank: number of axes of its output; calls with another rank or width serve something else (a shared dropout) and do not
-            count. `None`: all count.
+        mask: the batch's mask for its padding: `"attention_mask"`, `"decoder_attention_mask"`, or `None` if its vectors are no
+            tokens (image patches).
+        sequence_first: its vectors have the layout `(sequence, batch)`.
+        rank: number of axes of its output. Calls with another rank or width serve something else (a shared dropout) and do not
+            count. `None`: all calls count.
         in_place: the model overwrites the output later in its forward, so a copy must be measured.
     """
 
@@ -61,7 +61,7 @@ def site_vectors(site: Site, args: tuple[Any, ...], kwargs: Mapping[str, Any], o
     else.
 
     Raises:
-        TypeError: what is there is not a floating point tensor.
+        TypeError: that place holds no floating point tensor.
     """
     h = output
     if site.at_input:

@@ -1,8 +1,10 @@
 """One forward pass, recorded: which operation made each tensor, from which tensors, and which modules returned it.
 
-Only the record is here; what is a residual stream in it is read by `residual.py`. Nothing of the model is changed and no
-tensor outlives the forward: the record keeps shapes and names. Tensors are told apart by identity, and a write in place
-(`x += y`, also through a view) is a new version of everything that shares its storage.
+This file only records; `residual.py` finds the residual stream in the record. The model does not change. The record keeps
+shapes and names, and no tensor outlives the forward. Tensors are told apart by identity. A write in place (`x += y`, also
+through a view) makes a new version of every tensor that shares its storage.
+
+It uses `TorchDispatchMode`, operator schemas and storage addresses of torch; see `docs/internals.md`.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ class Node:
 
     Attributes:
         number: rises in the order of execution.
-        op: the ATen operation without its overload; `"parameter"` and `"input"` for what was there before.
-        parents: the tensors that it was made from.
+        op: the ATen operation without its overload; `"parameter"` or `"input"` for tensors from before the forward.
+        parents: the tensors that it was computed from.
         scope: names of the modules that were running, outermost first.
         inputs: names of the model's arguments that it depends on.
-        constant: it depends on none of them, only on parameters and the like.
-        axes: the permutation of axes, where the operation is one.
-        returned_by: the modules whose output it is, innermost first, and where in that output.
-        overwritten: something wrote into its memory later.
+        constant: it depends on none of them, only on parameters and constants.
+        axes: the permutation of axes, if the operation is one.
+        returned_by: the modules that return it, innermost first, and its place in their output.
+        overwritten: a later operation wrote into its memory.
     """
 
     number: int
@@ -64,21 +66,23 @@ class Call:
 
 @dataclass
 class Trace:
-    """What was recorded: all tensors in order, and all calls of modules in the order in which they began."""
+    """The record: all tensors in order, and all module calls in the order in which they began."""
 
     nodes: list[Node]
     calls: list[Call]
 
 
 @torch.no_grad()
-def trace(model: nn.Module, inputs: Mapping[str, Any]) -> Trace:
+def trace(model: nn.Module, inputs: Mapping[str, Any], root: nn.Module | None = None) -> Trace:
     """Run `model(**inputs)` once in evaluation mode and record it. Training mode and random state are left as they are.
+
+    With `root`, a part of the model, `root(**inputs)` is run; the names are those in the whole model.
 
     Raises:
         Whatever the model's forward raises on these inputs.
     """
     with evaluating(model), torch.random.fork_rng(devices=[]), _Recorder(model, inputs) as recorder:
-        model(**inputs)
+        (model if root is None else root)(**inputs)
     return Trace(recorder.nodes, recorder.calls)
 
 
@@ -130,7 +134,7 @@ class _Recorder(TorchDispatchMode):
     def node(self, tensor: Tensor) -> Node:
         """The newest version of a tensor."""
         node = self.node_of.get(tensor)
-        if node is None:  # made where no operation is seen, from numbers: a constant
+        if node is None:  # no recorded operation made it: a constant
             node = self.add("constant", (), tensor)
         written = self.last_write.get(_storage(tensor))
         if written is not None and written is not node and written.number > node.number:
@@ -151,7 +155,7 @@ class _Recorder(TorchDispatchMode):
             results = tensors[:1]
         held = {_storage(tensor) for tensor in tensors}
         for result in results:
-            if _storage(result) not in held:  # new memory, perhaps at an address that has served before
+            if _storage(result) not in held:  # new memory, perhaps at an address that was used before
                 self.sharing.pop(_storage(result), None)
                 self.last_write.pop(_storage(result), None)
             if func._schema.is_mutable:

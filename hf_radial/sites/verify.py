@@ -1,14 +1,14 @@
-"""The self-check of the sites: replay each block and see whether what it returns is what it took plus its increments.
+"""The self-check of the sites: replay each block, and compare its output with its input plus its increments.
 
-It does not ask how the sites were found (`trace.py`, `residual.py`), but looks at values at modules' inputs and outputs:
+It does not depend on how the sites were found (`trace.py`, `residual.py`). It compares values at modules' inputs and outputs:
 
 - *replay*: start from the block's input, add each site's vectors in the order in which they come, pass through a norm
   of the block where its input is the stream so far (post-norm blocks), and compare with the block's output;
-- *intervention*, where that does not come out (the block scales its increments, mixes several streams, ...): add a random
+- *intervention*, where the replay does not match (the block scales its increments, mixes several streams, ...): add a random
   `delta` to the site's vectors and look for the first tensor `v` downstream that changes by `c * delta`, with `c` a number or
   one number per channel (of each row) or per position, and that is not the vectors themselves: then `v = stream + c * h`.
 
-In a model that has no residual stream at all, a site is right if it goes into an activation as it is.
+In a model without a residual stream, a site is right if an activation takes it unchanged.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ MOST_CANDIDATES = 64
 
 @dataclass(frozen=True)
 class BlockCheck:
-    """What the self-check says of one block.
+    """The result of the self-check for one block.
 
     Attributes:
         block: its module name; empty for sites outside any block.
-        sites: the names of its sites that this check covers.
-        how: `"replay"`, `"intervention"`, `"pre-activation"` (an MLP's hidden layer: it goes into an activation as it is), or
+        sites: the names of the sites that this check covers.
+        how: `"replay"`, `"intervention"`, `"pre-activation"` (an MLP's hidden layer, which an activation takes unchanged), or
             `"failed"`.
         error: the largest relative error: of `out = in + sum of increments` against the sum (replay), of `change = c * delta`
             against the change (intervention). `None` where there is nothing to compare.
-        reason: why it could not be shown, for `"failed"`.
+        reason: why the check failed, for `"failed"`.
     """
 
     block: str
@@ -62,11 +62,11 @@ class BlockCheck:
 
 @torch.no_grad()
 def verify(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, Any]) -> list[BlockCheck]:
-    """Check every site; see the module's docstring. Runs the model once, and once more for each site that the replay does not
-    show.
+    """Check every site; see the module's docstring. It runs the model once, and once more for each site that the replay does
+    not confirm.
 
     Args:
-        model: the model of the sites; it is run in evaluation mode, and left as it was.
+        model: the model of the sites; it runs in evaluation mode and does not change.
         sites: the sites.
         inputs: keyword arguments of the forward passes.
 
@@ -151,7 +151,7 @@ def _block_calls(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, A
         for number, site in enumerate(sites):
             add(modules[site.name].register_forward_hook(partial(at_site, number), with_kwargs=True))
         for name, module in modules.items():
-            # A norm, that is: a module with parts or matrices could hide an increment that no site accounts for.
+            # Only a norm: a module with parts or matrices could hide an increment that belongs to no site.
             plain = not any(True for _ in module.children()) and all(p.ndim < 2 for p in module.parameters())
             if plain and any(name.startswith(block + ".") for block in blocks):
                 add(module.register_forward_hook(partial(passed, name), with_kwargs=True))
@@ -162,7 +162,7 @@ def _block_calls(model: nn.Module, sites: Sequence[Site], inputs: Mapping[str, A
 
 
 def _replay(call: _Call) -> float | None:
-    """The relative error of the stream that uses every increment and comes out as the block's output; `None` if none does."""
+    """The relative error between the block's output and the stream with all increments; `None` if no order uses them all."""
     if call.entered is None or call.returned is None:
         return None
     total = sum(number is not None for number, _ in call.events)
@@ -194,7 +194,7 @@ def _error(measured: Tensor, expected: Tensor, scale: Tensor | None = None) -> f
 
 
 def _intervene(model: nn.Module, site: Site, inputs: Mapping[str, Any], base: list[tuple[str, Tensor]]) -> BlockCheck:
-    """Does a change of the site's vectors reach the stream as that change, times a number (for each channel or position)?"""
+    """Whether a change of the site's vectors reaches the stream as that change times a factor (per channel or position)."""
     block = (_blocks_around(site.name) or [""])[-1]
     vectors: list[Tensor] = []
     changed = _observed(model, inputs, site, vectors)
@@ -230,7 +230,7 @@ def _observed(
     """Every module's input and every list element's output, in order, after a random change of the site's vectors in their
     first call.
 
-    The vectors as they were, and the change, are put into `vectors`.
+    It puts the original vectors and the change into `vectors`.
     """
     seen: list[tuple[str, Tensor]] = []
 
@@ -293,7 +293,7 @@ def _scaled(before: Tensor, after: Tensor, h: Tensor, delta: Tensor) -> float:
     errors = [float("inf")]
     for axes in (tuple(range(h.ndim)), tuple(range(h.ndim - 1)), tuple(range(1, h.ndim - 1)), (h.ndim - 1,)):
         if prod(h.shape[axis] for axis in axes) < 2:
-            continue  # some number fits every change of one number
+            continue  # a single number always fits
         c = ((after - before) * delta).sum(axes, keepdim=True) / delta.square().sum(axes, keepdim=True)
         if (before - c * h).abs().max() > 1e-4 * before.abs().max():
             errors.append(_error(c * delta, after - before))
@@ -304,7 +304,7 @@ def _hands_on(module: nn.Module) -> bool:
     return isinstance(module, (nn.Identity, nn.modules.dropout._DropoutNd)) or "Drop" in type(module).__name__
 
 
-# Looking at a forward -----------------------------------------------------------------------------------------------------
+# Observing a forward -----------------------------------------------------------------------------------------------------
 
 
 def _blocks_around(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""One run of a sweep: its options, and their checks."""
+"""One run of a sweep, its options, and their checks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SchedulerType, speed_metrics
 
 from hf_radial.runs.record import RUN_FILE
+from hf_radial.safe_files import write_text
 from hf_radial.tasks.tensor_rows import TensorRows
 from hf_radial.training.trainer import RadialTrainer
 
@@ -27,7 +28,7 @@ SWEPT = {"seed", "data_seed", "learning_rate", "weight_decay", "radial_lambda", 
 NAMES = {"output_dir", "run_name", "logging_dir"}
 
 
-# Options that must have this value, as a step of all members has no place for them.
+# Options that must have this value, since the shared step does not support others.
 REQUIRED: dict[str, Any] = {
     "gradient_accumulation_steps": 1,
     "fp16": False,
@@ -46,18 +47,18 @@ REQUIRED: dict[str, Any] = {
 }
 
 
-# Their learning rate is a factor, the same for all members, of each member's own.
+# Their schedule multiplies each member's learning rate by the same factor.
 SCHEDULERS = [SchedulerType(n) for n in ("constant", "constant_with_warmup", "linear", "cosine", "inverse_sqrt")]
 
 
 class SweepMember(RadialTrainer):
     """One run of a sweep: a `RadialTrainer` that keeps its own log and files, while `train_together` makes its steps.
 
-    It takes the arguments of a `RadialTrainer`. Its callbacks hear of the begin, of logs and evaluations, and of the end, but
-    of no steps.
+    It takes the arguments of a `RadialTrainer`. Its callbacks get the events of the begin, of logs and evaluations, and of the
+    end, but not those of steps.
 
     Attributes:
-        failure: why the run ended early, if its loss was no number any more; else `None`.
+        failure: why the run ended early, if its loss became NaN or infinite; else `None`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -81,13 +82,13 @@ class SweepMember(RadialTrainer):
         file = Path(str(self.args.output_dir)) / RUN_FILE
         record = json.loads(file.read_text())
         record["sweep"] = {"trained": "together with others, by hf_radial.sweep.train_together", "members": together}
-        file.write_text(json.dumps(record, indent=2) + "\n")
+        write_text(file, json.dumps(record, indent=2) + "\n")
         self.is_in_train, self.begun = True, time.time()
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         return targets
 
     def at_step(self, step: int, epoch: float) -> None:
-        """What is logged next is of this step."""
+        """Set the step and epoch of the next log."""
         self.state.global_step, self.state.epoch = step, epoch
 
     def note_evaluation(self, metrics: dict[str, float]) -> None:
@@ -96,11 +97,11 @@ class SweepMember(RadialTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
 
     def end_run(self, state_dict: Mapping[str, Tensor], train_loss: float, rows: int) -> None:
-        """Take the weights that the run ended with, log the run as a whole and tell the callbacks."""
+        """Store the last weights, log the whole run and tell the callbacks."""
         model: Any = self.model
         model.load_state_dict(state_dict)
         steps = self.state.global_step
-        # Wall-clock time, which this run shared with all others.
+        # Wall-clock time of the whole sweep.
         logs = speed_metrics("train", self.begun, num_samples=rows, num_steps=steps)
         size = (rows, model.config.num_operands)
         self.state.total_flos = float(self.floating_point_ops({"input_ids": torch.empty(size, device="meta")}))

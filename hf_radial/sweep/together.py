@@ -1,19 +1,19 @@
-"""`train_together`: many runs of one small model, one step of all of them at a time.
+"""`train_together` trains many runs of one small model, one step of all of them at a time.
 
-A sweep over seeds, `radial_lambda`, weight decay and learning rate is many runs of the same shape, and a model as small as the
-modular MLP spends most of its step outside of its products of matrices. Here the runs share their steps: their parameters are
-stacked (`hf_radial.sweep.stacked_mlp`), and one optimizer steps them all. Each run remains what it would be alone:
+The runs of a sweep over seeds, `radial_lambda`, weight decay and learning rate have the same shape. A model as small as the
+modular MLP spends most of its step outside of its matrix products. Here the runs share their steps: their parameters are
+stacked (`hf_radial.sweep.stacked_mlp`), and one optimizer updates them all. Each run stays the same as alone:
 
 - the same first weights, order of rows (as `Trainer` and `accelerate` shuffle by seed and epoch), short last batch, AdamW (as
   `Trainer` sets it up, without decay of biases), schedule of the learning rate, clipping, penalty, its warm-up and schedule;
-- the same log, `run.json`, callbacks that look at logs and evaluations, and so the same end where a callback asks for it.
+- the same log, `run.json` and callbacks for logs and evaluations, and therefore the same end where a callback stops it.
 
-Up to the rounding of float32, that is: sums are made in another order. Over thousands of steps rounding decides when a run that
-is on the edge falls, as it does between two numbers of threads. A run that ends, or whose loss is no number any more, leaves
-the others as they were.
+This holds up to the rounding of float32, since sums have another order. Over thousands of steps, rounding can move the onset of
+a run, just as another number of threads can. A run that ends, or whose loss becomes NaN, does not affect the others.
 
-Not here: which runs there are and what is kept of them (recipes/sweep.py), checkpoints (a sweep starts unfinished runs anew),
-several processes, mixed precision, gradient accumulation: what is not supported is refused by name before the first step.
+Not here: the choice of runs and their files (recipes/sweep.py), checkpoints (a sweep restarts unfinished runs), several
+processes, mixed precision, gradient accumulation. An option that is not supported raises an error that names it before the
+first step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from hf_radial.sweep.stacked_mlp import StackedMLP
 
 
 def train_together(members: Sequence[SweepMember], on_end: Callable[[SweepMember], None] | None = None) -> None:
-    """Train all members to their end, a step of all of them at a time.
+    """Train all members to their end, one step of all of them at a time.
 
         members = [SweepMember(model=..., args=..., train_dataset=rows, eval_dataset={...}, ...) for ... in ...]
         train_together(members, on_end=save)
@@ -49,7 +49,7 @@ def train_together(members: Sequence[SweepMember], on_end: Callable[[SweepMember
         on_end: called with each member when it ends: its model has its last weights, its state has its log.
 
     Raises:
-        ValueError, TypeError: an option is not supported, or members differ in more than that; before anything is written.
+        ValueError, TypeError: an option is not supported, or members differ in other options. Nothing is written then.
     """
     check_members(members)
     _Sweep(members, on_end or (lambda member: None)).train()
@@ -82,12 +82,12 @@ class _Sweep:
         self.state = TrainerState(max_steps=self.args.max_steps if self.args.max_steps > 0 else epochs)
         self.state.compute_steps(self.args, self.state.max_steps)
 
-        self.unit = replace(first.radial_config, radial_lambda=1.0)  # warm-up and schedule alone
+        self.unit = replace(first.radial_config, radial_lambda=1.0)  # the factor from warm-up and schedule
         self.lambdas = torch.tensor(
             [member.radial_config.radial_lambda for member in members], dtype=self.dtype, device=self.device
         )
         self.penalised = bool(self.lambdas.any())
-        # The schedule of the learning rate, as the factor that it is of any, for each length of the warm-up.
+        # The schedule of the learning rate as a factor, one for each length of the warm-up.
         self.schedulers = {
             steps: get_scheduler(
                 self.args.lr_scheduler_type,
@@ -125,9 +125,9 @@ class _Sweep:
         self.penalty, self.radius = torch.zeros(2, sites, members, dtype=self.dtype, device=self.device)
 
     def _make_optimizer(self) -> None:
-        """AdamW as `Trainer` makes it; neighbours of equal learning rate and weight decay are one group.
+        """AdamW as `Trainer` makes it; neighbours of equal learning rate and weight decay form one group.
 
-        Its tensors are views of what is stacked: parameters, gradients, and both moments.
+        Parameters, gradients and both moments are views of the stacked tensors.
         """
         step_at = self.device if Trainer.get_optimizer_cls_and_kwargs(self.args)[1].get("fused") else "cpu"
         groups: list[dict[str, Any]] = []
@@ -219,7 +219,7 @@ class _Sweep:
         self.optimizer.step()
         if not self.constant_rate:
             for scheduler in self.schedulers.values():
-                scheduler.optimizer.step()  # of nothing, or the scheduler would warn that there was none
+                scheduler.optimizer.step()  # an empty step, or the scheduler would warn that no step came first
                 scheduler.step()
         self.task_loss += values.task_loss
         self.loss += values.task_loss + weights * values.penalty.sum(0)
@@ -233,7 +233,7 @@ class _Sweep:
         self.bar.update()
 
     def _clip(self) -> None:
-        """As `Trainer`: scale each member's gradient to its `max_grad_norm` where it is longer."""
+        """Scale each member's gradient to its `max_grad_norm` where it is longer, as `Trainer` does."""
         self.norms = self._gradient_norms()
         factors = (self.limits / (self.norms + 1e-6)).clamp(max=1.0)
         for gradients in self.stack.gradients.values():
@@ -244,10 +244,10 @@ class _Sweep:
         squares = [g.flatten(1).square().sum(1) for gradients in self.stack.gradients.values() for g in gradients]
         return torch.stack(squares).sum(0).sqrt()
 
-    # What is watched --------------------------------------------------------------------------------------------------
+    # Logs and evaluations --------------------------------------------------------------------------------------------------
 
     def _watch(self, control: TrainerControl) -> None:
-        """Log and evaluate where that is due, and end members that ask for it."""
+        """Log and evaluate when due, and end members whose callbacks ask for it."""
         if control.should_log and self.window_steps:
             self._log()
         if control.should_evaluate and self.members:
@@ -256,7 +256,7 @@ class _Sweep:
             self._end_some()
 
     def _log(self) -> None:
-        """The log of a window, from one copy to the host."""
+        """The log of a window; it copies to the host once."""
         steps, sites = self.window_steps, len(self.sites)
         norms = self._gradient_norms() if self.norms is None else self.norms
         rows = [self.loss / steps, self.task_loss / steps, norms, *self.penalty / steps, *self.radius / self.window_rows]
@@ -306,7 +306,7 @@ class _Sweep:
     # Members that end -------------------------------------------------------------------------------------------------
 
     def _end_some(self, all_of_them: bool = False) -> None:
-        """End the members that failed or are asked to stop by a callback, and go on with the others."""
+        """End the members that failed or that a callback stops, and continue with the others."""
         going_on = []
         losses: list[float] = []
         for i, member in enumerate(self.members):

@@ -11,14 +11,11 @@ Two views. ``view="classification"``: `input_ids` `(k,)` int64, the operands, an
 
 from __future__ import annotations
 
-import logging
 import re
-import shutil
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from numbers import Number
-from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
@@ -29,7 +26,6 @@ import pyarrow.compute as pc
 from hf_radial.tasks.checks import fraction, one_of, shown, whole
 from hf_radial.tasks.splits import deal, orbits_under_reordering
 
-logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 VIEWS = ("classification", "lm")
 # Rows made at once, which bounds the memory of a stream at some MB; a shard of a stream is as large.
@@ -235,29 +231,6 @@ class TaskBuilder(datasets.ArrowBasedBuilder):
     LICENSE: str = "cc0-1.0"
     REORDERINGS: bool = False  # whether a row with its operands in another order is another row of the task
     config: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().__init__(*args, **kwargs)
-            self._check_info()
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # Of dataset_info.json in the cache, which is read here and may hold anything; or of a field, before there is one.
-            if not hasattr(self, "_cache_dir") or not self._info_file.is_file():
-                raise
-            logger.warning("The cache %s is damaged (%s); it is made anew.", self._cache_dir, error)
-            shutil.rmtree(self._cache_dir)
-            super().__init__(*args, **kwargs)
-
-    @property
-    def _info_file(self) -> Path:
-        return Path(self._cache_dir) / datasets.config.DATASET_INFO_FILENAME
-
-    def _check_info(self) -> None:
-        """ValueError if dataset_info.json in the cache is well-formed, but not of this task."""
-        if self._info_file.is_file():
-            columns, splits = list(self.info.features or ()), list(self.info.splits or ())
-            if columns != list(self.features()) or not {"train", "test"} <= set(splits):
-                raise ValueError(f"{self._info_file.name} has the columns {columns} and the splits {splits}")
 
     @abstractmethod
     def shards(self) -> dict[str, list[Any]]:

@@ -3,28 +3,27 @@
     load_task("modular", operation="a+b", p=97, train_fraction=0.5, seed=0)
     load_task("modular", "add_p97_f0.5_s0")                                   # the same, by its name
 
-In here: `TASKS`, `task_builder` and `load_task`. Not in here: the Hub (`hf_radial.hub`).
+In here: `TASKS`, `task_builder` and `load_task`. Not in here: how the cache is kept whole (`cache.py`), and the Hub
+(`hf_radial.hub`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
-import pyarrow as pa
 
+from hf_radial.tasks.cache import cache_folder, load_rows, open_builder
 from hf_radial.tasks.checks import one_of, shown
 
 if TYPE_CHECKING:
     from hf_radial.tasks.base import TaskBuilder
-
-logger = logging.getLogger(__name__)
 
 # Task -> file and class of its builder.
 TASKS = {
@@ -74,11 +73,16 @@ def task_builder(task: str, config: str | None = None, *, cache_dir: str | None 
         ValueError: no such task, or a field or name that the configuration refuses; before anything is written.
         OSError: `cache_dir` cannot be written.
     """
-    task_config(task, config, **fields)  # checked before anything is written
-    try:
-        return builder_class(task)(cache_dir=cache_dir, config_name=config, **fields)
-    except OSError as error:
-        raise _cannot_write(error, cache_dir) from error
+    return open_builder(*_place(task, config, cache_dir, fields), cache_dir)
+
+
+def _place(
+    task: str, config: str | None, cache_dir: str | None, fields: dict[str, Any]
+) -> tuple[Callable[[], TaskBuilder], Path | None]:
+    """What makes the builder of a configuration, and the configuration's folder in the cache; nothing is written."""
+    builder = builder_class(task)
+    name = task_config(task, config, **fields).name
+    return partial(builder, cache_dir=cache_dir, config_name=config, **fields), cache_folder(builder, name, cache_dir)
 
 
 def load_task(
@@ -86,7 +90,7 @@ def load_task(
 ) -> datasets.DatasetDict | datasets.IterableDatasetDict:
     """Build one configuration (or find it in the cache) and return its splits, without progress bars.
 
-    A damaged cache is made anew, with a warning.
+    Processes may load the same configuration at the same time. A damaged cache is made anew, with a warning.
 
     Args:
         task: a name out of `TASKS`.
@@ -104,7 +108,7 @@ def load_task(
 
     Raises:
         ValueError: no such task, or a field or name that the configuration refuses; before anything is written.
-        OSError: `cache_dir` cannot be written, or its disk is full.
+        OSError: `cache_dir` cannot be written, its disk is full, or another program keeps deleting what is in it.
 
     Example:
         >>> import tempfile
@@ -115,34 +119,10 @@ def load_task(
         >>> splits["test"][0]
         {'input_ids': [3, 1], 'labels': 3}
     """
-    builder = task_builder(task, config, cache_dir=cache_dir, **fields)
     with quietly():
         if streaming:
-            return builder.as_streaming_dataset()
-        try:
-            builder.download_and_prepare()
-            try:
-                return read(builder)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                logger.warning("The cache %s is damaged (%s); it is made anew.", builder.cache_dir, error)
-                builder.download_and_prepare(download_mode="force_redownload")
-                return read(builder)
-        except OSError as error:
-            raise _cannot_write(error, cache_dir) from error
-        except datasets.exceptions.DatasetGenerationError as error:
-            if isinstance(error.__cause__, OSError):
-                raise _cannot_write(error.__cause__, cache_dir) from error
-            raise
-
-
-def read(builder: TaskBuilder) -> datasets.DatasetDict:
-    """The splits of a prepared builder. ValueError if rows are missing: a file that was cut between two batches opens."""
-    splits = builder.as_dataset()
-    for split, rows in splits.items():
-        expected = builder.info.splits[split].num_examples
-        if len(rows) != expected:
-            raise ValueError(f"the split {split!r} has {len(rows)} rows of {expected}")
-    return splits
+            return task_builder(task, config, cache_dir=cache_dir, **fields).as_streaming_dataset()
+        return load_rows(*_place(task, config, cache_dir, fields), cache_dir)
 
 
 @contextlib.contextmanager
@@ -155,11 +135,3 @@ def quietly() -> Iterator[None]:
     finally:
         if not silent:
             datasets.utils.enable_progress_bars()
-
-
-def _cannot_write(error: OSError, cache_dir: str | None) -> OSError:
-    folder = cache_dir or os.fspath(datasets.config.HF_DATASETS_CACHE)
-    # The class stays what it was (PermissionError, say); its arguments do not, for OSError(1, 2, 3) builds its own text.
-    return type(error)(
-        f"cache_dir={folder!r} cannot be written: {error}. Give another cache_dir (or set HF_DATASETS_CACHE), or make room."
-    )

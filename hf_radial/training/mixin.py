@@ -13,44 +13,34 @@ over ranks that follow.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
-from hf_radial.hub.pushing import PushingMixin
-from hf_radial.penalty.config import RadialConfig, resolve_config
-from hf_radial.penalty.radial_penalty import RadialPenalty
 from hf_radial.penalty.vectors import count_vectors
-from hf_radial.runs.record import write_run_record
-from hf_radial.sites.find import ForwardFailedError
+from hf_radial.training import set_up
+from hf_radial.training.checkpoints import CheckpointMixin
 from hf_radial.training.fast.epoch import LeanEpochMixin
 from hf_radial.training.fast.resident import ResidentMixin
-from hf_radial.training.rows import batch_of_rows
-from hf_radial.training.window import _Window
+from hf_radial.training.run import RunMixin
+from hf_radial.training.window import Window
 
 logger = logging.get_logger(__name__)
 
-TARGETS_FILE = "radial_targets.json"
-CALIBRATION_ROWS = 64
-TRACED_ROWS = 2
 
-
-class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
+class RadialMixin(RunMixin, LeanEpochMixin, ResidentMixin, CheckpointMixin):
     """The penalty for any class derived from `Trainer`: `class RadialSFTTrainer(RadialMixin, SFTTrainer): ...`.
 
     Args:
         radial_lambda: weight of the penalty; 0 trains exactly as the plain trainer does, and logs the radii. What would stop a
             penalty (a model without known sites, reentrant checkpointing, ...) then only stops the measuring, with a warning.
-        radial_radius: target radius: a number, `"sqrt_d"` (the paper's) or `"initial"`, each site's mean radius on the first
-            rows of the training set before the first step.
+        radial_radius: target radius: a number, `"sqrt_d"` (the paper's) or `"initial"`, each site's mean radius before the
+            first step: on the first rows of the training set, or, where these cannot be had or are not what the model is called
+            with (streamed data, preference pairs, generated text), on the first batch that it is called with in training.
         radial_side: `"both"` (the paper's) or `"above"`.
         radial_warmup_steps: optimizer steps over which `radial_lambda` grows linearly from 0.
         radial_sites: module name patterns to penalise instead of what is found, or to leave out; see
@@ -65,13 +55,23 @@ class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
     `radial_penalty` (sum over sites, without `radial_lambda`), `radial_lambda`, and for each site `radius/<site>` beside
     `radius_target/<site>`. A step whose loss is NaN shows in them, also where `logging_nan_inf_filter` hides it from `loss`.
 
+    Vectors are counted as the sites see them. A batch that the model is called with as the loader gave it is counted before
+    the step; any other (GRPO, ORPO, sentence embeddings, ...) is counted in it, which needs one more backward pass for each
+    micro-batch but the last of a step. See `hf_radial.training.site_counts`.
+
+    Attributes:
+        radial_counts_at_sites: `True` counts every batch in the step, `False` none; `None` (the default) decides as above.
+
     Raises:
-        ValueError: an option is out of range, no site is found, or the set-up would make the penalty wrong (reentrant gradient
-            checkpointing, `torch.nn.DataParallel`).
+        ValueError: an option is out of range, no site is found, no parameter is trained, or the set-up would make the penalty
+            wrong (reentrant gradient checkpointing, `torch.nn.DataParallel`; batches that are counted in the step, with
+            gradient accumulation under FSDP or DeepSpeed).
         RuntimeError: in the first step, if the trainer's own `training_step` does not use `accelerator.backward`.
     """
 
     allows_fast_epoch = True  # what this class overrides, `lean_step` does as well
+    radial_counts_at_sites: bool | None = None
+    _told_of_rest = False
 
     def __init__(
         self,
@@ -99,295 +99,179 @@ class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
         for intervention in getattr(self.args, "made_interventions", list)():
             intervention.attach(self)
 
-    def init_radial(self, options: dict[str, Any], owner: TrainerCallback | None = None) -> None:
-        """Set the penalty up on a trainer whose own `__init__` is through; `owner` is the callback that brought it, if any."""
-        self._radial_options = options
-        self._radial_owner: Any = owner
-        self._radial_window: _Window | None = None
-        self.run_facts: dict[str, Any] = getattr(self, "run_facts", {})
-        self._set_up(resolve_config(self.args, **options))
-
-    def _set_up(self, config: RadialConfig) -> None:
-        self.radial_config, self._radial_model = config, self.model
-        self.radial_penalty: RadialPenalty | None = None
-        with self._optional_without_lambda():
-            self._check_arguments()
-            self.radial_penalty = self._make_penalty()
-
-    @contextmanager
-    def _optional_without_lambda(self) -> Iterator[None]:
-        """What cannot be measured is an error, unless nothing depends on it: then the radii are left out."""
-        try:
-            yield
-        except ValueError as error:
-            # Sites that the user names are to be found in any case.
-            if self.radial_config.radial_lambda > 0 or self.radial_config.radial_sites is not None:
-                raise
-            logger.warning("radial_lambda=0: training goes on as without it, but no radii are measured: %s", error)
-            self.end_radial()
-            self.radial_penalty = None
-
-    def _check_arguments(self) -> None:
-        for name in ("activation_checkpointing", "gradient_checkpointing"):  # its name from transformers 5.2x on, and before
-            kwargs = getattr(self.args, f"{name}_kwargs", None)
-            if getattr(self.args, name, None) and isinstance(kwargs, dict) and kwargs.get("use_reentrant"):
-                raise ValueError(
-                    f"{name}_kwargs={{'use_reentrant': True}} would train without the penalty's gradient; "
-                    "use {'use_reentrant': False}"
-                )
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"torch.nn.DataParallel over {self.args.n_gpu} GPUs is not supported: start one process per GPU with "
-                "`accelerate launch` or `torchrun`, or show this process one GPU with CUDA_VISIBLE_DEVICES=0"
-            )
-
-    def _make_penalty(self) -> RadialPenalty:
-        config = self.radial_config
-        if self.model is None:
-            raise ValueError("the trainer has no model")
-        make = partial(
-            RadialPenalty,
-            self.model,
-            config.radial_lambda,
-            radius=config.radial_radius,
-            side=config.radial_side,
-            sites=config.radial_sites,
-            where=config.radial_where,
-        )
-        try:
-            inputs = self._first_rows(TRACED_ROWS)
-        except Exception as error:  # training will say so better
-            logger.debug("no batch of the first rows: %s", error)
-            inputs = None
-        try:
-            penalty = make(inputs=inputs)
-        except ForwardFailedError:
-            if inputs is None:
-                raise
-            penalty = make()  # some trainers make the model's arguments out of a batch that is none (preference pairs, say)
-        penalty.strict = config.radial_lambda > 0
-        penalty.paused = True  # but within a training step
-        return penalty
-
-    def _first_rows(self, count: int) -> dict[str, Any] | None:
-        """The first rows of the training set as a batch, the same on every rank; `None` where they cannot be had by index.
-
-        Nothing is drawn: random states, and that of the collator, are left as they are.
-        """
-        dataset: Any = self.train_dataset
-        rows = range(min(count, len(dataset))) if hasattr(dataset, "__len__") else ()
-        return batch_of_rows(self, dataset, rows)
-
-    # One run ----------------------------------------------------------------------------------------------------------
-
-    def _inner_training_loop(
-        self,
-        batch_size: int | None = None,
-        args: TrainingArguments | None = None,
-        resume_from_checkpoint: str | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> Any:
-        if self._radial_owner is not None:
-            # An earlier run failed where the callback was not told. If it is still there, it begins this run as any other.
-            self._radial_owner.release()
-            return self._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
-        try:
-            self.begin_radial(resume_from_checkpoint)
-            output = super()._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
-            self.finish_pushing()
-            return output
-        finally:
-            self.end_radial()
-
-    # A callback comes in when the loop above is past: these are the parts of it that are still to be called.
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        with self._owner_told():
-            return super()._run_epoch(*args, **kwargs)
-
-    def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        with self._owner_told():
-            return super()._evaluate(*args, **kwargs)
-
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        with self._owner_told():
-            return super()._finalize_training(*args, **kwargs)
-
-    @contextmanager
-    def _owner_told(self) -> Iterator[None]:
-        """No callback is told of an exception; the one that brought the penalty is told here."""
-        try:
-            yield
-        except BaseException:
-            if self._radial_owner is not None:
-                self._radial_owner.release()
-            raise
-
-    def begin_radial(self, resume_from_checkpoint: str | None, targets: Mapping[str, float] | None = None) -> None:
-        """Attach the penalty to the model, set its targets and write the run's record.
-
-        Args:
-            resume_from_checkpoint: the folder that the run goes on from, if it does and knows its folder.
-            targets: for `radial_radius="initial"`, the targets of the run that goes on.
-        """
-        config = resolve_config(self.args, **self._radial_options)
-        # A hyperparameter search sets `args` anew for every trial, and `model_init` makes a new model.
-        if config != self.radial_config or self._radial_model is not self.model:
-            self._set_up(config)
-        if self.radial_penalty is not None:
-            with self._optional_without_lambda():
-                if targets is not None:
-                    self.radial_penalty.targets.update(targets)
-                elif self.radial_config.radial_radius == "initial":
-                    self._set_initial_targets(self.radial_penalty, resume_from_checkpoint)
-                self.radial_penalty.attach()
-                self._radial_window = _Window(self.radial_penalty, self.args.device)
-                self._radial_window.compiled = self._is_compiled(self.radial_penalty.model)
-                if self._radial_window.compiled:
-                    torch.compiler.reset()  # what was compiled for the model without hooks would be used again, hooks or not
-                logger.info("%r\n%s", self.radial_penalty, self.radial_penalty.table())
-        if self.args.should_save:
-            write_run_record(self)
-        self.begin_pushing()
-
-    def end_radial(self) -> None:
-        """Leave the model as it was, and nothing of the run to be logged later."""
-        if self.radial_penalty is not None:
-            self.radial_penalty.detach()
-        self._radial_window = None
-
-    def _is_compiled(self, model: nn.Module) -> bool:
-        if self.accelerator.state.dynamo_plugin.backend.value != "NO":  # `torch_compile=True`, or the launcher's
-            return True
-        modules = list(model.modules())
-        return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules)
-
-    def _set_initial_targets(self, penalty: RadialPenalty, resume_from_checkpoint: str | None) -> None:
-        if resume_from_checkpoint is not None:
-            file = Path(resume_from_checkpoint) / TARGETS_FILE
-            if not file.is_file():
-                raise ValueError(
-                    f"radial_radius='initial': {file} is missing, so the radii that the run started from are unknown; "
-                    "resume a checkpoint of a run with radial_radius='initial', or give the radius as a number"
-                )
-            penalty.targets.update(json.loads(file.read_text()))
-            return
-        batch = self._first_rows(CALIBRATION_ROWS)
-        if batch is None:
-            raise ValueError("radial_radius='initial' needs a train_dataset with rows to index; give the radius as a number")
-        device = next(penalty.model.parameters()).device
-        penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        window = self._radial_window
-        if self.args.should_save and window is not None and self.radial_config.radial_radius == "initial":
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
-            # Before the base class writes `trainer_state.json`, with which a checkpoint is complete.
-            (folder / TARGETS_FILE).write_text(json.dumps(window.radial_penalty.targets, indent=2))
-        super()._save_checkpoint(model, trial)
-
     # One step ---------------------------------------------------------------------------------------------------------
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """As the base class; then set `lambda` for the step and count its vectors, over all micro-batches and ranks."""
         batch_samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
         window = self._radial_window
+        self._micro_batches_left = len(batch_samples)
+        self._vectors_in_step = None
         if batch_samples and window is not None:
-            window.whole = len(batch_samples) == 1 and self.accelerator.num_processes == 1
-            if not window.whole:
-                count = sum(self._count_vectors(batch, window) for batch in batch_samples)
-                self._vectors_in_step = self.accelerator.reduce(count, reduction="sum")
-            window.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
-            window.new_step()
-            window.radial_lambda += window.radial_penalty.radial_lambda
+            self._begin_step(window)
+            if not window.is_single_batch_step:
+                self._vectors_in_step = self._count_in_advance(batch_samples, window)
         return batch_samples, num_items_in_batch
 
-    def _count_vectors(self, batch: Any, window: _Window) -> Tensor:
+    def _count_in_advance(self, batch_samples: Sequence[Any], window: Window) -> Tensor | None:
+        """How many vectors the step has, by mask, shape `(masks,)`; `None` if only the sites can tell."""
+        count: Any = None
+        if not self._counts_late:
+            try:
+                count = sum(self._count_vectors(batch, window) for batch in batch_samples)
+            except (TypeError, ValueError) as error:
+                logger.info("batches are counted when the model is called: %s", error)
+                self._counts_late = True  # on every rank: batches of one loader have the same names
+                self._check_late_counts()
+        return None if count is None else self.accelerator.reduce(count, reduction="sum")
+
+    def _count_vectors(self, batch: Any, window: Window) -> Tensor:
         """How many vectors a batch has, by the mask that tells the padding; shape `(masks,)`."""
         main_input = getattr(self.model, "main_input_name", "input_ids")
-        try:
-            counts = [count_vectors(batch, mask, main_input) for mask in window.masks]
-        except (TypeError, ValueError):
-            if self.radial_config.radial_lambda > 0:
-                raise
-            # Only the logged penalty depends on it: micro-batches that cannot be weighed count alike.
-            counts = [torch.ones(()) for _ in window.masks]
+        counts = [count_vectors(batch, mask, main_input) for mask in window.masks]
         return torch.stack([count.to(self.args.device, torch.float32) for count in counts])
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+    @contextmanager
+    def _collecting(self, inputs: Any) -> Iterator[None]:
+        """Let the model's forward passes be collected."""
+        # Label smoothing takes the labels away from the model.
+        self._labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
+        self._in_step, window = True, self._radial_window
+        if window is not None:
+            window.radial_penalty.paused, window.radial_penalty.labels = False, self._labels
+        try:
+            with self._compiled_as_needed(window) if window is not None and window.compiled else nullcontext():
+                yield
+        finally:
+            self._in_step, self._labels = False, None
+            if self.radial_penalty is not None:
+                self.radial_penalty.paused, self.radial_penalty.labels = True, None
+                self.radial_penalty.reset()
+
+    @contextmanager
+    def _compiled_as_needed(self, window: Window) -> Iterator[None]:
+        late = not window.is_single_batch_step and self._vectors_in_step is None
+        with set_up.compiled_checkpoints_may_collect(), set_up.graphs_are_kept() if late else nullcontext():
+            yield
+
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """As the base class, with the penalty of this micro-batch added in the backward pass and in the loss returned."""
-        window = self._radial_window
-        if window is None:
+        if self._radial_window is None and not self._first_forward:
             return super().training_step(model, inputs, *args, **kwargs)
-        penalty, accelerator = window.radial_penalty, self.accelerator
-        penalty.reset()
+        accelerator = self.accelerator
+        if self.radial_penalty is not None:
+            self.radial_penalty.reset()
         counted: Tensor | None = None
         share: Tensor | None = None
-        if not window.whole:  # then its part of the effective batch: those of all micro-batches and ranks add up to one
-            counted = self._count_vectors(inputs, window)[window.mask_of_site]
-            share = counted / self._vectors_in_step.clamp(min=1)[window.mask_of_site]
-        labels = inputs.get("labels")  # label smoothing takes them away from the model
+        if self._radial_window is not None and self._vectors_in_step is not None:
+            # Its part of the effective batch: those of all micro-batches and ranks add up to one.
+            mask_of_site = self._radial_window.mask_of_site
+            counted = self._count_vectors(inputs, self._radial_window)[mask_of_site]
+            share = counted / self._vectors_in_step.clamp(min=1)[mask_of_site]
         weighted: Tensor | None = None
+        calls = 0
 
         def backward(loss: Tensor, **backward_kwargs: Any) -> None:
-            nonlocal weighted
+            nonlocal weighted, calls
+            window, calls = self._radial_window, calls + 1
+            if window is None:
+                if self.radial_config.radial_lambda > 0:
+                    raise RuntimeError(
+                        f"no site found: {type(self).__name__}.training_step did not call {type(self.model).__name__} "
+                        "itself (not one of its parts) with gradients enabled; name the modules with "
+                        "radial_sites=['*.o_proj', ...]"
+                    )
+                return plain_backward(loss, **backward_kwargs)
+            penalty = window.radial_penalty
+            if calls > 1 and penalty.strict:
+                raise RuntimeError(
+                    f"{type(self).__name__}.training_step called accelerator.backward twice, so the penalty's mean over the "
+                    "micro-batch is not known in the first call: add the losses up and call it once"
+                )
             sums = penalty.take()
-            means = sums.mean_penalty()
-            if share is not None:
+            whole: Tensor | None = None
+            if window.is_single_batch_step:
+                means = sums.mean_penalty()
+                window.add(means.detach(), sums.radius, sums.count)
+            elif share is not None:
+                means = sums.mean_penalty()
                 means = share.to(means.device) * means
-            window.add(means.detach(), sums.radius, sums.count, counted)
+                window.add(means.detach(), sums.radius, sums.count, counted)
+            elif self._micro_batches_left > 1:
+                seen = self._site_counts.hold(sums, accelerator, penalty.radial_lambda > 0)
+                window.add(torch.zeros_like(sums.penalty), sums.radius, sums.count, seen[window.mask_of_site])
+                weighted = torch.zeros_like(loss.detach())
+                return plain_backward(loss, **backward_kwargs)
+            else:
+                means, whole, seen = self._site_counts.last(sums, accelerator, penalty.radial_lambda)
+                window.add(whole, sums.radius, sums.count, seen[window.mask_of_site])
             # Gradients are averaged over ranks: undo that, the parts are to be summed.
-            term = (penalty.radial_lambda * accelerator.num_processes * means.sum()).to(loss.device)
-            weighted = term.detach()
+            factor = penalty.radial_lambda * accelerator.num_processes
+            term = (factor * means.sum()).to(loss.device)
+            weighted = term.detach() if whole is None else (factor * whole.sum()).to(loss.device)
             # Not even zero is added: without the penalty the graph is the plain trainer's, bit for bit.
             plain_backward(loss + term if penalty.radial_lambda > 0 else loss, **backward_kwargs)
 
         plain_backward, replaced = accelerator.backward, "backward" in vars(accelerator)
         accelerator.backward = backward
-        penalty.paused, penalty.labels = False, labels
         try:
-            with _compiled_checkpoints_may_collect() if window.compiled else nullcontext():
+            with self._collecting(inputs):
                 task_loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             if replaced:
                 accelerator.backward = plain_backward  # somebody else's
             else:
                 del accelerator.backward  # the class's own method again
-            penalty.paused, penalty.labels = True, None
-            penalty.reset()
-        if weighted is None and penalty.strict:
+        window = self._radial_window
+        if weighted is None and self.radial_config.radial_lambda > 0:
             raise RuntimeError(
                 f"{type(self).__name__}.training_step did not call self.accelerator.backward, so the penalty never reached the "
                 "gradient; use accelerator.backward(loss) in it, or RadialPenalty in a loop of your own"
             )
+        self._micro_batches_left -= 1
+        if window is None:
+            return task_loss
         window.task_loss += task_loss
-        return task_loss + weighted if weighted is not None and penalty.radial_lambda > 0 else task_loss
+        if self._micro_batches_left <= 0:
+            self._end_group(window)
+        return task_loss + weighted if weighted is not None and window.radial_penalty.radial_lambda > 0 else task_loss
+
+    def _end_group(self, window: Window) -> None:
+        if self.accelerator.sync_gradients:
+            window.end_step()
+        elif not self._told_of_rest:
+            self._told_of_rest = True
+            logger.warning(
+                "the batches of an epoch are no multiple of gradient_accumulation_steps=%d, and how many there are is not "
+                "known: Trainer adds the gradient of the batches that are left to the first step of the next epoch. The loss, "
+                "the task loss and the penalty of that step are the sum of both",
+                self.args.gradient_accumulation_steps,
+            )
 
     def lean_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
         """As `training_step`, where one batch is the whole step: then its vectors are all there are, and need no count."""
+        if self._first_forward:
+            self._micro_batches_left = 1
         window = self._radial_window
-        if window is None:
+        if window is not None:
+            window.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
+            window.is_single_batch_step = True
+        elif not self._first_forward:
             return super().lean_step(model, inputs, num_items_in_batch)
-        penalty = window.radial_penalty
-        penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
-        window.whole = True
-        window.steps += 1
-        window.radial_lambda += penalty.radial_lambda
-        penalty.paused, penalty.labels = False, inputs.get("labels")
-        try:
-            with _compiled_checkpoints_may_collect() if window.compiled else nullcontext():
-                loss = self._lean_loss(model, inputs, num_items_in_batch)
-                sums = penalty.take()
-                means = sums.mean_penalty()
-                task_loss = loss.detach()
-                if penalty.radial_lambda > 0:
-                    loss = loss + (penalty.radial_lambda * means.sum()).to(loss.device)
+        with self._collecting(inputs):
+            loss = self._lean_loss(model, inputs, num_items_in_batch)
+            window = self._radial_window
+            if window is None:
                 loss.backward()
-        finally:
-            penalty.paused, penalty.labels = True, None
-            penalty.reset()
+                return loss.detach()
+            penalty = window.radial_penalty
+            sums = penalty.take()
+            means = sums.mean_penalty()
+            task_loss = loss.detach()
+            if penalty.radial_lambda > 0:
+                loss = loss + (penalty.radial_lambda * means.sum()).to(loss.device)
+            loss.backward()
+        window.end_step()
         window.task_loss += task_loss
         window.add(means.detach(), sums.radius, sums.count)
         return loss.detach()
@@ -399,15 +283,3 @@ class RadialMixin(LeanEpochMixin, ResidentMixin, PushingMixin):
             logs.update(self._radial_window.drain(self.accelerator))
             logs.update(rest)
         super().log(logs, *args, **kwargs)
-
-
-def _compiled_checkpoints_may_collect() -> AbstractContextManager[Any]:
-    """Let `torch.compile` take a checkpointed block that has a site as one graph.
-
-    It asks whether what a block does besides computing may be left out of the replay. Ours must be: a replay is not counted.
-    Otherwise the block would not be compiled at all, as it is not where torch does not know the question.
-    """
-    import torch._dynamo.config as settings
-
-    name = "skip_fwd_side_effects_in_bwd_under_checkpoint"
-    return settings.patch({name: True}) if hasattr(settings, name) else nullcontext()

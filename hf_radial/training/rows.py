@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 from transformers import Trainer
 
-from hf_radial.sites.find import Sites, find_sites
+from hf_radial.sites.find import ForwardFailedError, Sites, find_sites
 from hf_radial.sites.preserve import undisturbed_random_state
+
+TRACED_ROWS = 2
 
 
 def sites_of(trainer: Trainer) -> Sites:
@@ -22,14 +25,29 @@ def sites_of(trainer: Trainer) -> Sites:
     if model is None:
         raise ValueError("the trainer has no model")
     try:
-        inputs = batch_of_rows(trainer, trainer.train_dataset, range(2))
+        inputs = first_rows(trainer, TRACED_ROWS)
     except Exception:  # training will say better what is wrong with the data
         inputs = None
-    return find_sites(model, inputs)
+    try:
+        return find_sites(model, inputs)
+    except ForwardFailedError:
+        if inputs is None:
+            raise
+        return find_sites(model)  # some trainers make the model's arguments out of a batch that is none
+
+
+def first_rows(trainer: Trainer, count: int) -> dict[str, Any] | None:
+    """The first rows of the training set as a batch, the same on every rank; `None` where they cannot be had by index.
+
+    Nothing is drawn: random states, and that of the collator, are left as they are.
+    """
+    dataset: Any = trainer.train_dataset
+    rows = range(min(count, len(dataset))) if hasattr(dataset, "__len__") else ()
+    return batch_of_rows(trainer, dataset, rows)
 
 
 def batch_of_rows(trainer: Trainer, dataset: Any, rows: Sequence[int], seed: int | None = None) -> dict[str, Any] | None:
-    """These rows of `dataset` as the trainer would give them to its model; `None` if they are not had by index, or no dict.
+    """These rows of `dataset` as the trainer would give them to its model; `None` without an index, or if it is no dict.
 
     Random states, and that of the collator, are left as they are; whatever the collator draws, it draws from `seed`.
     """
@@ -42,4 +60,34 @@ def batch_of_rows(trainer: Trainer, dataset: Any, rows: Sequence[int], seed: int
         # A copy of the collator, but not of the model that it may hold.
         model: Any = trainer.model
         batch = copy.deepcopy(collator, {id(module): module for module in model.modules()})(fetched)
-        return dict(trainer._prepare_inputs(dict(batch))) if isinstance(batch, Mapping) else None
+        if not isinstance(batch, Mapping):
+            return None
+        # To the device; a trainer that makes its batches here would generate, and keep what it made.
+        prepare = Trainer._prepare_inputs if makes_its_batches(trainer) else type(trainer)._prepare_inputs
+        return dict(prepare(trainer, dict(batch)))
+
+
+def makes_its_batches(trainer: Trainer) -> bool:
+    """Whether the model may be called with something else than the loader's batches: generated text, say.
+
+    So it is if the trainer's class has a `_prepare_inputs` of its own, or a `training_step` that names the batch among its
+    arguments (one that takes `*args` can only pass it on).
+    """
+    named = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    for cls in type(trainer).__mro__:
+        if cls is Trainer:
+            return False
+        if cls.__module__.startswith("hf_radial."):
+            continue
+        step = vars(cls).get("training_step")
+        if "_prepare_inputs" in vars(cls):
+            return True
+        if step is not None and sum(p.kind in named for p in signature(step).parameters.values()) > 1:
+            return True
+    return False
+
+
+def calls_model_with_rows(trainer: Trainer) -> bool:
+    """Whether the model is called with the collated rows of the training set: if it fails on them, it cannot be trained."""
+    dataset, own = trainer.train_dataset, type(trainer).compute_loss is Trainer.compute_loss
+    return own and hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not makes_its_batches(trainer)

@@ -11,7 +11,7 @@ from hf_radial.penalty.radial_penalty import RadialPenalty
 ADDED_AT_ONCE = 64
 
 
-class _Window:
+class Window:
     """What is summed on the device between two logs, so that no step waits for the host."""
 
     def __init__(self, radial_penalty: RadialPenalty, device: torch.device) -> None:
@@ -20,7 +20,7 @@ class _Window:
         self.masks = list(dict.fromkeys(masks))
         self.mask_of_site = torch.tensor([self.masks.index(mask) for mask in masks], device=device)
         self.compiled = False
-        self.whole = False  # whether a step is one batch of one process
+        self.is_single_batch_step = False  # one micro-batch in one process
         self.clear()
 
     def clear(self) -> None:
@@ -29,23 +29,33 @@ class _Window:
         self.task_loss = torch.zeros((), device=self.device)
         zeros = torch.zeros(5, len(self.radial_penalty.sites), device=self.device)
         self.penalty, self.radius, self.count, self.counted, self.unevenness = zeros
-        self.later: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.new_step(0)
+        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.new_group()
 
-    def new_step(self, steps: int = 1) -> None:
-        self.steps += steps
+    def new_group(self) -> None:
+        """The micro-batches that follow have weights that add up to one."""
         # Vectors that a site saw for each that was counted in the batch: the least and the most over a step's micro-batches.
         self.least, self.most = (torch.full_like(self.count, ratio) for ratio in (torch.inf, 0.0))
 
-    def add(self, penalty: Tensor, radius: Tensor, count: Tensor, counted: Tensor | None = None) -> None:
-        """One micro-batch; `counted` is how many vectors it was thought to have, up to a factor that is the same for all.
+    def end_step(self) -> None:
+        """An optimizer step follows on what was added."""
+        self.steps += 1
+        self.radial_lambda += self.radial_penalty.radial_lambda
 
-        `None`: it is a whole step, and its mean that of its own vectors.
+    def add(self, penalty: Tensor, radius: Tensor, count: Tensor, counted: Tensor | None = None) -> None:
+        """One micro-batch.
+
+        Args:
+            penalty: its part of the step's penalty, shape `(sites,)`, as all that follow.
+            radius: sum of its radii.
+            count: how many vectors the sites saw.
+            counted: how many vectors it was weighted with, up to a factor that is the same for all micro-batches. `None`: it is
+                a whole step, and its mean that of its own vectors.
         """
         if counted is None:
-            self.later.append((penalty, radius, count))
-            if len(self.later) >= ADDED_AT_ONCE:
-                self.settle()
+            self.pending.append((penalty, radius, count))
+            if len(self.pending) >= ADDED_AT_ONCE:
+                self.flush_pending()
             return
         self.penalty += penalty.to(self.device)
         self.radius += radius.to(self.device)
@@ -57,15 +67,15 @@ class _Window:
         apart = torch.where(self.most > 0, 1 - self.least / self.most.clamp(min=1e-12), torch.zeros_like(ratio))
         self.unevenness = torch.maximum(self.unevenness, apart)
 
-    def settle(self) -> None:
-        """Add up the steps that were put by: a few operations for many."""
-        if self.later:
-            penalty, radius, count = (torch.stack(column).sum(0).to(self.device) for column in zip(*self.later, strict=True))
+    def flush_pending(self) -> None:
+        """Add up the steps that wait for it: a few operations for many."""
+        if self.pending:
+            penalty, radius, count = (torch.stack(column).sum(0).to(self.device) for column in zip(*self.pending, strict=True))
             self.penalty += penalty
             self.radius += radius
             self.count += count
             self.counted += count
-            self.later = []
+            self.pending = []
 
     def drain(self, accelerator: Accelerator) -> dict[str, float]:
         """Means over the window and over ranks; the window is empty afterwards. Every rank must call it.
@@ -73,7 +83,7 @@ class _Window:
         Raises:
             RuntimeError: the micro-batches were not weighted as the vectors that the model saw of them.
         """
-        self.settle()
+        self.flush_pending()
         there = (self.counted > 0).float()
         ratio = self.count / self.counted.clamp(min=1)
         sums = [self.penalty, self.radius, self.count, there, ratio, ratio.square(), self.unevenness]
@@ -87,8 +97,8 @@ class _Window:
             if uneven and penalty.strict and not penalty.skips_layers:
                 raise RuntimeError(
                     f"the vectors that {site.name!r} saw are not in proportion to those of the batches, so the mean over a "
-                    "step's micro-batches or processes would be wrong: train in one process without gradient accumulation, "
-                    "or name sites that see every vector of a batch equally often with radial_sites"
+                    "step's micro-batches or processes would be wrong: set trainer.radial_counts_at_sites = True before "
+                    "train(), or name sites that see every vector of a batch equally often with radial_sites"
                 )
         logs = {
             "task_loss": task_loss / steps / accelerator.num_processes,

@@ -7,6 +7,8 @@ import yaml
 
 from hf_radial.comparison.grid import ranges_of, read_grid, run_name, run_options
 
+pytestmark = pytest.mark.quick
+
 GOOD = {
     "title": "t",
     "arms": {

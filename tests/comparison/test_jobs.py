@@ -1,12 +1,13 @@
 """Pieces of work: what may share its steps, and what happens to a run that fails."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from hf_radial.comparison import jobs
 from hf_radial.comparison.jobs import Job, jobs_of, run_all
-from hf_radial.comparison.outcome import ATTEMPTS, RESULT_FILE, outcome, write_json
+from hf_radial.comparison.outcome import ATTEMPTS, FAILED_FILE, RESULT_FILE, outcome, write_json
 from hf_radial.comparison.trials import Cell
 
 
@@ -70,3 +71,29 @@ def test_a_run_that_is_done_is_not_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "make_run", lambda folder, options: pytest.fail("made again"))
     write_json(tmp_path / RESULT_FILE, {"status": "solved"})
     Job([(tmp_path, {"seed": 0})]).make()
+
+
+def test_two_comparisons_that_share_a_folder_make_each_run_once(tmp_path, monkeypatch):
+    made, others = [], []
+    shared = [(tmp_path / name, {"seed": seed}) for seed, name in enumerate("ab")]
+
+    def make(folder, options):
+        made.append(folder.name)
+        if not others:  # another comparison begins while this run is being made
+            others.append(threading.Thread(target=Job(shared[::-1]).make))
+            others[0].start()
+            others[0].join(0.5)
+        write_json(folder / RESULT_FILE, {"status": "solved"})
+
+    monkeypatch.setattr(jobs, "make_run", make)
+    monkeypatch.setattr(jobs, "make_runs", lambda runs: make(*runs[0]) or make(*runs[1]))
+    Job(shared).make()
+    others[0].join(60)
+    assert not others[0].is_alive() and sorted(made) == ["a", "b"]
+
+
+def test_a_failure_that_another_comparison_deletes_at_this_moment_is_no_error(tmp_path, monkeypatch):
+    write_json(tmp_path / FAILED_FILE, {"status": "failed", "attempts": ATTEMPTS})
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    (tmp_path / FAILED_FILE).unlink()
+    assert outcome(tmp_path) is None

@@ -7,6 +7,8 @@ import pytest
 
 from hf_radial.comparison.statistics import Time, _fast_median, median_time, speedup
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_two_medians_agree_on_random_samples_with_censoring_and_ties():
     draw = random.Random(0)

@@ -7,6 +7,8 @@ import pytest
 from hf_radial.comparison.pooled import over_all, pooled
 from hf_radial.comparison.table import markdown, summary
 
+pytestmark = pytest.mark.quick
+
 
 def run(setting, arm, seed, onset, fit=10.0, last=300.0):
     status = "censored" if onset is None else "solved"

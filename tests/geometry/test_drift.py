@@ -8,6 +8,8 @@ import torch
 
 from hf_radial.geometry.drift import cka, sketch, subspace_overlap
 
+pytestmark = pytest.mark.quick
+
 
 def vectors(seed, n=128, d=300):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from hf_radial.geometry.fourier import fourier_readings, neuron_power, wave_power
 
+pytestmark = pytest.mark.quick
+
 WHOLE = ("restricted_loss", "excluded_loss", "full_loss")
 
 

@@ -14,6 +14,8 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from hf_radial.geometry import function
 from hf_radial.geometry.function import function_readings, scored_rows, weight_norm_readings
 
+pytestmark = pytest.mark.quick
+
 METRICS = ["loss", "logit_scale", "saturated_softmax", "zero_loss", "confidence", "accuracy"]
 
 

@@ -18,6 +18,8 @@ from hf_radial.geometry.radial import radial_energy
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.penalty.functional import radial_penalty
 
+pytestmark = pytest.mark.quick
+
 
 def modular_model(p=7, width=16):
     torch.manual_seed(0)

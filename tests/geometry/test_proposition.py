@@ -12,6 +12,8 @@ from torch import nn
 from hf_radial.geometry.proposition import _penalty_gradient, proposition_1, proposition_readings, weight_of
 from hf_radial.penalty.functional import radial_penalty
 
+pytestmark = pytest.mark.quick
+
 N, D_IN, D = 50, 7, 5
 
 

@@ -10,6 +10,8 @@ from hf_radial.geometry.observe import SiteView
 from hf_radial.geometry.radial import radial_energy, radial_readings, turned
 from hf_radial.sites.site import Site
 
+pytestmark = pytest.mark.quick
+
 
 def view(h, gradient=None, pull=None, target=4.0):
     zero = torch.zeros_like(h)

@@ -9,6 +9,8 @@ from test_radial import view
 
 from hf_radial.geometry.spectrum import effective_rank, singular_values, spectrum_readings, stable_rank
 
+pytestmark = pytest.mark.quick
+
 
 def matrix(n, d, decay, seed=0):
     generator = torch.Generator().manual_seed(seed)

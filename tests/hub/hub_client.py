@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from warm import run_python
+
 HERE = Path(__file__).parent
 SERVER = HERE / "hub_server.py"
 # A process that loads models and compares them with files of weights.
@@ -125,15 +127,6 @@ def run_with(hub: HubClient, home: Path, *command: str, status: int = 0, **varia
     Returns:
         What it wrote to stdout and stderr.
     """
-    result = subprocess.run(
-        [sys.executable, *command],
-        env=environment(hub, home, **variables),
-        cwd=home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    result = run_python(*command, env=environment(hub, home, **variables), cwd=home, merge=True)
     assert result.returncode == status, result.stdout
     return result.stdout

@@ -30,7 +30,7 @@ SCENARIOS = {
     "dropped request": ([{**COMMIT, "drop": "before"}], {}),
     "lost answer": ([{**COMMIT, "drop": "answer"}], {}),
     "broken answer": ([{**COMMIT, "drop": "body"}], {}),
-    "slow": ([{**COMMIT, "delay": 3.0}], {"timeout": 1.0}),
+    "slow": ([{**COMMIT, "delay": 6.0}], {"timeout": 3.0}),
     "new repository": ([{"method": "POST", "path": "/repos/create", "status": 503}], {}),
     "lost repository": ([{"method": "POST", "path": "/repos/create", "drop": "answer"}], {}),
     "repository conflict": ([{"method": "POST", "path": "/repos/create", "status": 409}], {}),

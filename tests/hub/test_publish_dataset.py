@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import platform
 import re
-import subprocess
-import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hub_client import HERE, environment, run_with
+from hub_client import HERE, run_with
 
 from hf_radial.cli.main import main as cli
+from hf_radial.hub import publish_dataset
 from hf_radial.hub.publish_dataset import definition, write_dataset
 from hf_radial.tasks.load import TASKS, load_task, task_config
 
@@ -285,6 +285,27 @@ def test_only_what_belongs_to_a_dataset_is_uploaded(hub, tmp_path):
     assert hub.files("org/strays", kind="dataset") == {"README.md", ".gitattributes", *(f"{CLASSES}/{file}" for file in FILES)}
 
 
+def test_two_processes_that_write_into_one_folder_lose_nothing_of_each_other(tmp_path, monkeypatch):
+    folder, others = tmp_path / "out", []
+
+    def write(config: str) -> None:
+        write_dataset("modular", [config], folder, cache_dir=str(tmp_path / "cache"))
+
+    def card_after_the_other(*arguments, card=publish_dataset.dataset_card):
+        if not others:  # the first one knows its configurations; now another one begins
+            others.append(threading.Thread(target=write, args=(TEXTS,)))
+            others[0].start()
+            others[0].join(3)
+        return card(*arguments)
+
+    monkeypatch.setattr(publish_dataset, "dataset_card", card_after_the_other)
+    write(CLASSES)
+    others[0].join(60)
+    head = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    assert [part["config_name"] for part in head["configs"]] == [CLASSES, TEXTS]
+    assert not [file for file in folder.rglob(".*") if file.name != publish_dataset.LOCK]
+
+
 def test_options_of_an_upload_are_refused_where_nothing_is_uploaded(tmp_path, capsys):
     words = ["publish", "dataset", "modular", "--config", CLASSES, "--folder", str(tmp_path / "out")]
     for option in (["--private"], ["--revision", "draft"], ["--token", "dummy"]):
@@ -314,4 +335,4 @@ model = ModularMLPForSequenceClassification(ModularMLPConfig(modulus=23, embeddi
 args = TrainingArguments("out", max_steps=2, report_to="none", use_cpu=True)
 RadialTrainer(model=model, args=args, radial_lambda=0.05, train_dataset=data["train"], eval_dataset=data["test"]).train()
 """
-    subprocess.run([sys.executable, "-c", code], env=environment(hub, tmp_path), cwd=tmp_path, check=True, capture_output=True)
+    run_with(hub, tmp_path, "-c", code)

@@ -13,6 +13,8 @@ from hf_radial.interventions.muon import MuonAndAdamW
 from hf_radial.interventions.orthogonal_gradient import orthogonal
 from hf_radial.interventions.stablemax import log_stablemax, stablemax_loss
 
+pytestmark = pytest.mark.quick
+
 
 def gradients(count=7):
     torch.manual_seed(0)

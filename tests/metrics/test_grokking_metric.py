@@ -10,6 +10,8 @@ import pytest
 from hf_radial.metrics import load_grokking
 from hf_radial.runs.onset import summarise
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def metric() -> Any:

@@ -9,6 +9,8 @@ import pytest
 
 from hf_radial.metrics import load_per_digit_accuracy
 
+pytestmark = pytest.mark.quick
+
 END = 11
 
 
@@ -124,7 +126,7 @@ def test_bad_input_is_named_and_the_module_works_on(metric: Any, rows: Any, opti
 
 def test_it_sees_the_digits_that_the_task_writes(metric: Any) -> None:
     """`reverse` means what it means in the addition task, with and without zeros in front."""
-    from hf_radial.tasks.digit_text import spell
+    from hf_radial.tasks.digits.text import spell
 
     a, b = np.random.default_rng(3).integers(0, 10, (2, 50, 3)).astype(np.uint8)
     for reverse in (False, True):

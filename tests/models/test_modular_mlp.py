@@ -20,6 +20,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 import hf_radial.models
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 
+pytestmark = pytest.mark.quick
+
 SMALL = {"modulus": 7, "embedding_size": 8, "hidden_size": 16}
 
 

@@ -13,15 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import two_processes
 import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from warm import WarmProcess, run_python
 
 from hf_radial import RadialArguments
 from hf_radial.runs.start import parse_options
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "addition.py"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SMALL = {
     "digits": 2,
     "train_size": 64,
@@ -48,8 +51,7 @@ def flags(folder, **options):
 def launch(config, *arguments, **options):
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(ROOT / "recipes" / "accelerate" / config), str(RECIPE), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False, **options)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT, check=False, **options)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     return result
 
@@ -95,7 +97,7 @@ def test_the_card_is_true_and_its_snippet_runs(one_process):
     assert f"{result['test']['exact_match']:.2%} of 50 held-out problems" in card
     assert "arm **penalty**" in card and "transformer.h.0.mlp.c_proj" in card
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.S)
-    run = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=300, check=False)
+    run = run_python("-c", snippet)
     assert run.returncode == 0, run.stderr[-2000:]
     assert re.match(r"\d\d\+\d\d=", run.stdout)
 
@@ -109,36 +111,41 @@ def test_the_saved_model_is_plain_transformers(one_process):
 
 
 def test_two_processes_train_and_write_one_result(tmp_path):
-    result = launch("cpu_2proc.yaml", *flags(tmp_path / "out", per_device_train_batch_size=8, arms="penalty"))
+    said = two_processes.launch(RECIPE, *flags(tmp_path / "out", per_device_train_batch_size=8, arms="penalty"))
     record = json.loads((tmp_path / "out" / "penalty" / "run.json").read_text())
     assert record["processes"] == 2
-    assert result.stdout.count("both side by side") == 1
+    assert said.count("both side by side") == 1
     assert json.loads((tmp_path / "out" / "results.json").read_text())
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"zero_pad": "false", "sampling": "balanced", "reverse": "false", "digits": 3},
+        {"zero_pad": "false", "sampling": "balanced", "reverse": "false", "digits": 3, "measure_precision": "true"},
         {"preset": "addition_nanogpt", "digits": 3, "window": 64, "heads": 2, "arms": "paper none"},
     ],
     ids=["padded rows", "windows"],
 )
 def test_the_other_ways_to_spell_and_feed_rows(options, tmp_path):
-    launch("cpu.yaml", *flags(tmp_path / "out", **{"arms": "penalty", **options}))
+    run_python(RECIPE, *flags(tmp_path / "out", **{"arms": "penalty", **options}), env=ENVIRONMENT, check=True)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [r["arm"] for r in results.values()] == options.get("arms", "penalty").split()
+    if "measure_precision" in options:  # the faster one, and the run was made in it
+        found = json.loads((tmp_path / "out" / "precision.json").read_text())
+        seconds = found["seconds_a_step"]
+        assert found["precision"] == ("float32" if seconds["float32"] <= seconds["bfloat16"] else "bfloat16")
+        record = json.loads((tmp_path / "out" / "penalty" / "run.json").read_text())
+        assert record["training_args"]["bf16"] == (found["precision"] == "bfloat16")
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(one_process, tmp_path):
     """SIGKILL after the first checkpoint; bit for bit on the CPU, dropout included."""
     whole, _ = one_process
-    command = [sys.executable, str(RECIPE), *flags(tmp_path / "out", dropout=0.1, max_steps=6)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [str(RECIPE), *flags(tmp_path / "out", dropout=0.1, max_steps=6)]
+    process = WarmProcess(*command, env=ENVIRONMENT)
     # In the second arm: the first one is finished then, and must not be trained again.
     checkpoint = tmp_path / "out" / "penalty" / "checkpoint-3" / "trainer_state.json"
-    for _ in range(2400):
+    for _ in range(12_000):
         if checkpoint.exists() or process.poll() is not None:
             break
         time.sleep(0.05)
@@ -148,10 +155,13 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(one_process, tmp_pa
     finished = (tmp_path / "out" / "none" / "model.safetensors").stat().st_mtime_ns
     command += ["--resume_from_checkpoint", "true"]
     changed = [*command, "--radial_lambda", "0.5"]
-    refused = subprocess.run(changed, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    refused = run_python(*changed, env=ENVIRONMENT)
     assert refused.returncode != 0 and "radial_lambda was" in refused.stderr
-    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    resumed = run_python(*command, env=ENVIRONMENT)
     assert resumed.returncode == 0, resumed.stderr[-4000:]
+    log = json.loads((tmp_path / "out" / "penalty" / "trainer_state.json").read_text())["log_history"]
+    seconds = [entry["cpu_seconds"] for entry in log]
+    assert seconds == sorted(seconds) and seconds[0] > 0  # a resumed run goes on counting
     for arm in ("none", "penalty"):
         ours, theirs = (load_file(folder / arm / "model.safetensors") for folder in (tmp_path / "out", whole))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

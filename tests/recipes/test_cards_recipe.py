@@ -2,11 +2,11 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from warm import run_python
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "recipes" / "results" / "cards"
@@ -15,15 +15,13 @@ DATA = ROOT / "recipes" / "results" / "cards"
 @pytest.mark.parametrize("name", ["mlp_add_p97", "transformer_add_p97", "gpt2_addition"])
 def test_a_model_is_saved_and_its_card_loads_it(name, tmp_path):
     words = ["--only", name, "--epochs", "2", "--runs", "runs", "--cards", "cards", "--data", "data"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / "cards.py"), *words], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
+    done = run_python(ROOT / "recipes" / "cards.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "runs" / name / "model.safetensors").is_file()
     card = (tmp_path / "cards" / f"{name}.md").read_text()
     assert f'from_pretrained("ORG/{name}")' in card and "of 2," in card  # the test rows
     code = re.search(r"```python\n(.*?)```", (tmp_path / "runs" / name / "README.md").read_text(), re.S)
-    used = subprocess.run([sys.executable, "-c", code[1]], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    used = run_python("-c", code[1], cwd=tmp_path)
     assert used.returncode == 0 and used.stdout.strip(), used.stderr[-2000:]
 
 

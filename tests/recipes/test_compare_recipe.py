@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from warm import WarmProcess, run_python
 
 from hf_radial.comparison.run import make_run
 from recipes.compare import main
@@ -35,11 +37,11 @@ def write_grid(folder, **changes):
 
 def command(grid, folder, *words):
     script = ROOT / "recipes" / "compare.py"
-    return [sys.executable, str(script), str(grid), "--runs", str(folder / "runs"), "--results", str(folder / "out"), *words]
+    return [str(script), str(grid), "--runs", str(folder / "runs"), "--results", str(folder / "out"), *words]
 
 
 def compare(grid, folder, *words):
-    return subprocess.run(command(grid, folder, *words), capture_output=True, text=True, timeout=240)
+    return run_python(*command(grid, folder, *words))
 
 
 def data(folder):
@@ -85,8 +87,8 @@ def test_a_run_that_fails_is_tried_again_and_counted(tmp_path):
 
 def test_a_worker_that_is_killed_costs_its_run_one_attempt_and_the_grid_nothing(tmp_path):
     grid = write_grid(tmp_path, base={**BASE, "epochs": 600}, seeds=[0, 1])
-    process = subprocess.Popen(command(grid, tmp_path, "--jobs", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
+    process = WarmProcess(*command(grid, tmp_path, "--jobs", "1"))
+    deadline = time.time() + 600
     killed = False
     while time.time() < deadline and not killed:
         for file in (tmp_path / "runs").glob("*/run.json"):
@@ -96,7 +98,7 @@ def test_a_worker_that_is_killed_costs_its_run_one_attempt_and_the_grid_nothing(
                     killed = True
         time.sleep(0.05)
     assert killed
-    assert process.wait(timeout=200) == 0
+    assert process.wait(timeout=600) == 0
     rows = data(tmp_path)["rows"]
     assert len(rows) == 2 and {row["status"] for row in rows} <= {"solved", "censored"}
     assert len(list((tmp_path / "runs").glob("*/failed.json"))) <= 1
@@ -147,15 +149,15 @@ def test_a_run_that_breaks_what_it_shares_is_made_alone(tmp_path):
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     grid = write_grid(tmp_path, base={**BASE, "epochs": 100_000}, seeds=[0, 1])
-    process = subprocess.Popen(command(grid, tmp_path, "--jobs", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
+    process = WarmProcess(*command(grid, tmp_path, "--jobs", "2"))
+    deadline = time.time() + 600
     while time.time() < deadline and len(list((tmp_path / "runs").glob("*/run.json"))) < 2:
         time.sleep(0.1)
     workers = [psutil.Process(pid) for pid in _children(process.pid)]
     assert len(workers) == 2
     process.kill()
     process.wait()
-    assert not psutil.wait_procs(workers, timeout=30)[1]
+    assert not psutil.wait_procs(workers, timeout=300)[1]
 
 
 @pytest.mark.parametrize("evaluations", [1, 3])
@@ -172,7 +174,13 @@ def test_a_run_that_goes_on_is_judged_as_one_that_ends(tmp_path, evaluations):
 
 
 def _children(pid):
-    return [child.pid for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    """The workers: children of the process that has imported everything, a child of the comparison."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for server in psutil.Process(pid).children():
+            if "forkserver" in " ".join(server.cmdline()):
+                found += [worker.pid for worker in server.children()]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -237,7 +245,7 @@ def test_an_arm_follows_the_run_of_another_on_the_same_seed_also_when_it_is_made
     assert now["curve"] == row["curve"] and f"| held, seed 1 | censored | {row['held_out']} | censored |" in done.stdout
     assert (tmp_path / "out" / "tiny.json").read_bytes() == committed
     with pytest.raises(ValueError, match="no judged run has all of these words; the first is"):
-        main(command(grid, tmp_path, "--again", "nobody")[2:])
+        main(command(grid, tmp_path, "--again", "nobody")[1:])
 
 
 def test_an_arm_cannot_follow_what_is_not_there(tmp_path):
@@ -260,9 +268,12 @@ def ray_cluster():
 def test_a_ray_cluster_runs_the_same_grid_and_outlives_a_worker_that_is_killed(tmp_path, ray_cluster):
     grid = write_grid(tmp_path, base={**BASE, "epochs": 800}, seeds=[0, 1, 2])
     process = subprocess.Popen(
-        command(grid, tmp_path, "--ray", ray_cluster.address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *command(grid, tmp_path, "--ray", ray_cluster.address)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    deadline, killed = time.time() + 150, None
+    deadline, killed = time.time() + 600, None
     while time.time() < deadline and killed is None and process.poll() is None:
         for file in (tmp_path / "runs").glob("*/run.json"):
             workers = [p for p in psutil.process_iter(["name"]) if (p.info["name"] or "").startswith("ray::made_by_ray")]
@@ -271,7 +282,7 @@ def test_a_ray_cluster_runs_the_same_grid_and_outlives_a_worker_that_is_killed(t
                 os.kill(killed, signal.SIGKILL)
                 break
         time.sleep(0.05)
-    output = process.communicate(timeout=250)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     assert killed is not None, output
     rows = data(tmp_path)["rows"]

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import pytest
+from warm import WarmSubprocess
 
 from hf_radial import RadialArguments
 from hf_radial.runs.start import parse_options
@@ -90,6 +91,7 @@ def test_the_preset_reaches_99_percent_from_a_cold_process(recipes: Any) -> None
     assert run["solved_step"] is not None and run["held_out"] >= 0.99 and run["test"] >= 0.99
 
 
-def test_a_run_that_fails_stops_the_comparison(recipes: Any) -> None:
+def test_a_run_that_fails_stops_the_comparison(recipes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes[0], "subprocess", WarmSubprocess)
     with pytest.raises(subprocess.CalledProcessError):
         recipes[0].run({"p": 0}, seed=0)

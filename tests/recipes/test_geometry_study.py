@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import WarmSubprocess, run_python
 
 from hf_radial.geometry.reading import Reading, Table
 
@@ -25,8 +25,10 @@ def study() -> Any:
     finally:
         sys.path.pop(0)
     # Three of the six, one of each weight decay and both lambdas: a process each is what these tests cost.
-    geometry_study.ARMS = tuple(geometry_study.ARMS[i] for i in (1, 2, 5))
-    return geometry_study
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry_study, "ARMS", tuple(geometry_study.ARMS[i] for i in (1, 2, 5)))
+        patch.setattr("hf_radial.runs.processes.subprocess", WarmSubprocess)
+        yield geometry_study
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,5 @@ def test_a_report_that_cannot_be_written_loses_no_results(
 
 
 def test_help_says_what_it_does() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / "geometry_study.py"), "--help"], capture_output=True, text=True, check=False
-    )
+    done = run_python(ROOT / "recipes" / "geometry_study.py", "--help")
     assert done.returncode == 0 and "six runs" in done.stdout

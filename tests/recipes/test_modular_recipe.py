@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm import WarmProcess, run_python
 
 from hf_radial import RadialArguments
 from hf_radial.runs.start import parse_options
@@ -27,11 +28,11 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def command(folder: Path, **options: Any) -> list[str]:
     values = {**SMALL, "evaluate_every": 3, "log_every": 2, "save_every": 4, "output_dir": folder, **options}
-    return [sys.executable, str(RECIPE), *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
+    return [str(RECIPE), *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
 
 
 def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, cwd=cwd, check=False)
+    return run_python(*words, env=ENVIRONMENT, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_results_agree_with_the_log_and_with_a_count_by_hand(finished: tuple[Pat
 
 def test_the_snippet_of_the_card_runs(finished: tuple[Path, str]) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", (finished[0] / "README.md").read_text(), re.S)
-    result = run(sys.executable, "-c", snippet)
+    result = run("-c", snippet)
     assert result.returncode == 0, result.stderr[-2000:]
     assert re.match(r"tensor\(\[\d+\]\)", result.stdout)
 
@@ -95,8 +96,8 @@ def test_the_snippet_of_the_card_runs(finished: tuple[Path, str]) -> None:
 @pytest.mark.usefixtures("as_in_other_processes")
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: tuple[Path, str], recipe: Any, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    process = subprocess.Popen(command(folder), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(6000):
+    process = WarmProcess(*command(folder), env=ENVIRONMENT)
+    for _ in range(60_000):
         if list(folder.glob("checkpoint-*/trainer_state.json")) or process.poll() is not None:
             break
         time.sleep(0.01)
@@ -105,7 +106,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: tuple[Pat
     (folder / "results.json").unlink(missing_ok=True)  # it may have been faster than the signal
     (folder / "trainer_state.json").unlink(missing_ok=True)
     whole = load_file(finished[0] / "model.safetensors")
-    words = command(folder)[2:]
+    words = command(folder)[1:]
     with pytest.raises(ValueError, match="holds another run"):
         recipe.main(words)
     with pytest.raises(ValueError, match=r"weight_decay was 0\.001, now 0\.5"):

@@ -6,13 +6,13 @@ import json
 import math
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from warm import run_python
 
 from hf_radial.runs.files import group_runs, read_runs
 
@@ -42,8 +42,7 @@ def recipes() -> Any:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("sweep")
-    command = [sys.executable, str(ROOT / "recipes" / "sweep.py"), *words(folder / "out"), *GRID]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, check=False)
+    result = run_python(ROOT / "recipes" / "sweep.py", *words(folder / "out"), *GRID, cwd=folder)
     assert result.returncode == 0, result.stderr[-3000:]
     return folder / "out", result.stdout
 

@@ -12,13 +12,20 @@ import pytest
 
 from hf_radial.tasks.load import TASKS, builder_class, load_task, task_config
 
-# Each task's test file lists its own.
+pytestmark = pytest.mark.quick
+
+# Each task's test file lists its own. `tests` is on the path, so that a file is found by its folders below it.
+TESTS = Path(__file__).parents[1]
 CASES = [
     case
-    for file in sorted(Path(__file__).parent.glob("test_*.py"))
+    for file in sorted(Path(__file__).parent.rglob("test_*.py"))
     if "\nBAD_INPUT" in file.read_text()
-    for case in import_module(file.stem).BAD_INPUT
+    for case in import_module(".".join(file.relative_to(TESTS).with_suffix("").parts)).BAD_INPUT
 ]
+
+
+def test_every_task_lists_bad_input():
+    assert set(TASKS) <= {task for task, _, _ in CASES}
 
 
 @pytest.mark.parametrize(("task", "fields", "message"), CASES, ids=lambda value: value if isinstance(value, str) else None)

@@ -14,6 +14,8 @@ import pytest
 from hf_radial.tasks.cayley import check_group, read_table
 from hf_radial.tasks.groups import named_group
 
+pytestmark = pytest.mark.quick
+
 Table = Sequence[Sequence[int]]
 
 # A loop (a Latin square with an identity) in which every element is its own inverse. It is no group: in one of order 5 no

@@ -121,10 +121,14 @@ except PermissionError as error:
 """
 
 
-def test_a_cache_dir_without_write_permission_is_named(tmp_path):
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_cache_dir_without_write_permission_is_named(tmp_path, prepared):
     folder = tmp_path / "forbidden"
     folder.mkdir()
-    folder.chmod(0o555)
+    if prepared:  # reading takes a lock, which is a file
+        load_task("modular", p=5, cache_dir=str(folder))
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
     for parent in [tmp_path, *tmp_path.parents]:
         if parent.stat().st_uid == os.getuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o011)
@@ -164,7 +168,7 @@ def test_processes_that_load_at_once_all_get_the_rows(tmp_path):
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **pipes) for _ in range(3)]
-    outputs = [run.communicate(timeout=120) for run in runs]
+    outputs = [run.communicate(timeout=600) for run in runs]
     assert len({out for out, _ in outputs}) == 1 and len(outputs[0][0]) == 65, outputs
 
 

@@ -12,6 +12,8 @@ from hf_radial.tasks.modular import OPERATIONS, ModularConfig
 from hf_radial.tasks.splits import leakage
 from hf_radial.tasks.tokenizer import encode, task_tokenizer
 
+pytestmark = pytest.mark.quick
+
 BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
     (
         "modular",

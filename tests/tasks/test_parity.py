@@ -12,6 +12,8 @@ from sized_tasks import chi_square, rows_of
 from hf_radial.tasks.load import builder_class, load_task, task_builder
 from hf_radial.tasks.parity import ParityConfig, draw_parity
 
+pytestmark = pytest.mark.quick
+
 BAD_INPUT = [
     ("sparse_parity", {"bits": 0}, r"bits must be a whole number from 1 to 100000, got 0"),
     ("sparse_parity", {"bits": 10, "k": 11}, r"k must be a whole number from 1 to 10, got 11"),

@@ -11,6 +11,8 @@ import pytest
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.splits import deal, leakage, orbits_under_reordering
 
+pytestmark = pytest.mark.quick
+
 
 def pairs(p: int) -> np.ndarray:
     return np.array(list(itertools.product(range(p), repeat=2)))

@@ -11,6 +11,8 @@ from hf_radial.cli.main import main
 from hf_radial.tasks.checksums import committed_checksums
 from hf_radial.tasks.load import TASKS
 
+pytestmark = pytest.mark.quick
+
 
 def test_tasks_are_listed_and_described(capsys, tmp_path):
     assert main(["tasks"]) == 0

@@ -13,6 +13,8 @@ from transformers import Trainer, TrainingArguments, default_data_collator
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
+pytestmark = pytest.mark.quick
+
 PLAIN = Dataset.from_list([{"input_ids": [a, b], "labels": (a + b) % 7, "note": "x"} for a in range(7) for b in range(7)])
 
 

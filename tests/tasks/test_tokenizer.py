@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import run_python
 
 from hf_radial.tasks.tokenizer import character_tokenizer, check_alphabet, encode
+
+pytestmark = pytest.mark.quick
 
 ODD = "0 +=\n\t\\^[](){}.*?|'\"é漢🙂\u0301#_-ab,!~"
 
@@ -81,13 +82,8 @@ def test_a_new_process_reloads_the_same_tokenizer_without_custom_code(tmp_path: 
     # A config.json beside it, as a checkpoint has: its model type must not decide on the tokenizer.
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 16}))
     texts = ["12 + 3 =\n", "1", " $"]
-    done = subprocess.run(
-        [sys.executable, "-c", RELOAD, str(tmp_path), json.dumps(texts)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
+    done = run_python(
+        "-c", RELOAD, tmp_path, json.dumps(texts), env={**os.environ, "HF_HUB_OFFLINE": "1"}, cwd=tmp_path, check=True
     )
     assert json.loads(done.stdout) == {
         "ids": tokenizer(texts)["input_ids"],

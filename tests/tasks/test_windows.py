@@ -11,6 +11,8 @@ import torch
 
 from hf_radial.tasks.windows import CharacterWindows
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int64])
 def test_every_window_is_a_slice_and_its_labels_are_its_own(dtype: Any) -> None:

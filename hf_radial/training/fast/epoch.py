@@ -1,12 +1,16 @@
-"""One epoch of `Trainer` in the plain case, with the same effects and without what they do not need.
+"""A fast training loop: one epoch of `Trainer` in the plain case, with the same effects and less work per step.
 
-Around the step of a small model, `Trainer` and accelerate take longer than the model: they ask which packages are installed,
-compute a norm of the gradients that is not logged, call callbacks that do nothing, and look for each of their features whether
-it is on. In the plain case (one process, no accumulation, no gradient scaler, no overridden step) the answers are known before
-the epoch. In here: that case (`why_not_lean`) and its loop (`LeanEpochMixin`). In any other case, `Trainer`'s own loop runs.
+In the step of a small model, `Trainer` and accelerate take longer than the model. They ask which packages are installed,
+compute a gradient norm that is not logged, call callbacks that do nothing, and check for each of their features whether it is
+on. In the plain case (one process, no accumulation, no gradient scaler, no overridden step) these answers are known before the
+epoch. This file holds the check for that case (`why_not_lean`) and its loop (`LeanEpochMixin`). In any other case, `Trainer`'s
+own loop runs.
 
-The order of events, the random states, the weights, the logs and the state of the trainer are those of `Trainer._run_epoch`, to
-the last bit. One thing is not: callbacks of `on_step_end` find the gradients' memory still taken where `max_grad_norm` is 0.
+The order of events, the random states, the weights, the logs and the trainer's state equal those of `Trainer._run_epoch` to the
+last bit. One exception: where `max_grad_norm` is 0, the gradients are still in memory when callbacks get `on_step_end`.
+
+It replaces `Trainer._run_epoch` and, for the epoch, `CallbackHandler.call_event`. `docs/internals.md` lists what else it uses,
+and the tests that notice a change.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ else:
 
 logger = logging.get_logger(__name__)
 
-# What the loop below does in their place, or does not do.
+# Methods of `Trainer` whose work the loop below does itself, or leaves out.
 REPLACED = (
     "training_step",
     "get_batch_samples",
@@ -43,7 +47,7 @@ REPLACED = (
     "_maybe_log_save_evaluate",
     "_prepare_context_parallel_inputs",
 )
-# A norm is computed when it is logged: gradients are kept until then, if they are not larger than this.
+# The gradient norm is computed only when it is logged. Gradients are kept until then if they take no more bytes than this.
 MOST_KEPT_GRADIENTS = 256 * 2**20
 EPOCH_ARGUMENTS = (
     "model",
@@ -60,7 +64,7 @@ EPOCH_ARGUMENTS = (
 
 
 class LeanEpochMixin(_Base):
-    """`Trainer` with an epoch as lean as the training allows. Before `Trainer` among a class's bases."""
+    """`Trainer` with the fast training loop where it applies. Put it before `Trainer` among a class's bases."""
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
         parameters = inspect.signature(Trainer._run_epoch)
@@ -72,7 +76,7 @@ class LeanEpochMixin(_Base):
             return self._lean_epoch(*(given[name] for name in EPOCH_ARGUMENTS[:8]))
 
     def lean_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
-        """Forward and backward of one batch that is a whole step; returns the loss, detached."""
+        """Forward and backward of a step of one batch; returns the loss, detached."""
         loss = self._lean_loss(model, inputs, num_items_in_batch)
         loss.backward()
         return loss.detach()
@@ -104,7 +108,7 @@ class LeanEpochMixin(_Base):
         optimizer: Any = self.optimizer
         scheduler: Any = self.lr_scheduler
         if type(optimizer) is AcceleratedOptimizer:
-            optimizer._opt_called = True  # a scheduler made for the wrapper looks there whether a step came first
+            optimizer._opt_called = True  # a scheduler made for the wrapper checks this to see whether a step came first
             optimizer = optimizer.optimizer
         known = self._known = _Known(self, model, optimizer)
         parameters = known.parameters
@@ -143,7 +147,7 @@ class LeanEpochMixin(_Base):
             control = self.control
             due = control.should_log or control.should_evaluate or control.should_save
             last = control.should_epoch_stop or control.should_training_stop or step + 1 == steps
-            if gradients and (due or last):  # the end of an epoch may log it too, and an evaluation may end training
+            if gradients and (due or last):  # the end of an epoch may log the norm too, and an evaluation may end training
                 grad_norm = torch.nn.utils.get_total_norm(gradients)
             del gradients
             if due:
@@ -159,11 +163,11 @@ class LeanEpochMixin(_Base):
         self._maybe_log_save_evaluate(
             self._tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=learning_rate
         )
-        # A loader from which an epoch's steps are taken and no more stays registered; each batch looks through all that are.
+        # A loader that is not read to its end stays registered, and every batch searches all that are.
         self.accelerator.gradient_state._remove_dataloader(dataloader)
 
     def _add_loss(self, loss: Tensor) -> None:
-        """Into what the next log divides; with `logging_nan_inf_filter`, the mean so far in place of what is not finite."""
+        """Add to the next log's sum; with `logging_nan_inf_filter`, a loss that is not finite counts as the mean so far."""
         if self._tr_loss.device != loss.device:
             raise ValueError(f"the loss is on {loss.device}, but training runs on {self._tr_loss.device}")
         if not self.args.logging_nan_inf_filter:
@@ -176,7 +180,7 @@ class LeanEpochMixin(_Base):
             self._tr_loss += torch.where(torch.isfinite(loss), loss, self._tr_loss / steps)
 
     def _flops(self, inputs: dict[str, Any]) -> float:
-        """`floating_point_ops`, which counts the parameters each time; its own is of the main input's size."""
+        """`floating_point_ops`, cached by the main input's size, since the original counts the parameters at each call."""
         known = self._known
         main_input = inputs.get(known.main_input) if known.flops_are_own else None
         if not isinstance(main_input, Tensor):
@@ -191,11 +195,11 @@ class LeanEpochMixin(_Base):
 
 
 class _Known:
-    """What does not change within an epoch, asked once.
+    """Facts that do not change within an epoch.
 
     Attributes:
-        gradients_can_wait: their norm may be computed after the optimizer's step, which does not write into them, and they are
-            small enough to be kept so long.
+        gradients_can_wait: the gradient norm may be computed after the optimizer's step: the optimizer does not write into
+            gradients, and they are small enough to keep.
     """
 
     def __init__(self, trainer: Trainer, model: nn.Module, optimizer: Any) -> None:
@@ -209,7 +213,7 @@ class _Known:
 
 
 def why_not_lean(trainer: Trainer, given: dict[str, Any]) -> str | None:
-    """Why an epoch needs `Trainer`'s own loop, or `None`; `given` are the arguments of `_run_epoch` by name."""
+    """The reason why an epoch needs `Trainer`'s own loop, or `None`. `given` holds the arguments of `_run_epoch` by name."""
     args, accelerator = trainer.args, trainer.accelerator
     overridden = [name for name in REPLACED if not _is_own(trainer, name)]
     reasons = {
@@ -233,7 +237,7 @@ def why_not_lean(trainer: Trainer, given: dict[str, Any]) -> str | None:
 
 
 def _begin(dataloader: Any, epoch: float) -> Iterator[Any]:
-    """The epoch's batches, shuffled as this epoch's are."""
+    """The batches in this epoch's order."""
     inner = getattr(getattr(dataloader, "batch_sampler", None), "batch_sampler", None)
     for part in (dataloader, inner):
         if part is not None and hasattr(part, "set_epoch"):
@@ -242,17 +246,17 @@ def _begin(dataloader: Any, epoch: float) -> Iterator[Any]:
 
 
 def _inner(wrapper: Any) -> Any:
-    """What accelerate has wrapped."""
+    """The optimizer or scheduler that accelerate has wrapped."""
     return getattr(wrapper, "optimizer" if hasattr(wrapper, "param_groups") else "scheduler", wrapper)
 
 
 def _owner(trainer: Trainer, name: str) -> Any:
-    """The class that defines a method, or the trainer itself."""
+    """The class that defines a method, or the trainer if the method was replaced on the instance."""
     return trainer if name in vars(trainer) else next((c for c in type(trainer).__mro__ if name in vars(c)), None)
 
 
 def _is_own(trainer: Trainer, name: str) -> bool:
-    """Whether a method is `Trainer`'s, or this package's around it."""
+    """Whether a method is defined only by `Trainer` and by classes of this package."""
     if name in vars(trainer):
         return False
     owners = [c for c in type(trainer).__mro__ if name in vars(c)]
@@ -265,7 +269,7 @@ def _is_idle(callback: TrainerCallback, event: str) -> bool:
 
 @contextmanager
 def _idle_callbacks_skipped(handler: CallbackHandler) -> Iterator[None]:
-    """An event that no callback listens to is not called; each call would collect nine arguments for nothing."""
+    """Skip events that no callback listens to: each call would collect nine arguments in vain."""
     plain = handler.call_event
 
     def call_event(event: str, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

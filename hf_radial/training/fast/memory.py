@@ -1,8 +1,9 @@
-"""Memory of the host that training frees is kept for the next step, where the C library would hand it back to the system.
+"""Keep host memory that a training step frees for the next step, instead of returning it to the system.
 
-A step allocates and frees the same tensors as the step before. glibc gives the end of its heap back when some megabytes of it
-are free, and whether they are in one piece is a matter of luck; then the system has to map and clear every page again in the
-next step. That can take a tenth of the time of a step whose tensors have megabytes.
+A step allocates and frees the same tensors as the step before it. glibc returns the end of its heap to the system when some
+megabytes there are free. The system then maps and clears every page again in the next step, which can take a tenth of the time
+of a step with tensors of megabytes. `keep_freed_memory` raises glibc's thresholds with mallopt(3). On another C library it does
+nothing.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import ctypes
 import os
 from functools import cache
 
-# What mallopt(3) calls them, in glibc's malloc.h.
+# The names in glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT = 256 * 2**20
-LARGEST_ON_HEAP = 32 * 2**20  # what glibc itself grows to
+LARGEST_ON_HEAP = 32 * 2**20  # the largest value that glibc chooses by itself
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let this process keep up to 256 MiB that it has freed; whether its C library has such a setting. Asked once a process.
+    """Let this process keep up to 256 MiB of freed memory. Returns whether the C library allows it. Runs once per process.
 
-    A threshold that the user has set in the environment (`MALLOC_TRIM_THRESHOLD_`, `GLIBC_TUNABLES`) is left as it is.
+    Thresholds in the environment (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`) are respected.
     """
     if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
         return False

@@ -1,8 +1,10 @@
-"""Tables that fit are kept on the device and batches are gathered there, where rows would be indexed and collated one by one.
+"""Device-resident datasets: a table that fits is kept on the device, and batches are gathered there instead of collated row by
+row.
 
-In here: what can be held and why not (`read_columns`), the `DataLoader` that takes its batches from it (`ResidentLoader`), and
-`ResidentMixin`, which lets a `Trainer` use it. Not in here: the order of the rows. Which row comes when, in which process, and
-what is drawn from which random generator is that of the loader that the trainer made; training is the same bit for bit.
+In here: reading a dataset into tensors, or the reason why not (`read_columns`); the `DataLoader` that takes its batches from
+them (`ResidentLoader`); and `ResidentMixin`, which lets a `Trainer` use it. Not in here: the order of the rows. The loader that
+the trainer made decides which row comes when, in which process, and what is drawn from which random generator. Training is the
+same to the last bit.
 """
 
 from __future__ import annotations
@@ -38,29 +40,29 @@ RESIDENT_DATA = ("auto", "always", "never")
 MOST_BYTES = 2**30
 MOST_OF_FREE_MEMORY = 0.1
 SAMPLED_ROWS = 64
-LABELS = ("label", "label_ids", "labels")  # what the default collator makes "labels" of
+LABELS = ("label", "label_ids", "labels")  # columns that the default collator renames to "labels"
 
 
 class NotResidentError(ValueError):
-    """Why rows are not kept on the device."""
+    """The dataset cannot be kept on the device; the message says why."""
 
 
-# What can be held -----------------------------------------------------------------------------------------------------
+# What can be kept -----------------------------------------------------------------------------------------------------
 
 
 def read_columns(dataset: Any, collate: Any, most_bytes: int) -> dict[str, Tensor]:
-    """All rows as one batch on the CPU, name to tensor `(rows, ...)`: what `collate` would make of them, to the bit.
+    """All rows as one batch on the CPU, name to tensor `(rows, ...)`, equal to what `collate` makes of them to the last bit.
 
-    Names, their order, types and shapes are those that `collate` gives a sample of the rows; the values are read from the
-    dataset's table at once and compared with that sample.
+    `collate` is called on a sample of the rows. Its batch gives the names, their order, types and shapes. The values are read
+    from the dataset's table at once and compared with the sample.
 
     Args:
         dataset: a `datasets.Dataset` or `TensorRows`.
-        collate: what makes a batch of its rows; one that only stacks, as `transformers.default_data_collator` does.
-        most_bytes: the most that the tensors may take.
+        collate: the collator; one that only stacks rows, like `transformers.default_data_collator`.
+        most_bytes: the most bytes that the tensors may take.
 
     Raises:
-        NotResidentError: the batch of some rows might not be those rows of one tensor, or they take more than `most_bytes`.
+        NotResidentError: a batch might not be rows of these tensors, or they take more than `most_bytes`.
 
     Example:
         >>> from datasets import Dataset
@@ -84,7 +86,7 @@ def read_columns(dataset: Any, collate: Any, most_bytes: int) -> dict[str, Tenso
     sample = _sample(dataset, collate, rows)
     size = sum(column.nbytes for column in sample.values()) * count // len(rows)
     if size > most_bytes:
-        raise NotResidentError(f"its rows take {_megabytes(size)}, more than the {_megabytes(most_bytes)} that they may")
+        raise NotResidentError(f"its rows take {_megabytes(size)}, more than the {_megabytes(most_bytes)} allowed")
     if isinstance(dataset, TensorRows):
         columns = {name: dataset.columns[name] for name in sample if name in dataset.columns}
     else:
@@ -99,7 +101,7 @@ def read_columns(dataset: Any, collate: Any, most_bytes: int) -> dict[str, Tenso
 
 def _check_format(how: Mapping[str, Any]) -> None:
     if how["type"] not in (None, "python", "torch", "numpy") or how["format_kwargs"]:
-        # A transform may do something else each time that it is called.
+        # A transform may give another result at each call.
         options = f" with {how['format_kwargs']}" if how["format_kwargs"] and how["type"] != "custom" else ""
         raise NotResidentError(f"the dataset has the format {how['type']!r}{options}")
 
@@ -108,7 +110,7 @@ def _sample(dataset: Any, collate: Any, rows: Sequence[int]) -> dict[str, Tensor
     """The batch of a few rows, as a `DataLoader` makes it."""
     try:
         batch = collate(dataset.__getitems__(list(rows)))
-    except Exception as error:  # training will say so better
+    except Exception as error:  # training raises a better message
         raise NotResidentError(f"some of its rows make no batch: {error}") from error
     for name, column in batch.items():
         if not isinstance(column, Tensor) or column.ndim == 0 or len(column) != len(rows) or column.requires_grad:
@@ -119,14 +121,14 @@ def _sample(dataset: Any, collate: Any, rows: Sequence[int]) -> dict[str, Tensor
 
 
 def _columns_of_table(dataset: Any, sample: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The columns of `sample` with all rows of the dataset, and of those types."""
+    """The columns of `sample` with all rows of the dataset, in the sample's types."""
     import pyarrow
 
     shown = list(dataset[0])
     if len(answers := [name for name in shown if name in LABELS]) > 1:
         raise NotResidentError(f"the columns {' and '.join(answers)} make the same labels")
     types = dataset.features.arrow_schema
-    # Strings are left out of a batch, wherever they are.
+    # The collator leaves strings out of a batch.
     strings = (pyarrow.types.is_string, pyarrow.types.is_large_string)
     wanted = [name for name in shown if name in LABELS or not any(test(types.field(name).type) for test in strings)]
     if not wanted:
@@ -181,12 +183,12 @@ def fixed_shape(column: pyarrow.ChunkedArray) -> np.ndarray:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on `device`, or for the processor."""
+    """Free bytes on `device`, or in the host's memory for a CPU."""
     return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """To the bit: also of what is not a number."""
+    """Whether two tensors are equal to the last bit, NaN included."""
     same = a.dtype == b.dtype and a.shape == b.shape
     return same and torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8)) if a.ndim else False
 
@@ -203,14 +205,14 @@ def _megabytes(size: float) -> str:
 
 
 class ResidentRows(TensorRows):
-    """The rows of a dataset on a device: whole batches come from there, all else is the dataset's own."""
+    """A dataset whose batches come from tensors on a device; everything else is the dataset's own."""
 
     def __init__(self, source: Any, columns: Mapping[str, Tensor]) -> None:
         super().__init__(columns)
         self.source, self.count = source, super().__len__()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "source":  # not there yet: while it is being copied
+        if name == "source":  # not set yet while the object is being copied
             raise AttributeError(name)
         return getattr(self.source, name)
 
@@ -219,7 +221,7 @@ class ResidentRows(TensorRows):
         return self.count  # asked for several times an epoch, which may be one step
 
     def __getitem__(self, index: Any) -> Any:
-        """As of the dataset."""
+        """The dataset's own row or rows."""
         return self.source[index]
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -230,14 +232,14 @@ class ResidentRows(TensorRows):
 
 
 class ResidentLoader(DataLoaderShard):
-    """A `DataLoader` as `Accelerator.prepare` makes them, with the batches of another one, taken from `ResidentRows`.
+    """A prepared `DataLoader` that gives the batches of another one, taken from `ResidentRows`.
 
-    It draws from random generators what the other would draw, when it would. `accelerate.skip_first_batches` makes an ordinary
-    loader of it, with the same rows.
+    It draws the same random numbers as the other loader, at the same moments. `accelerate.skip_first_batches` turns it into an
+    ordinary loader with the same rows.
 
     Args:
-        loader: the prepared loader whose batches these are.
-        columns: all rows of its dataset, on the device that it puts batches on.
+        loader: the prepared loader to replace.
+        columns: all rows of its dataset, on the device of its batches.
     """
 
     def __init__(self, loader: DataLoaderShard, columns: Mapping[str, Tensor]) -> None:
@@ -260,12 +262,12 @@ class ResidentLoader(DataLoaderShard):
         return self._gathered() if in_one else super().__iter__()
 
     def _gathered(self) -> Iterator[dict[str, Tensor]]:
-        """As the base class, with the epoch's order as a tensor on the device, of which each batch takes its part."""
+        """As the base class, but the epoch's order is a tensor on the device, and each batch takes a part of it."""
         if self.rng_types is not None:
             synchronize_rng_states(self.rng_types, self.synchronized_generator)
         self.begin()
         self.set_epoch(self.iteration)
-        iter(self.base_dataloader)  # draws a seed for its workers, which there would be none of
+        iter(self.base_dataloader)  # draws the seed for workers, as the other loader would
         sampler, size = self.batch_sampler.sampler, self.batch_sampler.batch_size
         columns = list(self.dataset.columns.items())
         order = epoch_order(sampler)
@@ -273,7 +275,7 @@ class ResidentLoader(DataLoaderShard):
         starts = range(0, count - size + 1 if self.batch_sampler.drop_last else count, size)
         parts = None if order is None else _to_device(order, columns[0][1].device).split(size)
         for number, start in enumerate(starts):
-            # New tensors every time: what a model writes into its batch must not reach the table.
+            # New tensors for each batch, so that a model that writes into its batch does not change the table.
             if parts is None:
                 batch = {name: column[start : start + size].clone() for name, column in columns}
             else:
@@ -288,19 +290,19 @@ class ResidentLoader(DataLoaderShard):
 
 
 def takes_order(sampler: Any) -> bool:
-    """Whether `epoch_order` gives what the sampler would, and draws what it would draw."""
+    """Whether `epoch_order` gives the sampler's order and draws the same random numbers."""
     kind = type(sampler)
     if kind is SequentialSampler:
         return True
     if kind not in known_samplers() or torch.get_default_device().type != "cpu":
         return False
     whole = not sampler.replacement and sampler.num_samples == len(sampler.data_source)
-    # A generator that someone gave may be drawn from elsewhere, in between.
+    # The user's own generator may also be drawn from elsewhere in between.
     return whole and (kind is SeedableRandomSampler or sampler.generator is None)
 
 
 def epoch_order(sampler: Any) -> Tensor | None:
-    """The order of the rows in the next epoch, `(rows,)`, drawn as the sampler draws it; `None` if it is that of the table.
+    """The order of the rows in the next epoch, `(rows,)`, drawn as the sampler draws it; `None` if it is the table's order.
 
     >>> rows, state = range(5), torch.random.get_rng_state()
     >>> expected = list(RandomSampler(rows))
@@ -324,7 +326,7 @@ def epoch_order(sampler: Any) -> Tensor | None:
 
 @cache
 def known_samplers() -> tuple[type, ...]:
-    """The shuffling samplers of which `epoch_order` holds, asked of those that are installed."""
+    """The shuffling samplers for which `epoch_order` is right, tested on the installed versions."""
     return tuple(kind for kind in (RandomSampler, SeedableRandomSampler) if _order_is_as_of(kind))
 
 
@@ -346,10 +348,10 @@ def _to_device(indices: Tensor, device: torch.device) -> Tensor:
 
 
 def check_loader(loader: Any) -> None:
-    """Whether a `ResidentLoader` can give the batches of this loader, whatever they are made of.
+    """Raise unless a `ResidentLoader` can give the batches of this loader, whatever its rows are.
 
     Raises:
-        NotResidentError: it cannot.
+        NotResidentError: the loader has a sampler, a dispatch or an option that it cannot reproduce.
     """
     if type(loader) is not DataLoaderShard:
         raise NotResidentError(
@@ -374,28 +376,28 @@ def check_loader(loader: Any) -> None:
 
 @dataclass
 class _Held:
-    """What was read of a dataset, or why it was not."""
+    """The tensors that were read from a dataset, or the reason why not."""
 
     key: tuple[Any, ...]
     columns: dict[str, Tensor] | NotResidentError
 
 
 class ResidentMixin(_Base):
-    """For any class derived from `Trainer`: datasets that are small tables of numbers are kept on the device.
+    """For any class derived from `Trainer`: keeps datasets that are small tables of numbers on the device.
 
-    Chosen for a `datasets.Dataset` (or `TensorRows`) whose rows all have the shapes of the first and nothing missing, with the
-    default collator, up to 1 GiB and a tenth of the free memory; with any sampler, in any number of processes. Then
-    `dataloader_num_workers` is of no use, and is ignored. `args.resident_data`, if there is one, says whether to: `"auto"`;
-    `"never"`; or `"always"`, by which a training set that cannot be kept is an error (evaluation sets are kept if they can).
+    It does so for a `datasets.Dataset` (or `TensorRows`) whose rows all have the same shapes and no missing value, with the
+    default collator, up to 1 GiB and a tenth of the free memory. Any sampler and any number of processes will do.
+    `dataloader_num_workers` is then ignored. `args.resident_data`, if it exists, decides: `"auto"`; `"never"`; or `"always"`,
+    with which a training set that cannot be kept is an error (evaluation sets are kept if possible).
 
-    Training is the same bit for bit. Any method that makes samplers or loaders may be overridden.
+    Training is the same to the last bit. Any method that makes samplers or loaders may be overridden.
     """
 
     def get_train_dataloader(self) -> DataLoader:
         """As the base class; the batches come from the device if the table fits there.
 
         Raises:
-            ValueError: it does not, or cannot, and `resident_data="always"`.
+            ValueError: the table cannot be kept there, and `resident_data="always"`.
         """
         return self._resident("train", super().get_train_dataloader(), self._resident_choice() == "always")
 
@@ -412,7 +414,7 @@ class ResidentMixin(_Base):
         return str(getattr(self.args, "resident_data", RESIDENT_DATA[0]))
 
     def _resident(self, name: str, loader: DataLoader, required: bool = False) -> DataLoader:
-        """The loader, or one in its place; `name` is what the dataset is used for."""
+        """The loader, or a `ResidentLoader` instead; `name` says what the dataset is used for."""
         if self._resident_choice() == "never":
             return loader
         try:
@@ -431,12 +433,12 @@ class ResidentMixin(_Base):
     def _resident_columns(self, name: str, loader: Any) -> dict[str, Tensor]:
         held: dict[str, _Held] = self.__dict__.setdefault("_held_columns", {})
         device = torch.device("cpu") if loader.device is None else loader.device
-        # A dataset without the columns that the model does not know is a new object each time; its fingerprint stays.
+        # `Trainer` removes unused columns, which makes a new dataset each time. Its fingerprint stays.
         content = getattr(loader.dataset, "_fingerprint", loader.dataset)
         key = (content, type(loader.dataset), loader.collate_fn, device, torch.get_default_dtype())
         found = held.get(name)
         if found is None or found.key != key:
-            held.pop(name, None)  # its memory is free for what takes its place
+            held.pop(name, None)  # frees its memory for the next table
             most = int(min(MOST_BYTES, MOST_OF_FREE_MEMORY * free_memory(device)))
             try:
                 columns = read_columns(loader.dataset, loader.collate_fn, most)
@@ -446,7 +448,7 @@ class ResidentMixin(_Base):
             held[name] = _Held(key, {column: values.to(device) for column, values in columns.items()})
             size = sum(values.nbytes for values in columns.values())
             ignored = f"; dataloader_num_workers={loader.num_workers} is ignored" if loader.num_workers else ""
-            # A dataset that changes with every evaluation is not news every time.
+            # A dataset that changes with every evaluation is logged at level info only once.
             tell = logger.info if found is None else logger.debug
             tell("%s data: %d rows, %s, are kept on %s%s", name, len(loader.dataset), _megabytes(size), device, ignored)
         columns_or_reason = held[name].columns

@@ -1,7 +1,7 @@
 r"""The draw of operand pairs without memory: row i is made from i alone, no pair comes twice, and the order looks random.
 
 In here: `streamed_pairs`, and the keyed permutation under it. Not in here: draws of up to a million rows of up to nine digits
-(`digit_draw.py`), which are an exact sample from one generator.
+(`draw.py`), which are an exact sample from one generator.
 
 The permutation
 ---------------
@@ -13,7 +13,7 @@ hashes' remainders are uniform to within one part in :math:`10^7`.
 
 The strata
 ----------
-The same as in `digit_draw.py`: all pairs of operands below :math:`H = 10^{digits}`, or those whose longer operand has exactly
+The same as in `draw.py`: all pairs of operands below :math:`H = 10^{digits}`, or those whose longer operand has exactly
 so many digits. For the latter, of two and more digits, let :math:`L = H / 10` and split each operand into its first digit
 (which may be 0) and the rest below L.
 
@@ -24,7 +24,7 @@ is a's rest, and y is b's rest with the two first digits in front, any but (0, 0
 for the unordered pair :math:`\{x, x + d \bmod H\}`, which gives every pair of distance 1 to H/2 - 1 (mod H) once. With d = 0,
 x < H/2 stands for :math:`\{x, x + H/2\}`, the pairs of distance H/2, and x = H/2 + k for the diagonal pair of 2k or of 2k + 1,
 by another keyed coin. So :math:`H^2 / 2` rows are all there are, half of the diagonal among them, and **every ordered pair has
-the same probability to be a row**, as in `digit_draw.py`. Of exactly so many digits: 45 unordered choices of different first
+the same probability to be a row**, as in `draw.py`. Of exactly so many digits: 45 unordered choices of different first
 digits with both rests free, and 9 of equal ones (not 0) whose rests are as above: :math:`Z_L \times Z_{99 L / 2}`.
 
 A stratum's rows are numbered in the order of its permutation, and splits are ranges of these numbers: first training, then
@@ -37,17 +37,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import isqrt
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_radial.tasks.digit_arithmetic import digits_of
-from hf_radial.tasks.digit_draw import even_shares, proportional_table
+from hf_radial.tasks.digits.arithmetic import digits_of
+from hf_radial.tasks.digits.draw import DrawnFields, even_shares, proportional_table
 from hf_radial.tasks.permutation import keyed_hash
 from hf_radial.tasks.splits import random_generator
-
-if TYPE_CHECKING:
-    from hf_radial.tasks.digits import DigitsConfig
 
 ROUNDS = 8
 # Digits of the low limb: two limbs make 20 digits, and int64 has room for what a stratum puts in front of them.
@@ -220,7 +216,7 @@ def row_order(index: np.ndarray, rows: int, keys: tuple[int, ...]) -> np.ndarray
     return place
 
 
-def strata(config: DigitsConfig, split: str) -> list[Stratum]:
+def strata(config: DrawnFields, split: str) -> list[Stratum]:
     """What the rows of a split are drawn from: for a length-generalisation split, the operands of its length."""
     together = config.commutative == "together"
     if split not in config.sizes:
@@ -232,7 +228,7 @@ def strata(config: DigitsConfig, split: str) -> list[Stratum]:
     return [Stratum(digits, exactly, together, config.seed) for digits, exactly in kinds]
 
 
-def streamed_pairs(config: DigitsConfig, split: str, rows: range) -> tuple[np.ndarray, np.ndarray]:
+def streamed_pairs(config: DrawnFields, split: str, rows: range) -> tuple[np.ndarray, np.ndarray]:
     """Digits `(n, width)` of a and of b, for some rows of a split; memory and time are those of these rows alone.
 
     Example:

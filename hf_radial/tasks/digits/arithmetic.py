@@ -2,7 +2,7 @@
 
 In here: sum, difference and product with their carries and borrows, and the way to and from whole numbers. A number is a row
 of `(n, width)` uint8 digits, most significant first. Loops run over positions, never over rows. Not in here: text
-(`digit_text.py`).
+(`text.py`).
 """
 
 from __future__ import annotations

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_radial.tasks import digit_stream
-from hf_radial.tasks.digit_stream import Modulus, Stratum, permute, row_order, strata, streamed_pairs
-from hf_radial.tasks.digits import DigitsConfig
+from hf_radial.tasks.digits import DigitsConfig, stream
+from hf_radial.tasks.digits.stream import Modulus, Stratum, permute, row_order, strata, streamed_pairs
 
 KEYS = (11, 22, 33, 44, 55, 66, 77, 88)
 
@@ -62,7 +61,7 @@ def test_sums_of_residues_in_two_limbs_are_sums_of_integers() -> None:
 @pytest.mark.parametrize("exactly", [False, True])
 @pytest.mark.parametrize("digits", [1, 2, 3])
 def test_a_stratum_holds_each_of_its_pairs_once(digits: int, exactly: bool, limb: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digit_stream, "LIMB", limb)
+    monkeypatch.setattr(stream, "LIMB", limb)
     high, low = 10**digits, 10 ** (digits - 1) if exactly and digits > 1 else 0
     a, b = (part.ravel() for part in np.indices((high, high)))
     inside = np.maximum(a, b) >= low
@@ -249,7 +248,7 @@ CHECKSUMS = {
 }
 PROGRAM = """
 import hashlib, sys
-from hf_radial.tasks.digit_stream import streamed_pairs
+from hf_radial.tasks.digits.stream import streamed_pairs
 from hf_radial.tasks.digits import DigitsConfig
 for name in sys.argv[1:]:
     config = DigitsConfig(name=name)
@@ -260,7 +259,7 @@ for name in sys.argv[1:]:
 
 def test_rows_of_a_published_configuration_never_change() -> None:
     # In another process. A failure means other rows under the same name: raise `TaskBuilder.VERSION`, or find the cause.
-    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-c", PROGRAM, *CHECKSUMS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == list(CHECKSUMS.values())

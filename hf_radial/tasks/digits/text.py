@@ -1,6 +1,6 @@
 r"""How a problem of digit arithmetic is written: prompt, answer and scratchpad, for all rows at once.
 
-In here: `spell` and `alphabet`. Not in here: the arithmetic (`digit_arithmetic.py`) and the choice of the operands.
+In here: `spell` and `alphabet`. Not in here: the arithmetic (`arithmetic.py`) and the choice of the operands.
 
 Answer
 ------
@@ -37,7 +37,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from hf_radial.tasks.digit_arithmetic import add, less, multiply, subtract
+from hf_radial.tasks.digits.arithmetic import add, less, multiply, subtract
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}
 _ZERO, _MINUS = ord("0"), ord("-")

@@ -1,6 +1,6 @@
 r"""The draw of operand pairs in memory: an exact sample without repetition, for up to a million rows of up to nine digits.
 
-In here: `draw_pairs`. Not in here: larger draws (`digit_stream.py`).
+In here: `draw_pairs`, and the fields of a configuration that a draw depends on. Not in here: larger draws (`stream.py`).
 
 What is drawn
 -------------
@@ -31,26 +31,41 @@ All of it comes from one PCG64 stream through `Generator.integers` and stable so
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from hf_radial.tasks.splits import random_generator, random_order
-
-if TYPE_CHECKING:
-    from hf_radial.tasks.digits import DigitsConfig
 
 MOST_ROWS_IN_MEMORY = 1_000_000
 # Pairs are numbered up to 10**18, which fits int64.
 MOST_DIGITS_IN_MEMORY = 9
 
 
-def in_memory(config: DigitsConfig) -> bool:
-    """Whether train, validation and test are drawn here, and not row by row (`digit_stream.py`)."""
+class DrawnFields(Protocol):
+    """The fields of a `DigitsConfig` that decide which pairs are drawn. A draw depends on nothing else."""
+
+    name: str
+    seed: int
+    digits: int
+    sampling: str
+    commutative: str
+
+    @property
+    def sizes(self) -> dict[str, int]: ...
+
+    @property
+    def all_sizes(self) -> dict[str, int]: ...
+
+    def digits_of_split(self, split: str) -> int: ...
+
+
+def in_memory(config: DrawnFields) -> bool:
+    """Whether train, validation and test are drawn here, and not row by row (`stream.py`)."""
     return config.digits <= MOST_DIGITS_IN_MEMORY and sum(config.sizes.values()) <= MOST_ROWS_IN_MEMORY
 
 
-def draw_pairs(config: DigitsConfig) -> dict[str, np.ndarray]:
+def draw_pairs(config: DrawnFields) -> dict[str, np.ndarray]:
     """Draw the operand pairs of every split, by the distribution in this file's docstring. Memory is `O(rows)`.
 
     Returns:

@@ -1,8 +1,8 @@
 """Digit arithmetic, ``012+345=`` -> ``7530``: sums, differences and products of numbers of up to 20 digits, spelt in many ways.
 
 In here: the configuration and the builder. How a problem is written (reversed, zero-padded, with a scratchpad) is defined in
-`digit_text.py`. Which operands are drawn is defined in `digit_draw.py`, for up to a million rows of up to nine digits, and in
-`digit_stream.py` for all others and for the length-generalisation splits. The spellings are those of Lee et al., "Teaching
+`text.py`. Which operands are drawn is defined in `draw.py`, for up to a million rows of up to nine digits, and in
+`stream.py` for all others and for the length-generalisation splits. The spellings are those of Lee et al., "Teaching
 Arithmetic to Small Transformers" (arXiv 2307.03381); the scratchpad goes back to Nye et al., "Show Your Work: Scratchpads for
 Intermediate Computation with Language Models" (arXiv 2112.00114).
 """
@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from hf_radial.tasks.base import ROWS_PER_TABLE, SizedConfig, TaskBuilder, in_pieces
 from hf_radial.tasks.checks import flag, one_of, whole
-from hf_radial.tasks.digit_arithmetic import INT64_DIGITS, digits_of, numbers_of
-from hf_radial.tasks.digit_draw import draw_pairs, in_memory
-from hf_radial.tasks.digit_stream import strata, streamed_pairs
-from hf_radial.tasks.digit_text import SIGNS, alphabet, most_characters, spell
+from hf_radial.tasks.digits.arithmetic import INT64_DIGITS, digits_of, numbers_of
+from hf_radial.tasks.digits.draw import draw_pairs, in_memory
+from hf_radial.tasks.digits.stream import strata, streamed_pairs
+from hf_radial.tasks.digits.text import SIGNS, alphabet, most_characters, spell
 
 MOST_DIGITS = 20
 # A shard of a stream is some 100 bytes of memory for 100,000 rows.

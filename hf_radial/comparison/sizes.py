@@ -1,0 +1,144 @@
+"""Runs of several sizes of a model: does an arm get there earlier than the reference, and does that grow with the size?
+
+A row is one run: `size`, `parameters`, `arm`, `seed`, `onset` in steps (`None`: not by `last_step`), `cpu_seconds` until then,
+`last_cpu_seconds`, and what `hf_radial.runs.onset.summarise` gives. Rows come smallest size first.
+
+- An arm *helps* in a size if its onset is earlier than the reference's on every one of at least three seeds, *harms* if it
+  is later on every one; else it is undecided. A bound (one of the two was ended before) counts where it decides.
+- The gain *grows* if, on each of at least three seeds, the ratio of onsets (reference / arm) is larger in the largest
+  size than in the smallest, *shrinks* if it is smaller on each; else it is undecided. A bound leaves its seed undecided.
+
+Three of three seeds have a two-sided p of 0.25 in the sign test: weak. In here: numbers, table, figure. Not in here: runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_radial.comparison.statistics import Time, median_time, speedup
+from hf_radial.safe_files import replacing
+
+Rows = Sequence[dict[str, Any]]
+SEEDS_FOR_A_VERDICT = 3
+
+
+def of(rows: Rows, size: str, arm: str) -> list[dict[str, Any]]:
+    """The rows of a size and an arm."""
+    return [row for row in rows if (row["size"], row["arm"]) == (size, arm)]
+
+
+def onsets(rows: Rows, size: str, arm: str) -> list[Time]:
+    """Onsets in steps; of a run that did not get there, its last evaluation as a bound."""
+    own = of(rows, size, arm)
+    return [Time(r["seed"], r["last_step"] if r["onset"] is None else r["onset"], r["onset"] is None) for r in own]
+
+
+def ratios(rows: Rows, size: str, arm: str, reference: str) -> dict[int, tuple[float, str]]:
+    """By seed: onset of the reference / onset of the arm, above 1 where the arm is earlier.
+
+    With it "", or "<" or ">" where the ratio is a bound, because one of the two did not get there. No entry where neither did.
+    """
+    found = {}
+    base = {time.seed: time for time in onsets(rows, size, reference)}
+    for time in onsets(rows, size, arm):
+        if time.seed in base and not (time.censored and base[time.seed].censored):
+            bound = "<" if time.censored else ">" if base[time.seed].censored else ""
+            found[time.seed] = (base[time.seed].value / time.value, bound)
+    return found
+
+
+def verdict(rows: Rows, size: str, arm: str, reference: str) -> str:
+    """Whether an arm helps or harms in a size; the criterion stands at the top of this file."""
+    by_seed, runs = ratios(rows, size, arm, reference).values(), len(of(rows, size, arm))
+    earlier = sum(ratio > 1 and bound != "<" for ratio, bound in by_seed)
+    later = sum(ratio < 1 and bound != ">" for ratio, bound in by_seed)
+    if runs >= SEEDS_FOR_A_VERDICT and runs in (earlier, later):
+        return "helps" if earlier else "harms"
+    return f"undecided ({earlier} earlier, {later} later)"
+
+
+def growth(rows: Rows, arm: str, reference: str, sizes: Sequence[str]) -> str:
+    """Whether the ratio of onsets grows from the first size to the last; the criterion stands at the top of this file."""
+    small, large = (ratios(rows, size, arm, reference) for size in (sizes[0], sizes[-1]))
+    pairs = [(small[s][0], large[s][0]) for s in small if s in large and small[s][1] == large[s][1] == ""]
+    seeds = {row["seed"] for size in (sizes[0], sizes[-1]) for row in of(rows, size, arm)}
+    up, down = sum(b > a for a, b in pairs), sum(b < a for a, b in pairs)
+    if len(seeds) >= SEEDS_FOR_A_VERDICT and len(seeds) in (up, down):
+        return "grows" if up else "shrinks"
+    return f"undecided (larger on {up} and smaller on {down} of {len(pairs)} seeds that reached 99 % in both sizes)"
+
+
+def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> str:
+    """Size and arm against onset, seconds and verdict, in Markdown.
+
+    Args:
+        paper: (size, arm) -> the steps that the paper reports.
+    """
+    lines = [
+        f"| size | arm | reached 99 % | fit | held out at the fit | steps to 99 % | CPU seconds | {reference} / arm, by seed | "
+        "95 % | verdict | paper: steps | ratio |",
+        "|" + "---|" * 12,
+    ]
+    for size, arm in dict.fromkeys((row["size"], row["arm"]) for row in rows):
+        own, times = of(rows, size, arm), onsets(rows, size, arm)
+        fits = [Time(r["seed"], r["fit_step"] or r["last_step"], r["fit_step"] is None) for r in own]
+        seconds = [Time(r["seed"], r["cpu_seconds"] or r["last_cpu_seconds"], r["onset"] is None) for r in own]
+        at_fit = [f"{r['held_out_at_fit']:.0%}" for r in own if r["held_out_at_fit"] is not None]
+        cells = [size, arm, f"{sum(not time.censored for time in times)} of {len(own)}", _middle(fits)]
+        cells += [", ".join(at_fit) or "–", _middle(times), _middle(seconds)]
+        if arm == reference or not of(rows, size, reference):
+            cells += ["", "", ""]
+        else:
+            by_seed = ratios(rows, size, arm, reference).values()
+            found = speedup(times, onsets(rows, size, reference))
+            interval = found.pairs > 1 and found.low is not None and found.high is not None
+            cells += [", ".join(f"{bound} {ratio:.2f}".strip() for ratio, bound in by_seed) or "–"]
+            cells += [f"{found.low:.2f} to {found.high:.2f}" if interval else "–", verdict(rows, size, arm, reference)]
+        theirs, base = paper.get((size, arm)), paper.get((size, reference))
+        cells += [
+            "" if theirs is None else f"{theirs:,}",
+            f"{base / theirs:.1f}" if base and theirs and arm != reference else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _middle(times: Sequence[Time]) -> str:
+    middle = median_time(times)
+    return f"> {max(time.value for time in times):,.0f}" if middle is None else f"{middle:,.0f}"
+
+
+def draw(rows: Rows, reference: str, path: Path) -> None:
+    """Ratios of onsets (points are seeds, the bar is the interval) and onsets themselves against the number of parameters.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from hf_radial.report.plots import COLOURS
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    for (i, arm), colour in zip(enumerate(arms), COLOURS, strict=False):
+        right.plot([], [], "o", color=colour, label=arm)
+        for size in dict.fromkeys(row["size"] for row in rows if row["arm"] == arm):
+            x, times = of(rows, size, arm)[0]["parameters"] * 1.08**i, onsets(rows, size, arm)
+            for time in times:
+                right.plot(x, time.value, "o", color=colour, mfc="none" if time.censored else colour)
+            for ratio, bound in ratios(rows, size, arm, reference).values() if arm != reference else ():
+                left.plot(x, ratio, {"": "o", "<": "v", ">": "^"}[bound], color=colour, alpha=0.6)
+            found = speedup(times, onsets(rows, size, reference))
+            if arm != reference and found.pairs > 1 and found.low and found.high and found.high < float("inf"):
+                left.plot([x, x], [found.low, found.high], color=colour)
+    left.axhline(1, color="0.3", ls="--", lw=0.8)
+    left.set(xscale="log", xlabel="parameters", ylabel=f"steps to 99 %: {reference} / arm", title="above 1: the arm is earlier")
+    right.set(xscale="log", yscale="log", xlabel="parameters", ylabel="steps to 99 %", title="hollow: not by then")
+    right.legend(fontsize="small")
+    with replacing(path) as new:
+        figure.savefig(new, dpi=90, format=path.suffix.removeprefix("."))

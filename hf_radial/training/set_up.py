@@ -1,0 +1,131 @@
+"""What a `Trainer` with the penalty needs before its first step: checks, and the penalty on its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments
+from transformers.utils import logging
+
+from hf_radial.penalty.config import RadialConfig
+from hf_radial.penalty.radial_penalty import RadialPenalty, RootHook, parameter_names
+from hf_radial.sites.find import ForwardFailedError, roots_of
+from hf_radial.sites.finder import HOW_TO_NAME
+from hf_radial.training.rows import TRACED_ROWS, calls_model_with_rows, first_rows
+
+logger = logging.get_logger(__name__)
+
+
+def check_arguments(args: TrainingArguments) -> None:
+    """Raise a ValueError if these arguments would make the penalty wrong."""
+    for name in ("activation_checkpointing", "gradient_checkpointing"):  # its name from transformers 5.2x on, and before
+        kwargs = getattr(args, f"{name}_kwargs", None)
+        if getattr(args, name, None) and isinstance(kwargs, dict) and kwargs.get("use_reentrant"):
+            raise ValueError(
+                f"{name}_kwargs={{'use_reentrant': True}} would train without the penalty's gradient; "
+                "use {'use_reentrant': False}"
+            )
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"torch.nn.DataParallel over {args.n_gpu} GPUs is not supported: start one process per GPU with "
+            "`accelerate launch` or `torchrun`, or show this process one GPU with CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Raise a ValueError if no parameter is trained."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError(
+            f"every parameter of {type(model).__name__} is frozen (requires_grad=False), so nothing would be trained: set "
+            "requires_grad=True for some of them, or give the trainer a peft_config"
+        )
+
+
+def make_penalty(trainer: Trainer, config: RadialConfig) -> RadialPenalty | None:
+    """The penalty on the trainer's model; `None` if its sites can be found only in the first forward of training.
+
+    The sites are found with the first rows of the training set, or with the inputs that `transformers` knows for the model.
+
+    Raises:
+        ValueError: an option is out of range, or the model has no known site.
+    """
+    if trainer.model is None:
+        raise ValueError("the trainer has no model")
+    try:
+        inputs = first_rows(trainer, TRACED_ROWS)
+    except Exception as error:  # training will say so better
+        logger.debug("no batch of the first rows: %s", error)
+        inputs = None
+    for given in [None] if inputs is None else [inputs, None]:  # a batch may be none: preference pairs, say
+        try:
+            return penalty_of(trainer, config, given)
+        except ForwardFailedError as error:
+            if given is None and calls_model_with_rows(trainer):
+                raise
+            logger.debug("no site found yet: %s", error)
+    return None
+
+
+def penalty_of(trainer: Trainer, config: RadialConfig, inputs: dict[str, Any] | None) -> RadialPenalty:
+    """As `make_penalty`, with `inputs` for the forward that the sites are found with."""
+    model: Any = trainer.model
+    try:
+        penalty = RadialPenalty(
+            model,
+            config.radial_lambda,
+            radius=config.radial_radius,
+            side=config.radial_side,
+            sites=config.radial_sites,
+            where=config.radial_where,
+            inputs=inputs,
+        )
+    except ForwardFailedError as error:  # a trainer has no argument `inputs`, and its `sites` have another name
+        why = str(error).partition(" Pass inputs=")[0]
+        raise ForwardFailedError(f"{why} To go on, {HOW_TO_NAME.replace('sites=', 'radial_sites=')}") from error
+    penalty.strict = config.radial_lambda > 0
+    penalty.paused = True  # but within a training step
+    return penalty
+
+
+def on_first_forward(
+    model: nn.Module, act: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], dict[str, Any]], None]
+) -> list[torch.utils.hooks.RemovableHandle]:
+    """Call `act` in every training forward of the model; with its module, its arguments, and these by name."""
+    root = roots_of(model)[-1]  # the transformers model within, if there is one: what it is called with is known by name
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module.training and torch.is_grad_enabled():
+            act(module, args, kwargs, {**dict(zip(parameter_names(root), args, strict=False)), **kwargs})
+
+    return [root.register_forward_pre_hook(RootHook(enter), with_kwargs=True)]
+
+
+def is_compiled(trainer: Trainer, model: nn.Module) -> bool:
+    """Whether the model, or a part of it, is compiled, by whoever."""
+    if trainer.accelerator.state.dynamo_plugin.backend.value != "NO":  # `torch_compile=True`, or the launcher's
+        return True
+    modules = list(model.modules())
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules)
+
+
+def compiled_checkpoints_may_collect() -> AbstractContextManager[Any]:
+    """Let `torch.compile` take a checkpointed block that has a site as one graph.
+
+    It asks whether what a block does besides computing may be left out of the replay. Ours must be: a replay is not counted.
+    Otherwise the block would not be compiled at all, as it is not where torch does not know the question.
+    """
+    import torch._dynamo.config as settings
+
+    name = "skip_fwd_side_effects_in_bwd_under_checkpoint"
+    return settings.patch({name: True}) if hasattr(settings, name) else nullcontext()
+
+
+def graphs_are_kept() -> AbstractContextManager[Any]:
+    """Let compiled graphs run backward twice: their buffers are not given away in the first."""
+    import torch._functorch.config as settings
+
+    return settings.patch({"donated_buffer": False}) if hasattr(settings, "donated_buffer") else nullcontext()

@@ -1,0 +1,265 @@
+"""Does the penalty shorten 3-digit addition, the paper's headline task, and does that grow with the model?
+
+    python recipes/addition_size.py                                           # all runs that have no row yet, cheapest first
+    python recipes/addition_size.py --sizes 10.6M --arms "no penalty" paper   # some of them
+    python recipes/addition_size.py --report                                  # the page from the rows that are there
+    python recipes/addition_size.py --preset addition_nanogpt                 # the paper's own set-up, three seeds: for a GPU
+
+Each run is one of recipes/addition.py. It goes on from its last checkpoint if it was killed (checkpoints stay in --runs).
+When it ends, it leaves a row, a file of its own in recipes/results/PRESET/rows, and the page, the figure and the Parquet table
+are made anew from all rows. `--report` also makes rows of runs that are under way: they are censored at their last checkpoint,
+and replaced when the run goes on. Options that are not listed by `--help` go to recipes/addition.py, such as `--max_steps 100`.
+
+What is judged, written down before the judged runs:
+
+- *Onset*: the first of three evaluations in a row with at least 99 % exact match on held-out sums. Without one, a run is
+  censored at its last evaluation: it is later than that.
+- *The phenomenon is there* in a size if every run without a penalty fits its training rows (99 %) while it has less than half
+  of the held-out sums. Where it is not, the runs say when a model learns addition, not for how long it had memorised before.
+- Whether an arm *helps* or *harms* in a size, and whether that *grows* with it: `hf_radial.comparison.sizes`.
+- The paper's factor of 2.3 is not judged by the CPU preset: its step sees 64 sums, the paper's about 70 times as many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # started as a script, this folder is on the path, but not the one above it
+
+from hf_radial import RadialArguments  # noqa: E402
+from hf_radial.comparison import sizes  # noqa: E402
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise  # noqa: E402
+from hf_radial.runs.record import made_on  # noqa: E402
+from hf_radial.runs.resume import last_complete_checkpoint  # noqa: E402
+from hf_radial.runs.start import parse_options  # noqa: E402
+from hf_radial.safe_files import write_text  # noqa: E402
+from recipes import addition  # noqa: E402
+
+SIZES: dict[str, dict[str, Any]] = {
+    "0.4M": {"layers": 2, "heads": 4, "width": 128},
+    "3.2M": {"layers": 4, "heads": 4, "width": 256},
+    "10.6M": {"layers": 6, "heads": 6, "width": 384},
+}
+NO_PENALTY = "no penalty"
+ARMS: dict[str, dict[str, Any]] = {
+    NO_PENALTY: {"arms": "none"},
+    "paper": {"arms": "paper"},  # 0.01 towards sqrt(d), from step 1
+    "initial radius": {"arms": "penalty", "radial_lambda": 0.5, "radial_radius": "initial", "radial_warmup_steps": 0},
+    "paper, warm-up": {"arms": "penalty", "radial_lambda": 0.01, "radial_radius": "sqrt_d", "radial_warmup_steps": 300},
+}
+SEEDS = (0, 1, 2)
+PAPER = {("10.6M", NO_PENALTY): 22500, ("10.6M", "paper"): 9800}  # steps that arXiv 2606.32000 reports, on its own set-up
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where a study's runs and rows are, and what it gives to each of them."""
+
+    preset: str
+    runs: Path
+    results: Path
+    extra: tuple[str, ...] = ()
+
+    def folder(self, size: str, arm: str, seed: int) -> Path:
+        return self.runs / f"{size}_{arm.replace(', ', '_').replace(' ', '-')}_seed{seed}"
+
+    def row_file(self, size: str, arm: str, seed: int) -> Path:
+        return self.results / "rows" / f"{self.folder(size, arm, seed).name}.json"
+
+    def flags(self, size: str, arm: str, seed: int) -> list[str]:
+        """The command line of a run without the precision. Weights, order of the data and rows differ by seed, not by arm."""
+        options = {**SIZES[size], **ARMS[arm], "seed": seed, "task_seed": seed, "output_dir": self.folder(size, arm, seed)}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return ["--preset", self.preset, *words, "--disable_tqdm", "true", *self.extra]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows that are there, by size, seed and arm."""
+        cells = [(size, arm, seed) for size in SIZES for seed in range(100) for arm in ARMS]
+        return [json.loads(file.read_text()) for cell in cells if (file := self.row_file(*cell)).is_file()]
+
+    def precision(self, size: str) -> dict[str, Any]:
+        """One precision for all runs of a size: that of its rows, or else the faster one on this machine."""
+        for row in self.rows():
+            if row["size"] == size:
+                known: dict[str, Any] = row["precision"]
+                return known
+        flags = self.flags(size, NO_PENALTY, 0)
+        task, args = parse_options((addition.AdditionArguments, RadialArguments), flags, addition.CONFIGS, self.preset)
+        return addition.measured_precision(task, args, self.runs / f"precision_{size}")
+
+
+def run(study: Study, size: str, arm: str, seed: int) -> None:
+    """Make one run, or go on with it, and leave its row."""
+    precision = study.precision(size)
+    print(f"{size}, {arm}, seed {seed}: {precision['precision']}; a step takes {precision['seconds_a_step']} s", flush=True)
+    bf16 = str(precision["precision"] == "bfloat16")
+    addition.main([*study.flags(size, arm, seed), "--bf16", bf16, "--resume_from_checkpoint", "true"])
+    write_row(study, size, arm, seed)
+
+
+def write_row(study: Study, size: str, arm: str, seed: int) -> None:
+    """Write what a run left until now as its row; nothing if it has no evaluation yet."""
+    record_file = next(study.folder(size, arm, seed).glob("*/run.json"), None)
+    if record_file is None:
+        return
+    folder, record = record_file.parent, json.loads(record_file.read_text())
+    ended = (folder / "trainer_state.json").is_file()
+    state = folder if ended else last_complete_checkpoint(folder)
+    log = json.loads((Path(state) / "trainer_state.json").read_text())["log_history"] if state else []
+    if not any(HELD_OUT_METRIC in logs for logs in log):
+        return
+    results = folder.parent / "results.json"
+    test = next(iter(json.loads(results.read_text()).values()))["test"] if results.is_file() else {}
+    steps, held_out = curve(log, HELD_OUT_METRIC)
+    onset = first_of_run(log, HELD_OUT_METRIC, 0.99, 3)
+    seconds = {logs["step"]: logs["cpu_seconds"] for logs in log}
+    sites = [site["name"] for site in record["radial"]["sites"]]
+    row = {
+        "size": size,
+        "parameters": record["model"]["parameters"],
+        "arm": arm,
+        "seed": seed,
+        "status": ("solved" if onset is not None else "censored") if test else "under way",
+        "onset": onset,
+        "cpu_seconds": None if onset is None else seconds[onset],
+        "last_cpu_seconds": seconds[steps[-1]],
+        **summarise(log),
+        "test_exact_match": test.get("exact_match"),
+        "test_problems": test.get("problems"),
+        "precision": study.precision(size),
+        "curves": {
+            "step": steps,
+            "held_out_exact_match": held_out,
+            "train_exact_match": curve(log, TRAIN_METRIC)[1],
+            "radius_step": curve(log, f"radius/{sites[0]}")[0] if sites else [],
+            "radius": {site: [round(radius, 4) for radius in curve(log, f"radius/{site}")[1]] for site in sites},
+        },
+        "run": {key: record[key] for key in ("radial", "facts", "model", "environment")}
+        | {"training_args": {key: value for key, value in record["training_args"].items() if value is not None}},
+    }
+    write_text(study.row_file(size, arm, seed), json.dumps(row, separators=(",", ":")) + "\n")
+
+
+def page(rows: sizes.Rows, preset: str) -> str:
+    """All that the rows say, in Markdown."""
+    facts, args = rows[0]["run"]["facts"], rows[0]["run"]["training_args"]
+    there = list(dict.fromkeys(row["size"] for row in rows))
+    first = {size: [r["memorised_first"] is True for r in sizes.of(rows, size, NO_PENALTY)] for size in there}
+    under_way = [f"{r['size']}, {r['arm']}, seed {r['seed']}" for r in rows if r["status"] == "under way"]
+    precision = {row["size"]: row["precision"]["precision"] for row in rows}
+    machines = sorted({str(made_on(row["run"]["environment"])) for row in rows})
+    revisions = sorted({str(row["run"]["environment"]["revision"]) for row in rows})
+    feed = f"random windows of {facts['window']} characters" if facts["window"] else "a row is an example"
+    lines = [
+        f"# {facts['digits']}-digit addition by size of the model",
+        "",
+        f"Made by `python recipes/addition_size.py --preset {preset}` from the files in rows/, one a run. What is judged",
+        "stands at the top of the recipe. Medians are Kaplan and Meier's; an entry `> N` was not reached by then. Intervals",
+        "are bootstraps over seeds: with three, about their range. CPU seconds are of training steps, without evaluations.",
+        "",
+        sizes.table(rows, NO_PENALTY, PAPER),
+        *(f"- {size}: {sum(m)} of {len(m)} runs without a penalty memorise first." for size, m in first.items()),
+        *(
+            f"- {arm}, gain from {there[0]} to {there[-1]}: {sizes.growth(rows, arm, NO_PENALTY, there)}."
+            for arm in dict.fromkeys(row["arm"] for row in rows)
+            if arm != NO_PENALTY and len(there) > 1
+        ),
+        *([f"- Under way, and counted as not reached: {'; '.join(under_way)}."] if under_way else []),
+        "",
+        f"{facts['train_size']:,} rows ({facts['sampling']}, {feed}), batch {args['per_device_train_batch_size']}, learning "
+        f"rate {args['learning_rate']:g} ({args['lr_scheduler_type']}), weight decay {args['weight_decay']:g}, dropout "
+        f"{facts['dropout']:g}, at most {args['max_steps']:,} steps, evaluated every {args['eval_steps']:g} on "
+        f"{facts['validation_size']:,} held-out sums; {', '.join(f'{size} in {name}' for size, name in precision.items())}. "
+        f"How that differs from the paper's set-up stands in recipes/configs/{preset}.yaml. "
+        f"Made on {'; '.join(machines)}; revision {', '.join(revisions)}.",
+        "",
+        f"![ratios of onsets, and steps to 99 %, by size]({preset}.png)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def search_page(runs: Sequence[dict[str, Any]]) -> str:
+    """The search for a set-up in which there is something to shorten; each entry of search.json is a run."""
+    lines = [
+        "# In which set-up does the model memorise first?",
+        "",
+        "Made from search.json, whose entries have each run's command and curves. No penalty, one seed that is not judged;",
+        "other options are the preset's. *Fit*: the first evaluation with 99 % of the training rows. *Three at 99 %*: the",
+        "first of three evaluations in a row with 99 % of the held-out sums. Most runs were ended when they had told enough.",
+        "",
+        "| width, layers | rows | weight decay | learning rate | dropout | fit | held out then | three at 99 % | end "
+        "| train, held out |",
+        "|" + "---|" * 10,
+    ]
+    for one in runs:
+        log = [{"step": s, TRAIN_METRIC: a, HELD_OUT_METRIC: b} for s, a, b in zip(*one["curves"].values(), strict=True)]
+        said, onset = summarise(log), first_of_run(log, HELD_OUT_METRIC, 0.99, 3)
+        cells = [
+            f"{one['width']}, {one['layers']}",
+            f"{one['train_size']}",
+            f"{one['weight_decay']:g}",
+            f"{one['learning_rate']:g}",
+        ]
+        cells += [f"{one['dropout']:g}", f"{said['fit_step'] or '–'}"]
+        cells += ["–" if said["held_out_at_fit"] is None else f"{said['held_out_at_fit']:.0%}", f"{onset or '–'}"]
+        cells += [f"{said['last_step']}", f"{log[-1][TRAIN_METRIC]:.0%}, {said['last_held_out']:.0%}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def report(study: Study) -> None:
+    """Page, figure and Parquet table from the rows."""
+    import pandas as pd
+
+    if (search := study.results / "search.json").is_file():
+        search.with_suffix(".md").write_text(search_page(json.loads(search.read_text())))
+    rows = study.rows()
+    if not rows:
+        raise ValueError(f"--results {str(study.results)!r} has no rows; run without --report first")
+    flat = [{key: json.dumps(value) if isinstance(value, dict) else value for key, value in row.items()} for row in rows]
+    pd.DataFrame(flat).to_parquet(study.results / f"{study.preset}.parquet")
+    (study.results / f"{study.preset}.md").write_text(page(rows, study.preset))
+    sizes.draw(rows, NO_PENALTY, study.results / f"{study.preset}.png")
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--preset", default="addition_nanogpt_cpu", help="a file of recipes/configs (%(default)s)")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="default: all; of addition_nanogpt, 10.6M")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS)[:3], help="default: all but the last")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--report", action="store_true", help="no run: rows of what is under way, and the page")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where checkpoints and logs stay")
+    parser.add_argument("--results", type=Path, default=ROOT / "recipes" / "results", help="where rows and page go")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; results differ by rounding (%(default)s)")
+    options, extra = parser.parse_known_args(argv)
+    torch.set_num_threads(options.threads)
+    study = Study(options.preset, options.runs / options.preset, options.results / options.preset, tuple(extra))
+    chosen = options.sizes or (list(SIZES)[-1:] if options.preset == "addition_nanogpt" else list(SIZES))
+    # All arms of one seed before the next seed: an interrupted study has whole comparisons.
+    for size, seed, arm in ((size, seed, arm) for size in chosen for seed in options.seeds for arm in options.arms):
+        file = study.row_file(size, arm, seed)
+        if file.is_file() and json.loads(file.read_text())["status"] != "under way":
+            continue
+        if options.report:
+            write_row(study, size, arm, seed)
+        else:
+            run(study, size, arm, seed)
+            report(study)
+    report(study)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
