@@ -28,8 +28,7 @@ def collect(grid: Grid, root: Path, command: str, jobs: int) -> dict[str, Any]:
     replicates = replicates_of(grid)
     judged = paired_cells(grid) if grid.paired else [cell for one in replicates for cell in judged_cells(one, root)]
     tuned = [tuning_cells(one, setting, arm, root) for one in replicates for setting in grid.settings for arm in grid.arms]
-    runs = grid.paired.draws if grid.paired else len(grid.seeds) * len(replicates)
-    wanted = len(grid.settings) * len(grid.arms) * runs
+    wanted = len(judged) if grid.paired else len(grid.settings) * len(grid.arms) * len(grid.seeds) * len(replicates)
     missing = wanted - len(judged) + sum(len(waiting) for _, waiting in tuned)
     for cell in [*(cell for done, _ in tuned for cell in done), *judged]:
         found = outcome(cell.folder(root))

@@ -27,6 +27,7 @@ and every arm at each draw. It has `design` and `paired` in the place of `seeds`
     paired:
       draws: 40                                                   # for each setting, with a sampler seed of its own
       common: {learning_rate: {log: [1.0e-3, 0.1]}}
+      cross: false                                                # true: every combination of choices, each `draws` times
       also_against: [LayerNorm]                                   # beside the reference
       first_seed: 1000                                            # draw i has seed first_seed + i
       sampler_seed: 0
@@ -96,6 +97,7 @@ class Paired:
     first_seed: int = 1000
     sampler_seed: int = 0
     also_against: tuple[str, ...] = ()  # arms to compare with, beside the grid's reference
+    cross: bool = False  # every combination of the choices in `common`, `draws` times each, instead of random draws
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,9 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
     if not paired.common:
         raise ValueError(f"{file}: paired: common is empty; name what is drawn, such as learning_rate: {{log: [1.0e-3, 0.1]}}")
     for name, choice in paired.common.items():
-        bounds(choice, f"{file}: {name}")
+        kind, _ = bounds(choice, f"{file}: {name}")
+        if paired.cross and kind != "choices":
+            raise ValueError(f"{file}: paired: cross needs {{choices: [...]}} for {name}, which has {choice!r}")
     for name, arm in (data.get("arms") or {}).items():
         both = sorted(set(paired.common) & set((arm or {}).get("options") or {}))
         if both or (arm or {}).get("tune"):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,17 @@ Pair = tuple[float, float]  # times of the arm and of the reference, the horizon
 
 
 def draws(paired: Paired, setting: str) -> list[dict[str, Any]]:
-    """The draws of one setting. The sampler's seed is of the setting, so that two tasks have no draw in common.
+    """The draws of one setting: random ones, or every combination of the choices.
+
+    The sampler's seed is of the setting, so that two tasks have no random draw in common.
 
     >>> paired = Paired(2, {"learning_rate": {"log": [1e-3, 0.1]}, "warmup_steps": {"choices": [0, 100]}})
     >>> draws(paired, "modular") == draws(paired, "modular"), draws(paired, "modular")[0] == draws(paired, "groups")[0]
     (True, False)
     """
+    if paired.cross:
+        every = product(*(bounds(choice, name)[1] for name, choice in paired.common.items()))
+        return [dict(zip(paired.common, values, strict=True)) for values in every for _ in range(paired.draws)]
     digest = sha256(f"{paired.sampler_seed} {setting}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_radial.comparison.paired import PairedRatio, compare_paired, pairs_of
+from hf_radial.comparison.paired import PairedRatio, compare_paired, pairs_of, time_of
 from hf_radial.comparison.statistics import Time, restricted_mean
 from hf_radial.comparison.times import number, range_text
 
@@ -78,6 +78,38 @@ def paired_table(entries: Sequence[dict[str, Any]], references: Sequence[str], s
     return "\n".join(lines) + "\n"
 
 
+def by_value(rows: Sequence[dict[str, Any]], name: str) -> str:
+    """For each value of one number that is crossed: how many runs of each arm got there, and their mean time."""
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    horizons = horizons_of(rows)
+    lines = [f"| {name} | " + " | ".join(arms) + " |", "|" + "---|" * (1 + len(arms))]
+    for value in sorted({row["drawn"][name] for row in rows}):
+        line = [f"{value:g}"]
+        for arm in arms:
+            own = [row for row in rows if row["arm"] == arm and row["drawn"][name] == value]
+            solved = sum(row["status"] == "solved" for row in own)
+            mean = sum(min(time_of(row), horizons[row["setting"]]) for row in own) / max(1, len(own))
+            line.append(f"{solved} of {len(own)}, {number(mean)}" if own else "–")
+        lines.append("| " + " | ".join(line) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def best_values(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    """Each arm at its own best combination, the one with the smallest mean time; it has the luck of the best of many."""
+    horizons = horizons_of(rows)
+    lines = ["| arm | best combination | got there | mean time |", "|---|---|---|---|"]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in (row for row in rows if row["arm"] == arm):
+            groups.setdefault(tuple(row["drawn"][name] for name in names), []).append(row)
+        means = {key: sum(min(time_of(row), horizons[row["setting"]]) for row in own) / len(own) for key, own in groups.items()}
+        best = min(means, key=lambda key: means[key])
+        told = ", ".join(f"{name} {value:g}" for name, value in zip(names, best, strict=True))
+        solved = sum(row["status"] == "solved" for row in groups[best])
+        lines.append(f"| {arm} | {told} | {solved} of {len(groups[best])} | {number(means[best])} |")
+    return "\n".join(lines) + "\n"
+
+
 def paired_page(data: dict[str, Any]) -> str:
     """The page: what was asked, what would count as an answer, under which rules, and the tables."""
     rows, paired = data["rows"], data["paired"]
@@ -87,6 +119,7 @@ def paired_page(data: dict[str, Any]) -> str:
     made_on = "; ".join(sorted({str(row.get("made_on")) for row in rows}))
     revisions = ", ".join(sorted({str(row.get("revision")) for row in rows}))
     ranges = "; ".join(f"{name} {range_text(choice)}" for name, choice in paired["common"].items())
+    design = f"Every combination {paired['draws']} times" if paired.get("cross") else f"{paired['draws']} random draws"
     lines = [
         f"# {data['title']}",
         "",
@@ -95,7 +128,7 @@ def paired_page(data: dict[str, Any]) -> str:
         f"Made by `{data['command']}` from {data['grid']}.json, which has every run. {len(rows)} runs; {data['missing']} runs "
         "of the grid were not made.",
         "",
-        f"Design: paired. {paired['draws']} random draws a setting ({ranges}), each with a fresh seed and split; every arm at "
+        f"Design: paired. {design} a setting ({ranges}), each with a fresh seed and split; every arm at "
         "each draw, at one fixed strength. Nothing is tuned. *Solved*: three evaluations in a row at 95 % or above before the "
         "last epoch. *Mean time*: the restricted mean of the onset up to the last epoch; a run that did not get there "
         "counts with the last epoch. *Against*: the geometric mean, over draws that at least one of the two solved, of the "
@@ -108,11 +141,13 @@ def paired_page(data: dict[str, Any]) -> str:
     if len(settings) > 1:
         lines += ["**All settings**", "", paired_table(entries, references, None)]
     for setting in settings:
-        lines += [
-            f"**{setting}** (up to epoch {number(horizons_of(rows)[setting])})",
-            "",
-            paired_table(entries, references, setting),
-        ]
+        end = number(horizons_of(rows)[setting])
+        lines += [f"**{setting}** (up to epoch {end})", "", paired_table(entries, references, setting)]
+        if paired.get("cross"):
+            own = [row for row in rows if row["setting"] == setting]
+            lines += ["Got there, and mean time, by value:", ""]
+            lines += [by_value(own, name) for name in paired["common"]]
+            lines += ["Each at its own best combination:", "", best_values(own, list(paired["common"]))]
     return "\n".join(lines)
 
 

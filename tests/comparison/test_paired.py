@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 
@@ -10,7 +11,7 @@ import yaml
 
 from hf_radial.comparison.grid import read_grid
 from hf_radial.comparison.paired import chunks, compare_paired, paired_cells, pairs_of
-from hf_radial.comparison.paired_page import paired_page, shares
+from hf_radial.comparison.paired_page import best_values, by_value, paired_page, shares
 
 GRID = {
     "title": "t",
@@ -57,6 +58,24 @@ def test_every_arm_runs_at_the_same_draws_with_the_same_fresh_seed_and_tasks_sha
 def test_a_design_that_means_nothing_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         grid(tmp_path, **changes)
+
+
+def test_crossed_choices_are_all_combinations(tmp_path):
+    choices = {"learning_rate": {"choices": [0.01, 0.03]}, "warmup_steps": {"choices": [0, 10, 100]}}
+    cells = paired_cells(grid(tmp_path, paired={"draws": 2, "cross": True, "common": choices}))
+    assert len(cells) == 2 * 2 * 3 * 2 * 2
+    assert len({json.dumps(cell.drawn) for cell in cells}) == 6 and len({cell.options["seed"] for cell in cells}) == 12
+    with pytest.raises(ValueError, match="cross needs"):
+        grid(tmp_path, paired={**GRID["paired"], "cross": True})
+
+
+def test_tables_by_value_and_the_best_combination():
+    rows = [
+        {**row("x", "a", seed, onset), "drawn": {"lr": lr}}
+        for seed, (lr, onset) in enumerate([(0.1, None), (0.1, 50.0), (0.2, 20.0), (0.2, 30.0)])
+    ]
+    assert "| 0.1 | 1 of 2, 75 |" in by_value(rows, "lr") and "| 0.2 | 2 of 2, 25 |" in by_value(rows, "lr")
+    assert "| a | lr 0.2 | 2 of 2 | 25 |" in best_values(rows, ["lr"])
 
 
 def row(setting, arm, seed, onset):
