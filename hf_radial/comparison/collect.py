@@ -46,7 +46,7 @@ def collect(grid: Grid, root: Path, command: str, jobs: int) -> dict[str, Any]:
             "stage": cell.stage,
             "seed": cell.options["seed"],
             "drawn": cell.drawn,
-            **({"replicate": cell.replicate} if grid.replicates else {}),
+            **({"replicate": cell.replicate} if grid.replicates or grid.paired else {}),
         }
         made_at = json.loads((cell.folder(root) / RUN_FILE).read_text()) if (cell.folder(root) / RUN_FILE).is_file() else {}
         environment = made_at.get("environment", {})
