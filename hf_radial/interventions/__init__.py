@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Name -> file and class.
 INTERVENTIONS = {
     "weight_decay": ("weight_decay", "WeightDecay"),
+    "embedding_rate": ("embedding_rate", "EmbeddingRate"),
     "dropout": ("dropout", "Dropout"),
     "layer_norm": ("layer_norm", "LayerNorm"),
     "ngpt": ("ngpt", "NGPT"),
