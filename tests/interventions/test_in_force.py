@@ -43,6 +43,7 @@ SETTINGS = {
     "stablemax": "stablemax",
     "muon": "muon",
     "optim": "optim:optim=adafactor",
+    "embedding_rate": "embedding_rate:ratio=3",
     "record": "record",
     "replay weight_norm": "replay:what=weight_norm,file=FILE",
     "replay logit_scale": "replay:what=logit_scale,file=FILE",
