@@ -69,6 +69,8 @@ class EmbeddingRate(Intervention):
             raise ValueError(f"{self.name}: {type(trainer.model).__name__} has no nn.Embedding")
         if self.trainer is not trainer:
             check_no_optimizer(trainer, self.name)
+        elif trainer.optimizer_cls_and_kwargs is not None:
+            raise ValueError(f"{self.name}: the trainer was given another optimizer after it; leave one of them out")
 
     def attach(self, trainer: Trainer) -> None:
         super().attach(trainer)
