@@ -16,7 +16,7 @@ import torch
 from reference import stack, tiny_gpt2, token_rows
 from transformers import Trainer, set_seed
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.counts import Counts, Operations, count
 from hf_radial import RadialArguments, RadialPenalty, RadialTrainer
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification

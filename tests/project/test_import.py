@@ -48,7 +48,7 @@ except SystemExit:  # there is no such preset: this far, and no further
 @pytest.fixture(scope="module")
 def imported():
     """What a process says that imports a recipe, and then starts it."""
-    recipes = Path(__file__).parents[1] / "recipes"
+    recipes = Path(__file__).parents[2] / "recipes"
     result = subprocess.run(
         [sys.executable, "-c", RECIPE], capture_output=True, text=True, timeout=600, cwd=recipes, check=True
     )
