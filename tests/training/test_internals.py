@@ -32,7 +32,8 @@ def test_the_source_is_one_that_was_read(library):
     new = [name for name, code in found.items() if code not in READ[name]]
     assert not new, (
         f"{library} {version} has other sources of {', '.join(new)} than hf_radial was written for. Compare them with "
-        "the last version, correct what docs/internals.md names, then record them:\npython tests/support/internals.py --wheels FOLDER"
+        "the last version, correct what docs/internals.md names, then record them:\n"
+        "python tests/support/internals.py --wheels FOLDER"
     )
 
 
