@@ -40,7 +40,7 @@ print(gc.isenabled(), gc.get_freeze_count())
 sys.argv = ["modular.py", "--preset", "none"]
 try:
     runpy.run_path("modular.py", run_name="__main__")
-except ValueError:  # there is no such preset: this far, and no further
+except SystemExit:  # there is no such preset: this far, and no further
     print(gc.isenabled(), gc.get_freeze_count() > 0)
 """
 
