@@ -1,4 +1,4 @@
-"""The page of a paired design, from its rows: shares solved, and paired ratios with their intervals."""
+"""The page of a paired design, from its rows: shares of solved runs, and paired ratios with their intervals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ HEAD = ["arm", "solved", "never got there", "mean time"]
 
 
 def horizons_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Setting -> the last epoch of its runs, up to which mean times go."""
+    """Setting -> the last epoch of its runs, the horizon of the mean times."""
     return {row["setting"]: float(row["options"]["epochs"]) for row in rows}
 
 
 def shares(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
-    """One entry for each setting and arm, and for all settings together: counts, mean times, and ratios over draws.
+    """One entry for each setting and arm, and for each arm over all settings: counts, mean times, and ratios over draws.
 
-    `mean` is the restricted mean time up to the horizon, in epochs; over all settings there is none.
+    `mean` is the restricted mean time up to the horizon, in epochs. It is `None` over all settings.
     """
     horizons = horizons_of(rows)
     settings = list(horizons)
@@ -64,7 +64,7 @@ def ratio_text(found: PairedRatio | None) -> list[str]:
 
 
 def paired_table(entries: Sequence[dict[str, Any]], references: Sequence[str], setting: str | None) -> str:
-    """The table of one setting, or of all."""
+    """The table of one setting, or of all settings together for `None`."""
     head = list(HEAD)
     for reference in references:
         head += [f"against {reference}", "earlier / later"]
@@ -79,7 +79,7 @@ def paired_table(entries: Sequence[dict[str, Any]], references: Sequence[str], s
 
 
 def by_value(rows: Sequence[dict[str, Any]], name: str) -> str:
-    """For each value of one number that is crossed: how many runs of each arm got there, and their mean time."""
+    """For each value of one crossed number: how many runs of each arm were solved, and their mean time."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     horizons = horizons_of(rows)
     lines = [f"| {name} | " + " | ".join(arms) + " |", "|" + "---|" * (1 + len(arms))]
@@ -95,7 +95,7 @@ def by_value(rows: Sequence[dict[str, Any]], name: str) -> str:
 
 
 def best_values(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    """Each arm at its own best combination, the one with the smallest mean time; it has the luck of the best of many."""
+    """Each arm at its best combination, which has the smallest mean time. As the best of many, it is partly luck."""
     horizons = horizons_of(rows)
     lines = ["| arm | best combination | got there | mean time |", "|---|---|---|---|"]
     for arm in dict.fromkeys(row["arm"] for row in rows):
@@ -111,7 +111,7 @@ def best_values(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
 
 
 def paired_page(data: dict[str, Any]) -> str:
-    """The page: what was asked, what would count as an answer, under which rules, and the tables."""
+    """The page: the question, what would count as an answer, the rules, and the tables."""
     rows, paired = data["rows"], data["paired"]
     references = references_of(data)
     entries = shares(rows, references)
@@ -152,5 +152,5 @@ def paired_page(data: dict[str, Any]) -> str:
 
 
 def references_of(data: dict[str, Any]) -> list[str]:
-    """The arms that others are compared with: the grid's reference, and the rival that it names beside it."""
+    """The arms that others are compared with: the grid's reference, and the arms of `also_against`."""
     return [data["reference"], *(data["paired"].get("also_against") or [])]
