@@ -117,10 +117,10 @@ class RadialConfig:
             if not (isfinite(value) and value >= 0):
                 raise ValueError(f"{where}; the factor of radial_lambda must be finite and not negative")
             return value
-        full, last = max(self.radial_warmup_steps - 1, 0), max_steps - 1  # the steps with the full value and with 0
-        if self.radial_schedule == "constant" or step <= full or last <= full:
+        warm_up_end, last_step = max(self.radial_warmup_steps - 1, 0), max_steps - 1  # the steps with the full value and with 0
+        if self.radial_schedule == "constant" or step <= warm_up_end or last_step <= warm_up_end:
             return 1.0
-        return 0.5 * (1 + cos(pi * min(1.0, (step - full) / (last - full))))
+        return 0.5 * (1 + cos(pi * min(1.0, (step - warm_up_end) / (last_step - warm_up_end))))
 
     @property
     def schedule_name(self) -> str:

@@ -186,7 +186,7 @@ class RadialPenalty:
         check_checkpointing(self.model)
         self.muted = False
         modules = dict(self.model.named_modules())
-        self._check_alone(modules)
+        self._check_unhooked(modules)
         for root in self._roots:
             self._handles.append(root.register_forward_pre_hook(RootHook(self._enter_forward), with_kwargs=True))
             # always_call: if a forward raises, collecting must still end.
@@ -198,7 +198,7 @@ class RadialPenalty:
             self._handles.append(register(hook, with_kwargs=True))
         return self
 
-    def _check_alone(self, modules: Mapping[str, nn.Module]) -> None:
+    def _check_unhooked(self, modules: Mapping[str, nn.Module]) -> None:
         for site in self.sites:
             module = modules[site.name]
             for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
@@ -242,10 +242,10 @@ class RadialPenalty:
             RuntimeError: a site has no vector, because no forward pass of the hooked model ran in training mode.
         """
         passes, seen = self._collected, set().union(*self._seen)
-        silent = [site.name for i, site in enumerate(self.sites) if i not in seen] if len(seen) < len(self.sites) else []
-        if self.strict and (len(silent) == len(self.sites) or (silent and not self.skips_layers)):
+        unseen = [site.name for i, site in enumerate(self.sites) if i not in seen] if len(seen) < len(self.sites) else []
+        if self.strict and (len(unseen) == len(self.sites) or (unseen and not self.skips_layers)):
             raise RuntimeError(
-                f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
+                f"no vector was collected at {', '.join(unseen[:3])}{', ...' if len(unseen) > 3 else ''}: attach() first, then "
                 f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled; "
                 "if it was compiled and called before attach(), call torch.compiler.reset() after attach(). A loss that "
                 "runs the model in its backward pass (CachedMultipleNegativesRankingLoss, say) does not work: use another"
@@ -385,10 +385,10 @@ class RadialPenalty:
                     "checkpointing, reversible layers, a part under torch.no_grad()), so the penalty would have no gradient "
                     f"there; leave it out with sites=['!{self.sites[index].name}'], or let it run with gradients"
                 )
-            r, instead = self._measure(index, args, kwargs, output)
+            r, replacement = self._measure(index, args, kwargs, output)
             if r is not None:
                 self._radii.append((index, r))
-            return instead
+            return replacement
         if self._differentiable and not self.paused and module.training and torch.is_grad_enabled():
             # A checkpointed block runs again: it needs the same operations, but its vectors do not count twice.
             return self._measure(index, args, kwargs, output)[1]
@@ -409,8 +409,8 @@ class RadialPenalty:
         same, r = with_radius(h, site.dim)
         if same is h:
             return r, None
-        instead = with_vectors(site, args, kwargs, output, same)
-        return (radius(h, site.dim), None) if instead is None else (r, instead)
+        replacement = with_vectors(site, args, kwargs, output, same)
+        return (radius(h, site.dim), None) if replacement is None else (r, replacement)
 
     def _add_up(self) -> None:
         """Add up one forward pass, or the part of it since the last call."""
@@ -423,7 +423,7 @@ class RadialPenalty:
         if groups is None:
             if len(self._groups) >= MOST_GROUPS:  # batches of many different shapes
                 self._groups.clear()
-            groups = self._groups[key] = self._in_groups()
+            groups = self._groups[key] = self._make_groups()
         sums: list[SiteSums] = []
         summed: list[_Group] = []
         for group in groups:
@@ -460,7 +460,7 @@ class RadialPenalty:
                 stacklevel=2,
             )
 
-    def _in_groups(self) -> list[_Group]:
+    def _make_groups(self) -> list[_Group]:
         """The calls of this forward pass, in groups that can be computed together."""
         groups: dict[tuple[Any, ...], list[int]] = {}
         for call, (i, r) in enumerate(self._radii):

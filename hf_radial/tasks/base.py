@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_radial.tasks.checks import fraction, one_of, shown, whole
+from hf_radial.tasks.checks import fraction, one_of, shown, whole_number
 from hf_radial.tasks.splits import deal, orbits_under_reordering
 
 SPLITS = ("train", "validation", "test")
@@ -69,7 +69,7 @@ class TaskConfig(datasets.BuilderConfig):
                         f"{field}={shown(before)} is not what the name {given!r} says; give the name or the fields."
                     )
                 setattr(self, field, value)
-        self.seed = whole("seed", self.seed, 0)
+        self.seed = whole_number("seed", self.seed, 0)
         self.check()
         self.name = self.spell_name()
         if given is not None and given != self.name:
@@ -199,9 +199,9 @@ class SizedConfig(TaskConfig):
     SIZES: ClassVar[str] = r"_n(?P<train_size>\d+)-(?P<validation_size>\d+)-(?P<test_size>\d+)_s(?P<seed>\d+)"
 
     def check(self) -> None:
-        self.train_size = whole("train_size", self.train_size, 1)
-        self.validation_size = whole("validation_size", self.validation_size, 0)
-        self.test_size = whole("test_size", self.test_size, 1)
+        self.train_size = whole_number("train_size", self.train_size, 1)
+        self.validation_size = whole_number("validation_size", self.validation_size, 0)
+        self.test_size = whole_number("test_size", self.test_size, 1)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -24,12 +24,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+def whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:
     """`value` as an int in `[low, high]`, by default below 2**128.
 
-    >>> whole("p", 97, 2)
+    >>> whole_number("p", 97, 2)
     97
-    >>> whole("p", 1.5, 2)
+    >>> whole_number("p", 1.5, 2)
     Traceback (most recent call last):
     ...
     ValueError: p must be a whole number of at least 2, got 1.5.

@@ -112,10 +112,10 @@ def even_shares(rows: int, capacities: Sequence[int]) -> list[int]:
     >>> even_shares(1000, [100, 9900, 990000])
     [100, 450, 450]
     """
-    shares, left = [0] * len(capacities), rows
+    shares, remaining = [0] * len(capacities), rows
     for done, index in enumerate(sorted(range(len(capacities)), key=capacities.__getitem__)):
-        shares[index] = min(capacities[index], left // (len(capacities) - done))
-        left -= shares[index]
+        shares[index] = min(capacities[index], remaining // (len(capacities) - done))
+        remaining -= shares[index]
     return shares
 
 
@@ -130,14 +130,14 @@ def shares_of_splits(shares: Sequence[int], sizes: Mapping[str, int]) -> dict[st
         >>> shares_of_splits([100, 450, 450], {"train": 500, "validation": 200, "test": 300})
         {'train': [50, 225, 225], 'validation': [20, 90, 90], 'test': [30, 135, 135]}
     """
-    dealt, left = {}, list(shares)
+    dealt, remaining = {}, list(shares)
     for split, size in sizes.items():
         # The running sum is rounded. The total is then exact, and each part is within one row of its share of the rest. The
         # rest is itself within one row of its share of all rows. The last split takes the rest.
-        total, upto = sum(left), accumulate(left)
+        total, upto = sum(remaining), accumulate(remaining)
         ends = [(2 * seen * size + total) // (2 * total) if total else 0 for seen in upto]
         dealt[split] = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-        left = [all_of - taken for all_of, taken in zip(left, dealt[split], strict=True)]
+        remaining = [all_of - taken for all_of, taken in zip(remaining, dealt[split], strict=True)]
     return dealt
 
 

@@ -39,7 +39,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import VIEWS, SizedConfig, TaskBuilder, fixed_lists, in_pieces, join
-from hf_radial.tasks.checks import one_of, whole
+from hf_radial.tasks.checks import one_of, whole_number
 from hf_radial.tasks.draws import (
     SYMBOLS_PER_DRAW,
     check_memory,
@@ -96,8 +96,8 @@ class DyckConfig(SizedConfig):
 
     def check(self) -> None:
         super().check()
-        self.brackets = whole("brackets", self.brackets, 1, 10_000)
-        self.length = whole("length", self.length, 2, 2000)
+        self.brackets = whole_number("brackets", self.brackets, 1, 10_000)
+        self.length = whole_number("length", self.length, 2, 2000)
         if self.length % 2:
             raise ValueError(f"length must be even, because every bracket is closed, got {self.length}.")
         one_of("sampling", self.sampling, SAMPLING)

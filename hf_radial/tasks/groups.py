@@ -39,7 +39,7 @@ import pyarrow as pa
 
 from hf_radial.tasks.base import TableBuilder, TableConfig, join
 from hf_radial.tasks.cayley import check_group, read_table
-from hf_radial.tasks.checks import one_of, shown, whole
+from hf_radial.tasks.checks import one_of, shown, whole_number
 
 # Operation -> formula, sign between the operands in text, suffix in the configuration's name.
 OPERATIONS = {"compose": ("x y", "*", ""), "conjugate": ("x y x^-1", "o", "_conj"), "aba": ("x y x", "o", "_aba")}
@@ -280,7 +280,7 @@ def check_name(group: Any) -> str:
             "d2, d3, ... (dihedral, of order 2n), q8, q12, q16, ... (dicyclic, of that order); any other as cayley_table=..."
         )
     family, number = FAMILIES[match[1]], int(match[2])
-    whole(f"group={group!r} ({family.title}): its number", number, family.low, family.high)
+    whole_number(f"group={group!r} ({family.title}): its number", number, family.low, family.high)
     if match[1] == "q" and number % 4:
         raise ValueError(
             f"group={group!r} (dicyclic): its order must be a multiple of 4; the nearest are {number - number % 4} and "

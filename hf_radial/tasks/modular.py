@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import TableBuilder, TableConfig, join
-from hf_radial.tasks.checks import one_of, whole
+from hf_radial.tasks.checks import one_of, whole_number
 from hf_radial.tasks.permutation import keyed_hash
 
 
@@ -105,7 +105,7 @@ class ModularConfig(TableConfig):
                 one_of("operation", self.operation, [*OPERATIONS, *BY_FORMULA])
             given = by_formula[given]
         self.operation = given
-        self.p = whole("p", self.p, 2)
+        self.p = whole_number("p", self.p, 2)
         super().check()  # first: it bounds p, and the search for a divisor tries one number after the other
         if OPERATIONS[given].prime and (divisor := smallest_divisor(self.p)) != self.p:
             below, above = self.p - 1, self.p + 1

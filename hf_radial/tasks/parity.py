@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import NUMBER, ROWS_PER_TABLE, VIEWS, SizedConfig, TaskBuilder, fixed_lists, join
-from hf_radial.tasks.checks import fraction, one_of, whole
+from hf_radial.tasks.checks import fraction, one_of, whole_number
 from hf_radial.tasks.draws import check_memory, digits, distinct_rows, draw_symbols, join_words
 from hf_radial.tasks.splits import random_generator, random_order
 
@@ -73,8 +73,8 @@ class ParityConfig(SizedConfig):
 
     def check(self) -> None:
         super().check()
-        self.bits = whole("bits", self.bits, 1, 100_000)
-        self.k = whole("k", self.k, 1, self.bits)
+        self.bits = whole_number("bits", self.bits, 1, 100_000)
+        self.k = whole_number("k", self.k, 1, self.bits)
         self.noise = fraction("noise", self.noise, zero=True)
         if self.noise > 0.5:
             raise ValueError(f"noise must be at most 0.5, where labels are coin flips, got {self.noise}.")

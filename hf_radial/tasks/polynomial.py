@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import MOST_ROWS, TableBuilder, TableConfig, join
-from hf_radial.tasks.checks import whole
+from hf_radial.tasks.checks import whole_number
 
 HIGHEST_DEGREE = MOST_ROWS.bit_length() - 3  # mod 2, there are 2**(degree + 2) rows
 
@@ -58,8 +58,8 @@ class PolynomialConfig(TableConfig):
     EXAMPLE: ClassVar[str] = "poly1_p31_f0.5_s0"
 
     def check(self) -> None:
-        self.degree = whole("degree", self.degree, 1, HIGHEST_DEGREE)
-        self.p = whole("p", self.p, 2)
+        self.degree = whole_number("degree", self.degree, 1, HIGHEST_DEGREE)
+        self.p = whole_number("p", self.p, 2)
         super().check()
         if self.commutative == "together":
             raise ValueError(

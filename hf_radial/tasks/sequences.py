@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import SizedConfig, TaskBuilder, in_pieces, join
-from hf_radial.tasks.checks import one_of, whole
+from hf_radial.tasks.checks import one_of, whole_number
 from hf_radial.tasks.draws import check_memory, deal_strata, digits, distinct_rows, draw_symbols, even_shares, join_words
 from hf_radial.tasks.splits import random_generator
 
@@ -87,10 +87,10 @@ class SequencesConfig(SizedConfig):
         super().check()
         one_of("operation", self.operation, OPERATIONS)
         one_of("view", self.view, ("lm",))
-        self.vocabulary_size = whole("vocabulary_size", self.vocabulary_size, 2, 60_000)
-        self.min_length = whole("min_length", self.min_length, 1, 1000)
-        self.max_length = whole("max_length", self.max_length, 1, 1000)
-        self.longer_length = whole("longer_length", self.longer_length, 0, 1000)
+        self.vocabulary_size = whole_number("vocabulary_size", self.vocabulary_size, 2, 60_000)
+        self.min_length = whole_number("min_length", self.min_length, 1, 1000)
+        self.max_length = whole_number("max_length", self.max_length, 1, 1000)
+        self.longer_length = whole_number("longer_length", self.longer_length, 0, 1000)
         if self.max_length < self.min_length:
             raise ValueError(f"max_length={self.max_length} is below min_length={self.min_length}; raise it.")
         if 0 < self.longer_length <= self.max_length:

@@ -60,21 +60,21 @@ def deal(rows: int, sizes: Sequence[int], seed: int, orbits: np.ndarray | None =
         return np.split(random_order(rng, rows), np.cumsum(sizes)[:-1])
     _, orbit, orbit_sizes = np.unique(orbits, return_inverse=True, return_counts=True)
     split_of_orbit = np.full(len(orbit_sizes), len(sizes) - 1)
-    left = random_order(rng, len(orbit_sizes))
+    remaining = random_order(rng, len(orbit_sizes))
     for split, size in enumerate(sizes[:-1]):
         # From the front, take all orbits that fit. After the first that does not, try the others one by one until it is full.
-        fit = int(np.searchsorted(np.cumsum(orbit_sizes[left]), size, side="right"))
-        taken = np.zeros(len(left), dtype=bool)
+        fit = int(np.searchsorted(np.cumsum(orbit_sizes[remaining]), size, side="right"))
+        taken = np.zeros(len(remaining), dtype=bool)
         taken[:fit] = True
-        room = size - int(orbit_sizes[left[:fit]].sum())
-        for candidate in range(fit, len(left)) if room else ():
-            if orbit_sizes[left[candidate]] <= room:
+        room = size - int(orbit_sizes[remaining[:fit]].sum())
+        for candidate in range(fit, len(remaining)) if room else ():
+            if orbit_sizes[remaining[candidate]] <= room:
                 taken[candidate] = True
-                room -= int(orbit_sizes[left[candidate]])
+                room -= int(orbit_sizes[remaining[candidate]])
                 if not room:
                     break
-        split_of_orbit[left[taken]] = split
-        left = left[~taken]
+        split_of_orbit[remaining[taken]] = split
+        remaining = remaining[~taken]
     order = random_order(rng, rows)
     split_of_row = split_of_orbit[orbit][order]
     parts = [order[split_of_row == split] for split in range(len(sizes))]

@@ -37,7 +37,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_radial.tasks.base import NUMBER, ROWS_PER_TABLE, SPLITS, TaskBuilder, TaskConfig
-from hf_radial.tasks.checks import fraction, one_of, shown, whole
+from hf_radial.tasks.checks import fraction, one_of, shown, whole_number
 from hf_radial.tasks.plays import ALPHABET, LONGEST_ROW, play
 
 CORPORA = ("generated", "pydoc")
@@ -92,8 +92,8 @@ class TextConfig(TaskConfig):
         if self.corpus == "generated":
             if self.python_version:
                 raise ValueError(f"python_version={shown(self.python_version)} is for corpus='pydoc'; leave it out.")
-            characters = whole("characters", self.characters, 0) or CHARACTERS
-            self.characters = whole("characters", characters, 10_000, 100_000_000)
+            characters = whole_number("characters", self.characters, 0) or CHARACTERS
+            self.characters = whole_number("characters", characters, 10_000, 100_000_000)
             total, longest = self.characters, LONGEST_ROW
         else:
             running = platform.python_version()

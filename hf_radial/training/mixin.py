@@ -73,7 +73,7 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
 
     allows_fast_epoch = True  # `fast_step` does all that this class overrides
     radial_counts_at_sites: bool | None = None
-    _told_of_rest = False
+    _warned_of_remainder = False
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
                     "micro-batch is not known in the first call: add up the losses and call it once"
                 )
             sums = penalty.take()
-            whole: Tensor | None = None
+            group_means: Tensor | None = None
             if window.is_single_batch_step:
                 means = sums.mean_penalty()
                 window.add(means.detach(), sums.radius, sums.count)
@@ -206,12 +206,12 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
                 weighted = torch.zeros_like(loss.detach())
                 return plain_backward(loss, **backward_kwargs)
             else:
-                means, whole, seen = self._site_counts.last(sums, accelerator, penalty.radial_lambda)
-                window.add(whole, sums.radius, sums.count, seen[window.mask_of_site])
+                means, group_means, seen = self._site_counts.last(sums, accelerator, penalty.radial_lambda)
+                window.add(group_means, sums.radius, sums.count, seen[window.mask_of_site])
             # Gradients are averaged over ranks later. The factor undoes that: the parts must be summed.
             factor = penalty.radial_lambda * accelerator.num_processes
             term = (factor * means.sum()).to(loss.device)
-            weighted = term.detach() if whole is None else (factor * whole.sum()).to(loss.device)
+            weighted = term.detach() if group_means is None else (factor * group_means.sum()).to(loss.device)
             # Not even zero is added: with radial_lambda=0 the graph is bit for bit that of the plain trainer.
             plain_backward(loss + term if penalty.radial_lambda > 0 else loss, **backward_kwargs)
 
@@ -242,8 +242,8 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
     def _end_group(self, window: Window) -> None:
         if self.accelerator.sync_gradients:
             window.end_step()
-        elif not self._told_of_rest:
-            self._told_of_rest = True
+        elif not self._warned_of_remainder:
+            self._warned_of_remainder = True
             logger.warning(
                 "the number of batches of an epoch is unknown, and not a multiple of gradient_accumulation_steps=%d: Trainer "
                 "adds the gradient of the remaining batches to the first step of the next epoch. The loss, the task loss and "
@@ -282,7 +282,7 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the base class. A log of the training `loss` also gets the task loss, the penalty and the radii."""
         if "loss" in logs and self._radial_window is not None and self._radial_window.steps:
-            rest = {name: logs.pop(name) for name in list(logs) if name != "loss"}
+            other_logs = {name: logs.pop(name) for name in list(logs) if name != "loss"}
             logs.update(self._radial_window.drain(self.accelerator))
-            logs.update(rest)
+            logs.update(other_logs)
         super().log(logs, *args, **kwargs)

@@ -50,13 +50,13 @@ class RunMixin(PushingMixin):
         self.radial_config, self._radial_model = config, self.model
         self.radial_penalty: RadialPenalty | None = None
         self._sites_wait = False
-        with self._optional_without_lambda():
+        with self._only_warn_without_lambda():
             set_up.check_arguments(self.args)
             self.radial_penalty = set_up.make_penalty(self, config)
             self._sites_wait = self.radial_penalty is None
 
     @contextmanager
-    def _optional_without_lambda(self) -> Iterator[None]:
+    def _only_warn_without_lambda(self) -> Iterator[None]:
         """Turn a ValueError of the set-up into a warning, and log no radii, if `radial_lambda` is 0 and no sites are named."""
         try:
             yield
@@ -91,19 +91,19 @@ class RunMixin(PushingMixin):
     # The callback enters after the loop above has begun. These parts of the loop are called later.
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        with self._owner_told():
+        with self._release_owner_on_error():
             return super()._run_epoch(*args, **kwargs)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        with self._owner_told():
+        with self._release_owner_on_error():
             return super()._evaluate(*args, **kwargs)
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        with self._owner_told():
+        with self._release_owner_on_error():
             return super()._finalize_training(*args, **kwargs)
 
     @contextmanager
-    def _owner_told(self) -> Iterator[None]:
+    def _release_owner_on_error(self) -> Iterator[None]:
         """Trainer tells callbacks nothing of an exception. Here the callback that brought the penalty is released."""
         try:
             yield
@@ -126,7 +126,7 @@ class RunMixin(PushingMixin):
         if config != self.radial_config or self._radial_model is not self.model:
             self._set_up(config)
         if self.radial_penalty is not None or self._sites_wait:
-            with self._optional_without_lambda():
+            with self._only_warn_without_lambda():
                 model: Any = self.model
                 set_up.check_trainable(model)
                 self._resumed_targets = targets
@@ -177,7 +177,7 @@ class RunMixin(PushingMixin):
         for handle in self._first_forward:
             handle.remove()
         self._first_forward, self._sites_wait = [], False
-        with self._optional_without_lambda():
+        with self._only_warn_without_lambda():
             penalty = self.radial_penalty = set_up.penalty_of(self, self.radial_config, named)
             window = self._attach(penalty)
             if self.args.should_save:

@@ -138,8 +138,8 @@ def check_interventions(trainer: Any, given: list[str] | None) -> None:
         given: that option when the trainer attached its interventions; `None` if it attached none.
     """
     named = list(getattr(trainer.args, "intervention", None) or ())
-    there = {one.name for one in trainer.callback_handler.callbacks if hasattr(one, "put_in_force")}
-    missing = [text for text in named if text.partition(":")[0] not in there]
+    attached = {one.name for one in trainer.callback_handler.callbacks if hasattr(one, "put_in_force")}
+    missing = [text for text in named if text.partition(":")[0] not in attached]
     if missing or (given is not None and named != given):
         raise ValueError(
             f"intervention={named} is in the arguments but not in force. A search cannot choose interventions: make a trainer "

@@ -74,12 +74,12 @@ class SiteCounts:
             if accelerator.scaler is not None:  # the parameters' gradients, to which these are added, are scaled too
                 value = accelerator.scaler.scale(value)
             trained = [p for p in self.parameters if p.requires_grad]
-            of_trained = iter(torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True))
-            new = [next(of_trained) if p.requires_grad else None for p in self.parameters]
+            trained_gradients = iter(torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True))
+            new_gradients = [next(trained_gradients) if p.requires_grad else None for p in self.parameters]
             if not held:
-                held.extend(new)
+                held.extend(new_gradients)
                 continue
-            for i, gradient in enumerate(new):
+            for i, gradient in enumerate(new_gradients):
                 if gradient is not None:
                     held[i] = gradient if held[i] is None else held[i].add_(gradient)  # type: ignore[union-attr]
         return counted
@@ -98,14 +98,14 @@ class SiteCounts:
         total = accelerator.reduce(total, reduction="sum") if accelerator.num_processes > 1 else total
         total = total.clamp(min=1)
         means = (counted / total)[self.mask_of_site].to(sums.penalty.device) * sums.mean_penalty()
-        whole = means.detach()
+        group_means = means.detach()
         if self.unit is not None and self.means is not None:
             scale = self.unit / total
-            whole = whole + scale[self.mask_of_site].to(whole.device) * self.means
+            group_means = group_means + scale[self.mask_of_site].to(group_means.device) * self.means
             for mask, held in enumerate(self.gradients):
                 self._add(held, radial_lambda * accelerator.num_processes * scale[mask])
         self.clear()
-        return means, whole, counted
+        return means, group_means, counted
 
     @torch.no_grad()
     def _add(self, held: Sequence[Tensor | None], factor: Tensor) -> None:

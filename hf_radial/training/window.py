@@ -61,11 +61,11 @@ class Window:
         self.radius += radius.to(self.device)
         self.count += count.to(self.device)
         self.counted += counted
-        there, ratio = counted > 0, count.to(self.device) / counted.clamp(min=1)
-        self.least = torch.where(there, torch.minimum(self.least, ratio), self.least)
-        self.most = torch.where(there, torch.maximum(self.most, ratio), self.most)
-        apart = torch.where(self.most > 0, 1 - self.least / self.most.clamp(min=1e-12), torch.zeros_like(ratio))
-        self.unevenness = torch.maximum(self.unevenness, apart)
+        has_vectors, ratio = counted > 0, count.to(self.device) / counted.clamp(min=1)
+        self.least = torch.where(has_vectors, torch.minimum(self.least, ratio), self.least)
+        self.most = torch.where(has_vectors, torch.maximum(self.most, ratio), self.most)
+        spread = torch.where(self.most > 0, 1 - self.least / self.most.clamp(min=1e-12), torch.zeros_like(ratio))
+        self.unevenness = torch.maximum(self.unevenness, spread)
 
     def flush_pending(self) -> None:
         """Add up the pending steps: a few operations for many steps."""
@@ -84,13 +84,13 @@ class Window:
             RuntimeError: a site saw vectors in another proportion than the micro-batches were weighted with.
         """
         self.flush_pending()
-        there = (self.counted > 0).float()
+        has_vectors = (self.counted > 0).float()
         ratio = self.count / self.counted.clamp(min=1)
-        sums = [self.penalty, self.radius, self.count, there, ratio, ratio.square(), self.unevenness]
+        sums = [self.penalty, self.radius, self.count, has_vectors, ratio, ratio.square(), self.unevenness]
         packed = torch.cat([self.task_loss.reshape(1), *sums])
-        task_loss, *rest = accelerator.reduce(packed, reduction="sum").tolist()
+        task_loss, *values = accelerator.reduce(packed, reduction="sum").tolist()
         steps, penalty, n = self.steps, self.radial_penalty, len(self.radial_penalty.sites)
-        penalties, radii, counts, *ratios = (rest[i * n : (i + 1) * n] for i in range(len(sums)))
+        penalties, radii, counts, *ratios = (values[i * n : (i + 1) * n] for i in range(len(sums)))
         for site, ranks, total, squares, unevenness in zip(penalty.sites, *ratios, strict=True):
             mean = total / max(ranks, 1)
             uneven = unevenness > 1e-3 or squares / max(ranks, 1) - mean**2 > 1e-5 * mean**2

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import ROWS_PER_TABLE, SizedConfig, TaskBuilder, in_pieces
-from hf_radial.tasks.checks import flag, one_of, whole
+from hf_radial.tasks.checks import flag, one_of, whole_number
 from hf_radial.tasks.digits.arithmetic import INT64_DIGITS, digits_of, numbers_of
 from hf_radial.tasks.digits.draw import draw_pairs, in_memory
 from hf_radial.tasks.digits.stream import strata, streamed_pairs
@@ -102,9 +102,9 @@ class DigitsConfig(SizedConfig):
             one_of(name, getattr(self, name), allowed)
         for name in ("reverse", "zero_pad", "scratchpad"):
             flag(name, getattr(self, name))
-        self.digits = whole("digits", self.digits, 1)
-        self.longer_digits = whole("longer_digits", self.longer_digits, 0)
-        self.longer_size = whole("longer_size", self.longer_size, 1)
+        self.digits = whole_number("digits", self.digits, 1)
+        self.longer_digits = whole_number("longer_digits", self.longer_digits, 0)
+        self.longer_size = whole_number("longer_size", self.longer_size, 1)
         if self.digits + self.longer_digits > MOST_DIGITS:
             raise ValueError(
                 f"digits + longer_digits = {self.digits} + {self.longer_digits} must be at most {MOST_DIGITS}: an operand "

@@ -207,14 +207,14 @@ def row_order(index: np.ndarray, rows: int, keys: tuple[int, ...]) -> np.ndarray
         [0, 1, 2, 3, 4]
     """
     side = isqrt(rows - 1) + 1
-    place, left = index.copy(), np.arange(len(index))
+    place, outside = index.copy(), np.arange(len(index))
     # The network permutes the numbers below side**2, slightly more than `rows`. A number outside `rows` is permuted again until
     # it is inside. It ends at the latest where it began (cycle walking).
-    while len(left):
-        x, y = (np.stack([np.zeros_like(left), half]) for half in np.divmod(place[left], side))
+    while len(outside):
+        x, y = (np.stack([np.zeros_like(outside), half]) for half in np.divmod(place[outside], side))
         x, y = permute(x, y, moduli=(Modulus(1, side), Modulus(1, side)), keys=keys)
-        place[left] = x[1] * side + y[1]
-        left = left[place[left] >= rows]
+        place[outside] = x[1] * side + y[1]
+        outside = outside[place[outside] >= rows]
     return place
 
 
