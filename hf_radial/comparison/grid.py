@@ -184,7 +184,7 @@ def read_grid(file: Path) -> Grid:
     _known(file, "", data, KEYS)
     paired = _paired(data, file)
     seeds = () if paired else _seeds(file, "seeds", data.get("seeds"))
-    arms = []
+    base, arms = _mapping(file, "base", data.get("base")), []
     for name, given in _mapping(file, "arms", data.get("arms")).items():
         given = _mapping(file, f"arm {name!r}", given)
         _known(file, f"arm {name!r}: ", given, ("options", "tune"))
@@ -193,6 +193,13 @@ def read_grid(file: Path) -> Grid:
     if not arms:
         raise ValueError(f"{file}: arms is empty; name at least one method")
     axes = {name: _list(file, f"axes: {name}", values) for name, values in _mapping(file, "axes", data.get("axes")).items()}
+    for name, values in axes.items():
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise ValueError(f"{file}: axes: {name} has {twice[0]!r} {values.count(twice[0])} times; give each value once")
+    for where, options in [("base", base), *((f"arm {arm.name!r}: options", arm.options) for arm in arms)]:
+        _mapping(file, f"{where}: fields", options.get("fields"))
+    for values in axes.get("fields", ()):
+        _mapping(file, "axes: a value of fields", values)
     for values in axes.get("cell", ()):
         _mapping(file, "axes: a value of cell", values)
     settings = tuple(_spread(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
@@ -230,7 +237,7 @@ def read_grid(file: Path) -> Grid:
                 )
     elif any(arm.tune for arm in arms):
         raise ValueError(f"{file}: an arm has something to tune, but there is no tuning with trials and seeds")
-    replicates = int(data.get("replicates") or 0)
+    replicates = _count(file, "replicates", data.get("replicates") or 0, low=0)
     if replicates:
         every = [*seeds, *(tuning.seeds + tuning.finalist_seeds if tuning else ())]
         if tuning is None or replicates < 2 or max(every) - min(every) >= APART:
@@ -250,7 +257,7 @@ def read_grid(file: Path) -> Grid:
         file.stem.removeprefix("compare_"),
         _text(file, "title", data.get("title", file.stem)),
         _text(file, "question", data.get("question", "")),
-        _mapping(file, "base", data.get("base")),
+        base,
         settings,
         tuple(arms),
         seeds,
@@ -273,22 +280,30 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
     _known(file, "paired: ", given, list(Paired.__dataclass_fields__))
     _count(file, "paired: draws", given.get("draws"))
     _mapping(file, "paired: common", given.get("common"))
+    for key in ("first_seed", "sampler_seed"):
+        _count(file, f"paired: {key}", given.get(key, 0), low=0)
+    if not isinstance(given.get("cross", False), bool):
+        raise ValueError(f"{file}: paired: cross={given['cross']!r} must be true or false")
+    if given.get("also_against"):
+        _list(file, "paired: also_against", given["also_against"])
     for key in ("seeds", "tuning"):
         if data.get(key):
             raise ValueError(f"{file}: {key} has no meaning in design='paired', whose draws have their own seeds; leave it out")
+    arms = _mapping(file, "arms", data.get("arms"))
     paired = Paired(**{"common": {}, **given, "also_against": tuple(given.get("also_against") or ())})
     for name in paired.also_against:
-        if name not in (data.get("arms") or {}):
-            raise ValueError(f"{file}: paired: also_against: {name!r} is no arm; there are {', '.join(data.get('arms') or {})}")
+        if name not in arms:
+            raise ValueError(f"{file}: paired: also_against: {name!r} is no arm; there are {', '.join(arms)}")
     if not paired.common:
         raise ValueError(f"{file}: paired: common is empty; name what is drawn, such as learning_rate: {{log: [1.0e-3, 0.1]}}")
     for name, choice in paired.common.items():
         kind, _ = bounds(choice, f"{file}: {name}")
         if paired.cross and kind != "choices":
             raise ValueError(f"{file}: paired: cross needs {{choices: [...]}} for {name}, which has {choice!r}")
-    for name, arm in (data.get("arms") or {}).items():
-        both = sorted(set(paired.common) & set((arm or {}).get("options") or {}))
-        if both or (arm or {}).get("tune"):
+    for name, arm in arms.items():
+        arm = _mapping(file, f"arm {name!r}", arm)
+        both = sorted(set(paired.common) & set(_mapping(file, f"arm {name!r}: options", arm.get("options"))))
+        if both or arm.get("tune"):
             raise ValueError(f"{file}: arm {name!r} has {both or 'tune'}, but in design='paired' all arms share what is drawn")
     return paired
 

@@ -11,40 +11,40 @@ from typing import Any
 from transformers import TrainingArguments
 
 from hf_radial.penalty.functional import SIDES, check_radius
-from hf_radial.sites.find import WHERE
+from hf_radial.sites.find import WHERE, check_patterns
 
 RADIUS_NAMES = ("sqrt_d", "initial")
 
 
 def check_lambda(radial_lambda: float) -> None:
     """Raise unless `radial_lambda` is a finite number that is not negative."""
-    if isinstance(radial_lambda, bool) or not isinstance(radial_lambda, (int, float)):
+    if isinstance(radial_lambda, bool) or not isinstance(radial_lambda, Real):
         raise TypeError(f"radial_lambda={radial_lambda!r} must be a number, for example 0.05")
     if not (isfinite(radial_lambda) and radial_lambda >= 0):
         raise ValueError(f"radial_lambda={radial_lambda} must be finite and not negative; 0 switches the penalty off")
 
 
-def check_radius_choice(radius: float | str | None) -> float | str:
-    """The radius as a positive float, `"sqrt_d"` or `"initial"`; numbers may come as text, from a command line.
+def check_radius_choice(radius: float | str | None, name: str = "radius") -> float | str:
+    """The radius as a float of at least 0, `"sqrt_d"` or `"initial"`; numbers may come as text, from a command line.
+
+    Args:
+        name: of the argument, for the errors.
 
     Raises:
         TypeError: it is neither a number nor text.
         ValueError: it is none of these.
     """
-    if radius is None:
-        return "sqrt_d"
-    if isinstance(radius, bool) or not isinstance(radius, (int, float, str)):
-        raise TypeError(f"radius={radius!r} must be a positive number or one of {', '.join(map(repr, RADIUS_NAMES))}")
-    if isinstance(radius, str):
-        if radius in RADIUS_NAMES:
-            return radius
-        try:
-            radius = float(radius)
-        except ValueError:
-            names = ", ".join(map(repr, RADIUS_NAMES))
-            raise ValueError(f"radius={radius!r} must be a positive number or one of {names}") from None
-    check_radius(radius)
-    return float(radius)
+    if radius is None or (isinstance(radius, str) and radius in RADIUS_NAMES):
+        return radius or "sqrt_d"
+    wrong = f"{name}={radius!r} must be a finite number of at least 0 or one of {', '.join(map(repr, RADIUS_NAMES))}"
+    if isinstance(radius, bool) or not isinstance(radius, (Real, str)):
+        raise TypeError(wrong)
+    try:
+        number = float(radius)
+        check_radius(number)
+    except ValueError:
+        raise ValueError(wrong) from None
+    return number
 
 
 SCHEDULES = ("constant", "cosine")
@@ -73,7 +73,10 @@ class RadialConfig:
 
     def __post_init__(self) -> None:
         check_lambda(self.radial_lambda)
-        object.__setattr__(self, "radial_radius", check_radius_choice(self.radial_radius))
+        if not isinstance(self.radial_lambda, (int, float)):  # a number of NumPy, say, which JSON cannot hold
+            object.__setattr__(self, "radial_lambda", float(self.radial_lambda))
+        object.__setattr__(self, "radial_radius", check_radius_choice(self.radial_radius, "radial_radius"))
+        check_patterns(self.radial_sites, "radial_sites")
         if self.radial_side not in SIDES:
             raise ValueError(f"radial_side={self.radial_side!r} is unknown; choose one of {', '.join(SIDES)}")
         if self.radial_where not in WHERE:

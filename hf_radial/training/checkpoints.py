@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
 
+from hf_radial.runs.record import STATE_FILE
 from hf_radial.runs.resume import checkpoints, is_complete
 
 logger = logging.get_logger(__name__)
@@ -26,6 +28,13 @@ class CheckpointMixin:
         return super().train(  # type: ignore[misc]
             resume_from_checkpoint, *args, **kwargs
         )
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        # A folder of an earlier run is complete until its state is gone, and would be, half overwritten, if this is killed.
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            (folder / STATE_FILE).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
 
     def _issue_warnings_after_load(self: Any, load_result: Any) -> None:
         # A checkpoint holds tied weights once. `load_state_dict` reports the other name as missing, although both are loaded.

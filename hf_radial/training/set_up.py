@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -83,9 +84,11 @@ def penalty_of(trainer: Trainer, config: RadialConfig, inputs: dict[str, Any] | 
             where=config.radial_where,
             inputs=inputs,
         )
-    except ForwardFailedError as error:  # a trainer has no argument `inputs`, and its `sites` have another name
-        why = str(error).partition(" Pass inputs=")[0]
-        raise ForwardFailedError(f"{why} To go on, {HOW_TO_NAME.replace('sites=', 'radial_sites=')}") from error
+    except ValueError as error:  # a trainer has no argument `inputs`, and its `sites` have another name
+        text = str(error)
+        if isinstance(error, ForwardFailedError):
+            text = f"{text.partition(' Pass inputs=')[0]} To go on, {HOW_TO_NAME}"
+        raise type(error)(re.sub(r"\bsites(?=[=:])", "radial_sites", text)) from error
     penalty.strict = config.radial_lambda > 0
     penalty.paused = True  # except during a training step
     return penalty
