@@ -6,6 +6,7 @@ what is done when one fails (`jobs`).
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,9 @@ from typing import Any
 
 from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, write_json
 from hf_radial.runs.text_files import check_types
+
+KEPT_ROWS = 32  # so many tasks' rows, of one seed each, a process keeps
+_ROWS: dict[str, tuple[dict[str, Any], int, bool]] = {}
 
 
 @dataclass
@@ -288,7 +292,21 @@ def exact_match(prediction: Any) -> dict[str, float]:
 
 
 def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
-    """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts."""
+    """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts.
+
+    A process keeps the last rows that it has made: arms are compared on the same ones.
+    """
+    key = json.dumps(
+        [run.task, run.fields, run.train_fraction, run.seed if run.split_by_seed else None, run.model], default=str
+    )
+    if key not in _ROWS:
+        while len(_ROWS) >= KEPT_ROWS:
+            del _ROWS[next(iter(_ROWS))]
+        _ROWS[key] = _make_rows(run)
+    return _ROWS[key]
+
+
+def _make_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
     from hf_radial.tasks.load import load_task
     from hf_radial.tasks.tensor_rows import TensorRows
     from hf_radial.tasks.tokenizer import encode, task_tokenizer
