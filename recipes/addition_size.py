@@ -37,13 +37,14 @@ sys.path.insert(0, str(ROOT))  # started as a script, this folder is on the path
 
 from hf_radial import RadialArguments  # noqa: E402
 from hf_radial.comparison import sizes  # noqa: E402
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise  # noqa: E402
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_streak, summarise  # noqa: E402
 from hf_radial.runs.record import made_on  # noqa: E402
 from hf_radial.runs.resume import last_complete_checkpoint  # noqa: E402
 from hf_radial.runs.start import parse_options  # noqa: E402
 from hf_radial.safe_files import write_text  # noqa: E402
 from recipes import addition  # noqa: E402
 
+RESULTS = ROOT / "recipes" / "results"
 SIZES: dict[str, dict[str, Any]] = {
     "0.4M": {"layers": 2, "heads": 4, "width": 128},
     "3.2M": {"layers": 4, "heads": 4, "width": 256},
@@ -120,7 +121,7 @@ def write_row(study: Study, size: str, arm: str, seed: int) -> None:
     results = folder.parent / "results.json"
     test = next(iter(json.loads(results.read_text()).values()))["test"] if results.is_file() else {}
     steps, held_out = curve(log, HELD_OUT_METRIC)
-    onset = first_of_run(log, HELD_OUT_METRIC, 0.99, 3)
+    onset = first_streak(log, HELD_OUT_METRIC, 0.99, 3)
     seconds = {logs["step"]: logs["cpu_seconds"] for logs in log}
     sites = [site["name"] for site in record["radial"]["sites"]]
     row = {
@@ -203,7 +204,7 @@ def search_page(runs: Sequence[dict[str, Any]]) -> str:
     ]
     for one in runs:
         log = [{"step": s, TRAIN_METRIC: a, HELD_OUT_METRIC: b} for s, a, b in zip(*one["curves"].values(), strict=True)]
-        said, onset = summarise(log), first_of_run(log, HELD_OUT_METRIC, 0.99, 3)
+        said, onset = summarise(log), first_streak(log, HELD_OUT_METRIC, 0.99, 3)
         cells = [
             f"{one['width']}, {one['layers']}",
             f"{one['train_size']}",
@@ -218,7 +219,7 @@ def search_page(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def report(study: Study) -> None:
-    """Page, figure and Parquet table from the rows."""
+    """Page, figure and Parquet table from the rows; committed results also give the README its table, where it has a mark."""
     import pandas as pd
 
     if (search := study.results / "search.json").is_file():
@@ -230,6 +231,11 @@ def report(study: Study) -> None:
     pd.DataFrame(flat).to_parquet(study.results / f"{study.preset}.parquet")
     (study.results / f"{study.preset}.md").write_text(page(rows, study.preset))
     sizes.draw(rows, NO_PENALTY, study.results / f"{study.preset}.png")
+    readme, mark = ROOT / "README.md", f"<!-- {study.preset} -->\n"
+    head, found, rest = readme.read_text().partition(mark)
+    if found and study.results.parent == RESULTS:
+        table = sizes.table(rows, NO_PENALTY, PAPER)
+        readme.write_text(f"{head}{mark}{table}<!-- end -->{rest.partition('<!-- end -->')[2]}")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -242,7 +248,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--report", action="store_true", help="no run: rows of what is under way, and the page")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where checkpoints and logs stay")
-    parser.add_argument("--results", type=Path, default=ROOT / "recipes" / "results", help="where rows and page go")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where rows and page go")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch; results differ by rounding (%(default)s)")
     options, extra = parser.parse_known_args(argv)
     torch.set_num_threads(options.threads)

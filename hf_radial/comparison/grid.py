@@ -177,7 +177,7 @@ def read_grid(file: Path) -> Grid:
             or a range that is none; the message names it.
     """
     if not file.is_file():
-        raise ValueError(f"the grid file {str(file)!r} does not exist")
+        raise ValueError(f"the grid file {str(file)!r} {'is a folder' if file.is_dir() else 'does not exist'}")
     data = read_yaml(file)
     if not isinstance(data, dict):
         raise ValueError(f"{file}: must hold a mapping with {', '.join(KEYS)}")
@@ -248,8 +248,8 @@ def read_grid(file: Path) -> Grid:
             raise ValueError(f"{file}: published: {item['arm']!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
     return Grid(
         file.stem.removeprefix("compare_"),
-        str(data.get("title", file.stem)),
-        str(data.get("question", "")),
+        _text(file, "title", data.get("title", file.stem)),
+        _text(file, "question", data.get("question", "")),
         _mapping(file, "base", data.get("base")),
         settings,
         tuple(arms),
@@ -310,9 +310,15 @@ def _mapping(file: Path, name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _text(file: Path, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{file}: {name}={value!r} must be a text; put it in quotes")
+    return value
+
+
 def _list(file: Path, name: str, value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise ValueError(f"{file}: {name}={value!r} must be a list of at least one value, such as [0.3, 0.5]")
+        raise ValueError(f"{file}: {name}={value!r} must be a list of at least one value")
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -196,7 +197,13 @@ def test_timing_leaves_model_and_random_state_as_they_were():
         time_precisions(model, {}, steps=0)
 
 
-@pytest.mark.skipif(not COMMITTED.exists(), reason="no rows yet")
+def test_the_committed_page_of_the_search_is_that_of_its_data(recipe):
+    runs = json.loads((COMMITTED / "search.json").read_text())
+    assert (COMMITTED / "search.md").read_text() == recipe.search_page(runs)
+    assert runs and all(run["seed"] not in recipe.SEEDS and "--arms none" in run["command"] for run in runs)
+
+
+@pytest.mark.skipif(not (COMMITTED / "rows").exists(), reason="no rows yet")
 def test_the_committed_page_and_table_are_those_of_the_committed_rows(recipe):
     import pandas as pd
 
@@ -204,6 +211,8 @@ def test_the_committed_page_and_table_are_those_of_the_committed_rows(recipe):
     rows = study.rows()
     assert len(rows) == len(list((COMMITTED / "rows").glob("*.json")))
     assert (COMMITTED / "addition_nanogpt_cpu.md").read_text() == recipe.page(rows, "addition_nanogpt_cpu")
+    in_readme = re.search(r"<!-- addition_nanogpt_cpu -->\n(.*?)<!-- end -->", (ROOT / "README.md").read_text(), re.S)
+    assert in_readme is None or in_readme[1] == sizes.table(rows, recipe.NO_PENALTY, recipe.PAPER)
     table = pd.read_parquet(COMMITTED / "addition_nanogpt_cpu.parquet")
     assert [*table["onset"].fillna(-1)] == [-1 if row["onset"] is None else row["onset"] for row in rows]
     for made_row in rows:  # one set-up, one precision in a size
