@@ -1,9 +1,18 @@
-"""A learning rate, and a weight decay, of embeddings apart from the rest (arXiv 2505.15624)."""
+"""Embedding rate: give embeddings a learning rate, and a weight decay, apart from the rest.
+
+Method: every `nn.Embedding` of the model gets groups of its own in the optimizer that `Trainer` makes, before the first step.
+
+Source: after arXiv 2505.15624, which scales the learning rate of embeddings by a ratio.
+
+Use: start with `embedding_rate:ratio=3`. It needs the optimizer that `Trainer` makes, not `muon` or one of your own.
+
+Saved model: weights alone. `from_pretrained` gives the model that was trained.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -36,37 +45,34 @@ def set_apart(optimizer: Optimizer, parameters: Iterable[Tensor], ratio: float, 
 
 @dataclass(eq=False)
 class EmbeddingRate(Intervention):
-    """Multiplies the learning rate of every `nn.Embedding` of the model.
-
-    Args:
-        ratio: above 0; 1 is no change.
-        weight_decay: of embeddings, at least 0; left out, that of the rest.
-    """
+    """Multiplies the learning rate of every `nn.Embedding` of the model."""
 
     name: ClassVar[str] = "embedding_rate"
-    ratio: float
-    weight_decay: float | None = None
+    ratio: float = field(metadata={"help": "Learning rate of embeddings by that of the rest.", "above": 0, "example": 3})
+    weight_decay: float | None = field(
+        default=None, metadata={"help": "Weight decay of embeddings; left out, that of the rest.", "at_least": 0}
+    )
 
-    def __post_init__(self) -> None:
-        if not self.ratio > 0:
-            raise ValueError(f"ratio={self.ratio} must be above 0")
-        if self.weight_decay is not None and not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay={self.weight_decay} must be at least 0")
+    def check(self, trainer: Trainer) -> None:
+        if not embeddings_of(trainer.model):
+            raise ValueError(f"{self.name}: {type(trainer.model).__name__} has no nn.Embedding")
 
     def attach(self, trainer: Trainer) -> None:
         check_no_optimizer(trainer, self.name)
-        model = trainer.model
-        embeddings = [] if model is None else [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-        if not embeddings:
-            raise ValueError(f"{self.name}: {type(model).__name__} has no nn.Embedding")
+        super().attach(trainer)
         create = trainer.create_optimizer
 
         def create_optimizer(*args: Any, **kwargs: Any) -> Any:
-            made = trainer.optimizer is None  # a second call returns the first one's
+            made = trainer.optimizer is None  # a second call returns what the first one made
             optimizer = create(*args, **kwargs)
             if made:
-                set_apart(optimizer, embeddings, self.ratio, self.weight_decay)
+                set_apart(optimizer, embeddings_of(trainer.model), self.ratio, self.weight_decay)
             return optimizer
 
         trainer.create_optimizer = create_optimizer  # type: ignore[method-assign]
-        super().attach(trainer)
+
+
+def embeddings_of(model: nn.Module | None) -> list[Tensor]:
+    """The tables of a model's embeddings."""
+    modules = [] if model is None else list(model.modules())
+    return [module.weight for module in modules if isinstance(module, nn.Embedding)]
