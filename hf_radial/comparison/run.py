@@ -127,7 +127,6 @@ def make_runs(together: Runs) -> None:
 
     One whose loss is no number any more has failed; the others go on.
     """
-    from hf_radial.interventions import add_interventions
     from hf_radial.sweep.members import SweepMember
     from hf_radial.sweep.together import train_together
 
@@ -139,7 +138,7 @@ def make_runs(together: Runs) -> None:
     members: list[Any] = []
     for folder, run in runs.items():
         member, methods = make_trainer(Path(folder), run, rows[folder], SweepMember)
-        add_interventions(member, methods)
+        put_in_member(member, methods)
         if shared and members:
             member.eval_dataset = members[0].eval_dataset  # one object for all
         members.append(member)
@@ -154,6 +153,19 @@ def make_runs(together: Runs) -> None:
         (folder / FAILED_FILE).unlink(missing_ok=True)
 
     train_together(members, on_end=keep)
+
+
+def put_in_member(member: Any, methods: Sequence[Any]) -> None:
+    """Interventions of runs that share their steps: the penalty, as the member's own, and what is in the model's configuration.
+
+    Others take effect in a loop of `Trainer`, which such a run does not have; see `jobs.stacks`.
+    """
+    from hf_radial.interventions.radial import Radial, add_penalty
+
+    for method in methods:
+        if isinstance(method, Radial):
+            add_penalty(member, method.options(), method.name)
+        method.check(member)
 
 
 def prepare_process(flush_denormals: bool) -> None:
