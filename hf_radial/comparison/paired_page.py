@@ -141,8 +141,8 @@ def paired_page(data: dict[str, Any]) -> str:
         "last epoch. *Mean time*: the restricted mean of the onset up to the last epoch; a run that did not get there "
         "counts with the last epoch. *Against*: the geometric mean, over draws that at least one of the two solved, of the "
         "reference's time by the arm's (above 1 the arm is earlier), and its 95 % interval from a bootstrap over the draws of "
-        "each setting. An arm that gets there at more draws, late, has a smaller ratio over them; its mean time, over all draws, "
-        "has not. *Earlier / later*: on how many draws, and p of the sign test over them.",
+        "each setting. An arm that gets there at more draws, late, has a smaller ratio over them, but not a larger mean time, "
+        "which is over all draws. *Earlier / later*: on how many draws, and p of the sign test over them.",
         "",
         f"Runs made on {made_on}, at revision {revisions}.",
         "",
