@@ -86,7 +86,7 @@ def jobs_of(todo: Runs, together: int) -> list[Job]:
     alike: dict[str, Runs] = {}
     for folder, options in todo:
         methods = options.get("interventions") or []
-        can = options.get("model", "mlp") == "mlp" and all(text.partition(":")[0] in STACKED for text in methods)
+        can = options.get("model", "mlp") == "mlp" and all(map(stacks, methods))
         rest = {name: value for name, value in options.items() if name not in SHARED}
         rest["interventions"] = [re.sub(r"strength=[^,]*", "strength", text) for text in methods]
         key = json.dumps(rest, sort_keys=True, default=str) if can and together > 1 else str(folder)
@@ -97,6 +97,16 @@ def jobs_of(todo: Runs, together: int) -> list[Job]:
         for parts in [-(-len(runs) // together)]
         for i in range(parts)
     ]
+
+
+def stacks(text: str) -> bool:
+    """Whether models with this intervention can be stacked: on all hidden layers, and without a learned scale.
+
+    >>> [stacks(text) for text in ("radial:strength=1", "radial:strength=1,sites=hidden.1", "layer_norm:affine=true", "muon")]
+    [True, False, False, False]
+    """
+    name, _, options = text.partition(":")
+    return name in STACKED and not any(word in options for word in ("sites=", "affine="))
 
 
 def attempt(runs: Runs) -> None:

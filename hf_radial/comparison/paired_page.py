@@ -52,15 +52,16 @@ def shares(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[di
 
 
 def ratio_text(found: PairedRatio | None) -> list[str]:
-    """A ratio with its interval, and the counts behind it.
+    """A ratio with its interval, and the counts behind it with their sign test.
 
     >>> ratio_text(PairedRatio(2.0, 1.5, 2.5, 8, 1, 12, 0.04))
-    ['2 (1.5 to 2.5)', '8 / 1 of 12']
+    ['2 (1.5 to 2.5)', '8 / 1 of 12, p 0.04']
     """
     if found is None:
         return ["–", "–"]
     ratio = "–" if found.ratio is None else f"{number(found.ratio)} ({number(found.low)} to {number(found.high)})"
-    return [ratio, f"{found.earlier} / {found.later} of {found.draws}"]
+    p_value = "" if found.p_value is None else f", p {found.p_value:.2g}"
+    return [ratio, f"{found.earlier} / {found.later} of {found.draws}{p_value}"]
 
 
 def paired_table(entries: Sequence[dict[str, Any]], references: Sequence[str], setting: str | None) -> str:
@@ -110,6 +111,13 @@ def best_values(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def main_table(data: dict[str, Any]) -> str:
+    """The table of all settings, or of the only one."""
+    references = references_of(data)
+    settings = list(dict.fromkeys(row["setting"] for row in data["rows"]))
+    return paired_table(shares(data["rows"], references), references, None if len(settings) > 1 else settings[0])
+
+
 def paired_page(data: dict[str, Any]) -> str:
     """The page: the question, what would count as an answer, the rules, and the tables."""
     rows, paired = data["rows"], data["paired"]
@@ -117,7 +125,7 @@ def paired_page(data: dict[str, Any]) -> str:
     entries = shares(rows, references)
     settings = list(dict.fromkeys(row["setting"] for row in rows))
     made_on = "; ".join(sorted({str(row.get("made_on")) for row in rows}))
-    revisions = ", ".join(sorted({str(row.get("revision")) for row in rows}))
+    revisions = ", ".join(sorted({row.get("revision") or "unknown (git did not answer)" for row in rows}))
     ranges = "; ".join(f"{name} {range_text(choice)}" for name, choice in paired["common"].items())
     design = f"Every combination {paired['draws']} times" if paired.get("cross") else f"{paired['draws']} random draws"
     lines = [
@@ -133,7 +141,8 @@ def paired_page(data: dict[str, Any]) -> str:
         "last epoch. *Mean time*: the restricted mean of the onset up to the last epoch; a run that did not get there "
         "counts with the last epoch. *Against*: the geometric mean, over draws that at least one of the two solved, of the "
         "reference's time by the arm's (above 1 the arm is earlier), and its 95 % interval from a bootstrap over the draws of "
-        "each setting. *Earlier / later*: on how many draws.",
+        "each setting. An arm that gets there at more draws, late, has a smaller ratio over them, but not a larger mean time, "
+        "which is over all draws. *Earlier / later*: on how many draws, and p of the sign test over them.",
         "",
         f"Runs made on {made_on}, at revision {revisions}.",
         "",

@@ -6,6 +6,7 @@ happens when one fails (`jobs`).
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,9 @@ from typing import Any
 
 from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, write_json
 from hf_radial.runs.text_files import check_types
+
+KEPT_ROWS = 32  # so many tasks' rows, of one seed each, a process keeps
+_ROWS: dict[str, tuple[dict[str, Any], int, bool]] = {}
 
 
 @dataclass
@@ -123,7 +127,6 @@ def make_runs(together: Runs) -> None:
 
     A run whose loss becomes NaN or infinite has failed; the others continue.
     """
-    from hf_radial.interventions import add_interventions
     from hf_radial.sweep.members import SweepMember
     from hf_radial.sweep.together import train_together
 
@@ -135,7 +138,7 @@ def make_runs(together: Runs) -> None:
     members: list[Any] = []
     for folder, run in runs.items():
         member, methods = make_trainer(Path(folder), run, rows[folder], SweepMember)
-        add_interventions(member, methods)
+        put_in_member(member, methods)
         if shared and members:
             member.eval_dataset = members[0].eval_dataset  # one object for all
         members.append(member)
@@ -150,6 +153,19 @@ def make_runs(together: Runs) -> None:
         (folder / FAILED_FILE).unlink(missing_ok=True)
 
     train_together(members, on_end=keep)
+
+
+def put_in_member(member: Any, methods: Sequence[Any]) -> None:
+    """Interventions of runs that share their steps: the penalty, as the member's own, and what is in the model's configuration.
+
+    Others take effect in a loop of `Trainer`, which such a run does not have; see `jobs.stacks`.
+    """
+    from hf_radial.interventions.radial import Radial, add_penalty
+
+    for method in methods:
+        if isinstance(method, Radial):
+            add_penalty(member, method.options(), method.name)
+        method.check(member)
 
 
 def prepare_process(flush_denormals: bool) -> None:
@@ -306,7 +322,21 @@ def task_fields(run: Run) -> dict[str, Any]:
 
 
 def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
-    """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts."""
+    """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts.
+
+    A process keeps the last rows that it has made: arms are compared on the same ones.
+    """
+    key = json.dumps(
+        [run.task, run.fields, run.train_fraction, run.seed if run.split_by_seed else None, run.model], default=str
+    )
+    if key not in _ROWS:
+        while len(_ROWS) >= KEPT_ROWS:
+            del _ROWS[next(iter(_ROWS))]
+        _ROWS[key] = _make_rows(run)
+    return _ROWS[key]
+
+
+def _make_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
     from hf_radial.tasks.load import load_task
     from hf_radial.tasks.tensor_rows import TensorRows
     from hf_radial.tasks.tokenizer import encode, task_tokenizer
