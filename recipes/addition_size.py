@@ -156,7 +156,13 @@ def page(rows: sizes.Rows, preset: str) -> str:
     there = list(dict.fromkeys(row["size"] for row in rows))
     first = {size: [r["memorised_first"] is True for r in sizes.of(rows, size, NO_PENALTY)] for size in there}
     under_way = [f"{r['size']}, {r['arm']}, seed {r['seed']}" for r in rows if r["status"] == "under way"]
-    precision = {row["size"]: row["precision"]["precision"] for row in rows}
+    steps = {row["size"]: row["precision"]["seconds_a_step"] for row in rows}
+    precision = [
+        f"{size} in {min(seconds, key=seconds.__getitem__)} (a step: "
+        + ", ".join(f"{name} {second:.3f} s" for name, second in seconds.items())
+        + ")"
+        for size, seconds in steps.items()
+    ]
     machines = sorted({str(made_on(row["run"]["environment"])) for row in rows})
     revisions = sorted({str(row["run"]["environment"]["revision"]) for row in rows})
     feed = f"random windows of {facts['window']} characters" if facts["window"] else "a row is an example"
@@ -179,7 +185,7 @@ def page(rows: sizes.Rows, preset: str) -> str:
         f"{facts['train_size']:,} rows ({facts['sampling']}, {feed}), batch {args['per_device_train_batch_size']}, learning "
         f"rate {args['learning_rate']:g} ({args['lr_scheduler_type']}), weight decay {args['weight_decay']:g}, dropout "
         f"{facts['dropout']:g}, at most {args['max_steps']:,} steps, evaluated every {args['eval_steps']:g} on "
-        f"{facts['validation_size']:,} held-out sums; {', '.join(f'{size} in {name}' for size, name in precision.items())}. "
+        f"{facts['validation_size']:,} held-out sums; {'; '.join(precision)}. "
         f"How that differs from the paper's set-up stands in recipes/configs/{preset}.yaml. "
         f"Made on {'; '.join(machines)}; revision {', '.join(revisions)}.",
         "",
