@@ -13,6 +13,7 @@ import random
 from collections import Counter
 
 import pytest
+import two_processes
 import warm
 
 from hf_radial.penalty import functional
@@ -76,20 +77,34 @@ def pytest_runtest_makereport(item, call):
     report = yield
     report.user_properties.append(("cpu", cpu_seconds() - item.stash[STARTED]))
     item.stash[STARTED] = cpu_seconds()
+    report.user_properties += [("tried again", script) for script in two_processes.tried_again]
+    two_processes.tried_again.clear()
     return report
 
 
+# Summary --------------------------------------------------------------------------------------------------------------
+
+
 def pytest_terminal_summary(terminalreporter, config):
+    properties = [
+        (report.nodeid, name, value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+    ]
+    again = [f"{script} of {test}" for test, name, script in properties if name == "tried again"]
+    if again:
+        terminalreporter.section(f"tried again after an abort by Gloo: {len(again)}")
+        for line in again:
+            terminalreporter.line(line)
     count = config.getoption("--cpu")
     if not count:
         return
     tests, files = Counter(), Counter()
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            for name, seconds in getattr(report, "user_properties", ()):
-                if name == "cpu":
-                    tests[report.nodeid] += seconds
-                    files[report.nodeid.split("::")[0]] += seconds
+    for test, name, seconds in properties:
+        if name == "cpu":
+            tests[test] += seconds
+            files[test.split("::")[0]] += seconds
     for what, costs in (("files", files), ("tests", tests)):
         terminalreporter.section(f"CPU time: {costs.total():.0f} s; the {what} that cost most")
         for name, seconds in costs.most_common(count):

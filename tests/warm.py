@@ -36,6 +36,7 @@ TORCH += "import torch._dynamo, torch.distributed.checkpoint, torch.distributed.
 TRANSFORMERS = "import torch, datasets, transformers; from transformers import Trainer, AutoModelForCausalLM, AutoTokenizer"
 IMPORTED = {"torch": TORCH, "transformers": TRANSFORMERS}
 SERVERS = 2
+CALL = b"run"
 LATE = ("PYTHONPATH", "PYTHONUNBUFFERED", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "PWD", "OLDPWD")
 LATE += ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LATE_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_", "PYTEST_")
@@ -118,7 +119,9 @@ class WarmProcess:
             request = {"argv": self.args[1:], "env": env, "cwd": str(cwd or os.getcwd())}
             _server(env).send(request, [theirs.fileno(), null.fileno(), *(file.fileno() for file in files)])
         self._replies = self._socket.makefile("r")
-        self.pid = int(self._replies.readline())
+        pid = self._replies.readline()
+        assert pid, "the process from which others start has ended; its error is above"
+        self.pid = int(pid)
 
     def wait(self, timeout: float | None = None) -> int:
         global seconds_of_ended
@@ -150,7 +153,7 @@ class WarmProcess:
 
 class _Server:
     def __init__(self, env: dict[str, str], imported: str) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, __file__, str(theirs.fileno()), imported]
             self._process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
@@ -159,7 +162,7 @@ class _Server:
         with tempfile.TemporaryFile("w+") as text:  # an environment can be longer than a packet
             json.dump(request, text)
             text.flush()
-            socket.send_fds(self._socket, [b"run"], [text.fileno(), *files])
+            socket.send_fds(self._socket, [CALL], [text.fileno(), *files])
 
     def close(self) -> None:
         self._socket.close()
@@ -197,7 +200,7 @@ def _serve(connection: socket.socket) -> list[str]:
     gc.collect()
     gc.freeze()
     while True:
-        message, files, _, _ = socket.recv_fds(connection, 8, 8)
+        message, files, _, _ = socket.recv_fds(connection, len(CALL), 8)
         if not message:
             os._exit(0)
         if os.fork() == 0:

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from hf_radial.penalty.config import RadialConfig
 from hf_radial.penalty.radial_penalty import RadialPenalty, RootHook, parameter_names
-from hf_radial.sites.find import ForwardFailedError, roots_of
+from hf_radial.sites.find import ForwardFailedError
 from hf_radial.sites.finder import HOW_TO_NAME
 from hf_radial.training.rows import TRACED_ROWS, calls_model_with_rows, first_rows
 
@@ -94,14 +94,13 @@ def penalty_of(trainer: Trainer, config: RadialConfig, inputs: dict[str, Any] | 
 def on_first_forward(
     model: nn.Module, act: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], dict[str, Any]], None]
 ) -> list[torch.utils.hooks.RemovableHandle]:
-    """Call `act` in every training forward of the model; with its module, its arguments, and these by name."""
-    root = roots_of(model)[-1]  # the transformers model within, if there is one: what it is called with is known by name
+    """Call `act` at the beginning of every training forward: with the model, its arguments, and these by name."""
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module.training and torch.is_grad_enabled():
-            act(module, args, kwargs, {**dict(zip(parameter_names(root), args, strict=False)), **kwargs})
+            act(module, args, kwargs, {**dict(zip(parameter_names(model), args, strict=False)), **kwargs})
 
-    return [root.register_forward_pre_hook(RootHook(enter), with_kwargs=True)]
+    return [model.register_forward_pre_hook(RootHook(enter), with_kwargs=True)]
 
 
 def is_compiled(trainer: Trainer, model: nn.Module) -> bool:
@@ -129,3 +128,20 @@ def graphs_are_kept() -> AbstractContextManager[Any]:
     import torch._functorch.config as settings
 
     return settings.patch({"donated_buffer": False}) if hasattr(settings, "donated_buffer") else nullcontext()
+
+
+def check_interventions(trainer: Any, given: list[str] | None) -> None:
+    """Raise a ValueError if the arguments name interventions that are not in force, and so would only be on record.
+
+    Args:
+        trainer: its `args.intervention` is what the record will say.
+        given: what that was when the trainer gave itself its interventions; `None` if it did not.
+    """
+    named = list(getattr(trainer.args, "intervention", None) or ())
+    there = {one.name for one in trainer.callback_handler.callbacks if hasattr(one, "put_in_force")}
+    missing = [text for text in named if text.partition(":")[0] not in there]
+    if missing or (given is not None and named != given):
+        raise ValueError(
+            f"intervention={named} is in the arguments but not in force. A search cannot choose interventions: make a trainer "
+            "for each of them. A trainer that is not a RadialTrainer needs add_interventions(trainer, args.intervention)"
+        )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from warm import run_python
 
 pytestmark = pytest.mark.quick
 
@@ -161,33 +161,17 @@ def test_processes_at_once_offline_from_an_empty_cache(tmp_path: Path) -> None:
     }
     for name in ("HF_METRICS_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_DATASETS_CACHE"):
         environment.pop(name, None)
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(right)],
-            env=environment,
-            cwd=tmp_path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for right in (3, 8)
-    ]
-    for process, share in zip(running, (0.3, 0.8), strict=True):
-        out, err = process.communicate(timeout=600)
-        assert process.returncode == 0, err
-        assert out == f"False {{'exact_match': {share}, 'token_accuracy': {share}}}\n"
+    with ThreadPoolExecutor() as pool:
+        runs = pool.map(lambda right: run_python("-c", PROGRAM, right, env=environment, cwd=tmp_path, check=True), ("3", "8"))
+    for run, share in zip(runs, (0.3, 0.8), strict=True):
+        assert run.stdout == f"False {{'exact_match': {share}, 'token_accuracy': {share}}}\n"
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_that_says_what_to_set(tmp_path: Path) -> None:
     place = tmp_path / "a file"
     place.write_text("where a folder should be")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
-    run = subprocess.run(
-        [sys.executable, "-c", "from hf_radial.metrics import load_exact_match as load; load()"],
-        env={**kept, "HF_HOME": str(place), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**kept, "HF_HOME": str(place), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    run = run_python("-c", "from hf_radial.metrics import load_exact_match as load; load()", env=environment)
     assert run.returncode == 1
     assert "the cache of evaluate cannot be written" in run.stderr and "Set HF_HOME" in run.stderr
