@@ -229,19 +229,19 @@ def report(study: Study) -> None:
     import pandas as pd
 
     if (search := study.results / "search.json").is_file():
-        search.with_suffix(".md").write_text(search_page(json.loads(search.read_text())))
+        write_text(search.with_suffix(".md"), search_page(json.loads(search.read_text())))
     rows = study.rows()
     if not rows:
         raise ValueError(f"--results {str(study.results)!r} has no rows; run without --report first")
     flat = [{key: json.dumps(value) if isinstance(value, dict) else value for key, value in row.items()} for row in rows]
     pd.DataFrame(flat).to_parquet(study.results / f"{study.preset}.parquet")
-    (study.results / f"{study.preset}.md").write_text(page(rows, study.preset))
+    write_text(study.results / f"{study.preset}.md", page(rows, study.preset))
     sizes.draw(rows, NO_PENALTY, study.results / f"{study.preset}.png")
     readme, mark = ROOT / "README.md", f"<!-- {study.preset} -->\n"
     head, found, rest = readme.read_text().partition(mark)
     if found and study.results.parent == RESULTS:
         table = sizes.table(rows, NO_PENALTY, PAPER)
-        readme.write_text(f"{head}{mark}{table}<!-- end -->{rest.partition('<!-- end -->')[2]}")
+        write_text(readme, f"{head}{mark}{table}<!-- end -->{rest.partition('<!-- end -->')[2]}")
 
 
 def main(argv: Sequence[str]) -> None:
