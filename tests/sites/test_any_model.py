@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,3 +235,9 @@ def test_a_loop_of_ones_own(name):
         (loss + value).backward()
     gradients = {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}
     check(plain, gradients, {"radial_penalty": value.item() / LAMBDA}, model, batch, sites, dim)
+
+
+def test_the_architectures_that_are_counted_are_those_of_the_tests():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert (len(CASES), len(CHECKPOINTED)) == (15, 11)
+    assert "| fifteen architectures: " in readme and "| gradient checkpointing, eleven architectures |" in readme

@@ -21,7 +21,7 @@ from hf_radial.comparison.statistics import hierarchical, ratio_of_tunings, rest
 from hf_radial.comparison.table import overview, page, page_of, summary
 from hf_radial.comparison.times import number, times_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "recipes" / "results" / "compare"
 COMMITTED = sorted(file.stem for file in RESULTS.glob("*.json"))
