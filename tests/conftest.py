@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections import Counter
 
 import pytest
@@ -32,6 +33,16 @@ def as_if_vectors_were_many(monkeypatch):
 def as_in_other_processes(as_if_vectors_were_many, monkeypatch):
     """For what is compared, to the bit, with a run in a process of its own."""
     monkeypatch.setattr(functional, "FEW", FEW)
+
+
+@pytest.fixture(autouse=True)
+def log_level_of_transformers():
+    """A test that quietens transformers, as recipes do, leaves it as loud as it was for the next one."""
+    logging = sys.modules.get("transformers.utils.logging")
+    before = logging.get_verbosity() if logging else None
+    yield
+    if before is not None:
+        logging.set_verbosity(before)
 
 
 # Order ----------------------------------------------------------------------------------------------------------------
