@@ -1,4 +1,4 @@
-"""Grid files: what they say, and what is refused."""
+"""Grid files: the meaning of their keys, and errors for wrong ones."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The paired design: draws of their own for each task, the same for all arms; ratios against a slow reference."""
+"""The paired design: each task has its own draws, all arms have the same ones, and ratios equal a slow reference."""
 
 from __future__ import annotations
 

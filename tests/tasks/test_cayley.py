@@ -1,4 +1,4 @@
-"""Tables that are no group's are refused with the right place: against brute force over all elements, pairs and triples."""
+"""Tables of no group are refused, and the error names the right place, against brute force over elements, pairs and triples."""
 
 from __future__ import annotations
 

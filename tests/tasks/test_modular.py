@@ -1,4 +1,4 @@
-"""Modular arithmetic: every row against Python's integers, written as the formulas are read."""
+"""Modular arithmetic: every row against Python's integers, with the formulas written out."""
 
 from __future__ import annotations
 

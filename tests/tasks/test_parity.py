@@ -1,4 +1,4 @@
-"""Sparse parity: every label against a count of ones, the secret found again by search, noise in training labels alone."""
+"""Sparse parity: every label against a count of ones, the secret recovered by search, noise only in training labels."""
 
 from __future__ import annotations
 

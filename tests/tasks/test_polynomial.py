@@ -1,4 +1,4 @@
-"""Polynomials mod p: every row against Python's integers, and its text against what Python makes of it."""
+"""Polynomials mod p: every row against Python's integers, and its text as Python evaluates it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copy, reverse and sort: every answer against a list, how many rows each length has, and splits of longer sequences."""
+"""Copy, reverse and sort: every answer against a list, the rows of each length, and splits of longer sequences."""
 
 from __future__ import annotations
 

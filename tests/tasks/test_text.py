@@ -1,4 +1,4 @@
-"""Text: the rows are the text, cut where it should be; the grammar is read back; Python's texts are the running Python's."""
+"""Text: the rows are the text, cut at the right place; plays follow the grammar; Python's texts are current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digit arithmetic: every row against Python's integers, and the rows of every way to load them."""
+"""Digit arithmetic: every row against Python's integers, and the same rows by every way to load them."""
 
 from __future__ import annotations
 
