@@ -51,7 +51,7 @@ def test_every_arm_runs_at_the_same_draws_with_the_same_fresh_seed_and_tasks_sha
         ({"paired": None}, "design='paired'"),
         ({"seeds": [1]}, "seeds has no meaning"),
         ({"paired": {**GRID["paired"], "drawz": 1}}, "unknown key 'drawz'"),
-        ({"paired": {**GRID["paired"], "also_against": ["Muon"]}}, "'Muon' is no arm"),
+        ({"paired": {**GRID["paired"], "also_against": ["Muon"]}}, "'Muon' is not an arm"),
         ({"arms": {"AdamW": {}, "a": {"options": {"learning_rate": 1}}}}, "all arms share what is drawn"),
     ],
 )
