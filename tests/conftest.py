@@ -1,6 +1,6 @@
-"""For all tests: the models are tiny, and the path that is tested is that of large ones.
+"""Set-up for all tests: tiny models take the code path of large ones.
 
-`with_radius` leaves few numbers to autograd. Tests in processes of their own take that path, test_functional.py takes both.
+`with_radius` uses plain autograd for few numbers. Tests in their own processes take that path, test_functional.py takes both.
 
     make test ARGS="--cpu 20"     # also list the 20 tests and the 20 files that cost most: seconds of a core, processes and all
     make test ARGS="--shuffle 7"  # in another order, which no test may depend on

@@ -25,14 +25,14 @@ def check_lambda(radial_lambda: Any) -> None:
 
 
 def check_radius_choice(radius: float | str | None, name: str = "radius") -> float | str:
-    """The radius as a float of at least 0, `"sqrt_d"` or `"initial"`; numbers may come as text, from a command line.
+    """The radius as a float of at least 0, `"sqrt_d"` or `"initial"`. Numbers may be text, as from a command line.
 
     Args:
-        name: of the argument, for the errors.
+        name: the argument's name in error messages.
 
     Raises:
-        TypeError: it is neither a number nor text.
-        ValueError: it is none of these.
+        TypeError: `radius` is neither a number nor text.
+        ValueError: `radius` is negative, not finite, or unknown text.
     """
     if radius is None or (isinstance(radius, str) and radius in RADIUS_NAMES):
         return radius or "sqrt_d"

@@ -1,4 +1,4 @@
-"""`GeometryCallback`: it changes nothing about training, measures the same however that runs, and loses nothing."""
+"""`GeometryCallback`: it does not change training, measures the same in every kind of training, and loses no value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that are wrong are named, with what they mean and an example that works, wherever they are given."""
+"""Wrong options: the error names the option, its meaning and a working example, wherever the option is given."""
 
 import pytest
 import yaml

@@ -1,4 +1,4 @@
-"""recipes/addition_size.py: runs that survive SIGKILL, rows that say all, and a page that is made from the rows alone."""
+"""recipes/addition_size.py: runs survive SIGKILL, rows hold all results, and the page is made only from the rows."""
 
 from __future__ import annotations
 

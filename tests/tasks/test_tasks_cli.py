@@ -1,4 +1,4 @@
-"""`hf-radial tasks` and `hf-radial publish dataset` as they are typed."""
+"""`hf-radial tasks` and `hf-radial publish dataset` from the command line."""
 
 from __future__ import annotations
 

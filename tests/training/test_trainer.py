@@ -1,4 +1,4 @@
-"""What `RadialTrainer` and `RadialCallback` log, leave behind and restore."""
+"""Logs, files and restored state of `RadialTrainer` and `RadialCallback`."""
 
 from __future__ import annotations
 
