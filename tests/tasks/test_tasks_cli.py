@@ -37,6 +37,14 @@ def test_the_shelf_is_verified_and_a_difference_is_exit_status_1(capsys, tmp_pat
     assert "OTHER ROWS  modular/add_p97_f0.5_s0\n" in capsys.readouterr().out
 
 
+def test_a_file_for_the_checksums_that_cannot_be_written_is_named_at_once(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_radial.tasks.show.shelf_checksums", lambda *args: pytest.fail("rows are made"))
+    (tmp_path / "file").write_text("")
+    for file in (tmp_path, tmp_path / "file" / "x", "/proc/x"):
+        assert main(["tasks", "--write", str(file)]) == 2
+        assert f"--write {file} cannot be written" in capsys.readouterr().err
+
+
 def test_a_dataset_is_written_to_a_folder_without_a_hub(capsys, tmp_path):
     folder = tmp_path / "out"
     words = ["publish", "dataset", "modular", "--config", "add_p5_f0.5_s0", "mul_p5_f0.5_s0", "--folder", str(folder)]
