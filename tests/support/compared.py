@@ -2,6 +2,7 @@
 
 TABLES: dict[str, list[str] | None] = {
     "anew": None,
+    "paired": None,
     "tuned": None,
     "beyond": None,
     "decay": None,
