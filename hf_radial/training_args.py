@@ -89,7 +89,7 @@ class RadialArguments(TrainingArguments):
             raise ValueError(f"resident_data={self.resident_data!r} is unknown; choose one of {', '.join(RESIDENT_DATA)}")
 
     def made_interventions(self) -> list[Intervention]:
-        """What `intervention` names, made anew by each call.
+        """What `intervention` names, as new objects in each call.
 
         Raises:
             ValueError: one is unknown, comes twice, or has an option that is unknown or out of range.
