@@ -155,7 +155,7 @@ def test_two_callbacks_are_named_as_such(tmp_path):
     args = TrainingArguments(output_dir=str(tmp_path), max_steps=1, report_to="none", use_cpu=True)
     callbacks = [RadialCallback(0.1), RadialCallback(0.2)]
     trainer = Trainer(model=tiny_gpt2(), args=args, train_dataset=token_rows(8, False), callbacks=callbacks)
-    with pytest.raises(ValueError, match="^Trainer has two RadialCallbacks"):
+    with pytest.raises(ValueError, match=r"^Trainer has two RadialCallbacks"):
         trainer.train()
     assert type(trainer) is Trainer
 
