@@ -95,9 +95,13 @@ class RadialCallback(TrainerCallback, ExportableState):
             raise RuntimeError("RadialCallback must be called by a transformers.Trainer")
         self.release()  # an earlier run may have failed without calling this callback
         if isinstance(trainer, RadialMixin):
-            name = type(trainer).__name__
             if trainer._radial_owner is not None:
                 trainer._radial_owner.release()
+                raise ValueError(
+                    f"{type(trainer).__name__} has two RadialCallbacks, but one penalty: give it one, or take one away with "
+                    "remove_callback"
+                )
+            name = type(trainer).__name__
             raise ValueError(f"{name} has the penalty already: use either RadialTrainer or one RadialCallback, not both")
         targets = self._targets_in(state) if self.config.radial_radius == "initial" and state.global_step > 0 else None
         plain = type(trainer)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from reference import tiny_gpt2, token_rows
 from torch import nn
-from transformers import TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_radial import (
     GeometryCallback,
@@ -149,6 +149,15 @@ def test_two_doors_at_once(tmp_path):
     )
     with pytest.raises(ValueError, match="not both"):
         trainer.train()
+
+
+def test_two_callbacks_are_named_as_such(tmp_path):
+    args = TrainingArguments(output_dir=str(tmp_path), max_steps=1, report_to="none", use_cpu=True)
+    callbacks = [RadialCallback(0.1), RadialCallback(0.2)]
+    trainer = Trainer(model=tiny_gpt2(), args=args, train_dataset=token_rows(8, False), callbacks=callbacks)
+    with pytest.raises(ValueError, match=r"^Trainer has two RadialCallbacks"):
+        trainer.train()
+    assert type(trainer) is Trainer
 
 
 @pytest.mark.parametrize(
