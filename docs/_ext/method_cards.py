@@ -1,0 +1,111 @@
+"""A card for every intervention, made when the site is built: docs/methods/NAME.md.
+
+The words are those of the file that holds the intervention, the options those of its dataclass, and the measured results come from
+the committed comparisons. Nothing of a card is typed here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from hf_radial.comparison.pooled import pooled
+from hf_radial.comparison.table import onset_text, short, summary
+from hf_radial.interventions.options import example, explain, options_of
+from recipes.tables import RESULTS, comparison, intervention_classes
+
+METHODS = Path(__file__).resolve().parents[1] / "methods"
+PART = re.compile(r"^(Method|Source|Use|Saved model): ", re.M)
+TITLES = {"Method": "What it does", "Use": "How to use it", "Saved model": "What the saved model needs", "Source": "Source"}
+FEW_TIMES = "A ratio above 1 means: earlier than the reference."
+
+
+def parts_of(document: str) -> dict[str, str]:
+    """The first line and the four parts of an intervention's file."""
+    head, *rest = PART.split(document.strip())
+    return {"head": " ".join(head.split()), **{name: text.strip() for name, text in zip(rest[::2], rest[1::2], strict=True)}}
+
+
+def arms_of(data: dict[str, Any], name: str) -> list[str]:
+    """The arms of a comparison that use this intervention and no other."""
+    found: dict[str, None] = {}
+    for row in data["rows"]:
+        used = _interventions(row)
+        if len(used) == 1 and used[0].partition(":")[0] == name:
+            found[row["arm"]] = None
+    return list(found)
+
+
+def _interventions(row: dict[str, Any]) -> list[str]:
+    options = row["options"]
+    given = list(options.get("intervention") or options.get("interventions") or [])
+    if options.get("radial_lambda", 0) and not any(one.startswith("radial:") for one in given):
+        given.append("radial:")
+    return given
+
+
+def measured(name: str) -> list[str]:
+    """A table for each comparison in which the intervention ran alone."""
+    lines: list[str] = []
+    for file in sorted((RESULTS / "compare").glob("*.json")):
+        data = comparison(file.stem)
+        if data.get("paired") or not (arms := arms_of(data, name)):
+            continue
+        entries = summary(data["rows"], data["reference"])
+        lines += ["", f"From [{file.stem}](../../recipes/results/compare/{file.stem}.md); the reference is *{data['reference']}*:", ""]
+        lines += ["| setting | arm | tuned to | solved | median onset, epochs | reference, epochs |", "|---|---|---|---|---|---|"]
+        reference = {entry["setting"]: entry for entry in entries if entry["arm"] == data["reference"]}
+        for entry in entries:
+            if entry["arm"] in arms:
+                drawn = ", ".join(f"{key} {_number(value)}" for key, value in (entry.get("drawn") or {}).items()) or "not tuned"
+                other = reference.get(entry["setting"])
+                lines.append(
+                    f"| {short(entry['setting'])} | {entry['arm']} | {drawn} | {entry['solved']} of {entry['runs']} "
+                    f"| {onset_text(entry)} | {onset_text(other) if other else '–'} |"
+                )
+        if data.get("tuning"):
+            for one in pooled(entries):
+                if one["arm"] in arms:
+                    lines += ["", f"Over all settings, *{one['arm']}*: ratio {one['ratio']:.2f}, earlier in {one['earlier']} pairs of "
+                              f"runs and later in {one['later']}. {FEW_TIMES}"]
+    return lines
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def card(name: str, kind: Any) -> str:
+    """The card of one intervention."""
+    parts = parts_of(sys.modules[kind.__module__].__doc__ or "")
+    title, _, sentence = parts["head"].partition(": ")
+    lines = [f"# {title}" if kind.name in title.lower() else f"# {title}: `{name}`", "", sentence or title, ""]
+    for part in ("Method", "Use"):
+        lines += [f"## {TITLES[part]}", "", parts.get(part, "See the reference."), ""]
+    lines += ["```python", "from hf_radial.interventions import add_interventions", ""]
+    lines += [f"add_interventions(trainer, [{example(kind)!r}])  # after the trainer is made, before train()", "```", ""]
+    lines += ["In a recipe of this repository:", "", f"    python recipes/modular.py --intervention {example(kind)}", ""]
+    options = options_of(kind)
+    lines += ["## Options", ""] if options else ["## Options", "", "It has none.", ""]
+    lines += [f"- `{option.name}`: {explain(kind, option)}" for option in options]
+    results = measured(name)
+    lines += ["", "## Measured", *(results or ["", "It is in no committed comparison by itself: **not yet measured**."]), ""]
+    for part in ("Saved model", "Source"):
+        lines += [f"## {TITLES[part]}", "", parts.get(part, "See the reference."), ""]
+    return "\n".join(lines)
+
+
+def make(app: Sphinx) -> None:
+    for name, kind in intervention_classes().items():
+        file, text = METHODS / f"{name}.md", card(name, kind) + "\n"
+        if not file.is_file() or file.read_text() != text:
+            file.write_text(text)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("builder-inited", make)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
