@@ -36,7 +36,7 @@ from transformers import (
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
 from hf_radial.callbacks.progress import show_accuracies
-from hf_radial.interventions import configure
+from hf_radial.interventions import configure, restore
 from hf_radial.metrics import load_exact_match
 from hf_radial.report.plots import plot_runs_if_possible
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step
@@ -267,7 +267,7 @@ class CpuClock(TrainerCallback):
 def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments, batch_size: int = 500) -> dict[str, Any]:
     """Load the saved model from disk and let it write the answers of all test rows, greedily."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder).to(PartialState().device).eval()
+    model = restore(AutoModelForCausalLM.from_pretrained(folder)).to(PartialState().device).eval()
     start = tokenizer.eos_token if task.window else ""
     metric, examples = load_exact_match(), []
     for rows in data["test"].iter(batch_size):

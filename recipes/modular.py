@@ -33,7 +33,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
 from hf_radial.callbacks.progress import show_accuracies
-from hf_radial.interventions import configure
+from hf_radial.interventions import configure, restore
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.report.plots import plot_runs_if_possible
 from hf_radial.runs.onset import format_step
@@ -238,7 +238,7 @@ def train(
 @torch.no_grad()
 def test_saved_model(folder: Path, data: DatasetDict) -> dict[str, Any]:
     """Load the saved model from disk and let it answer all rows of each split; the test rows were not looked at before."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder).to(PartialState().device).eval()
+    model = restore(AutoModelForSequenceClassification.from_pretrained(folder)).to(PartialState().device).eval()
     right = {}
     for name, rows in data.items():
         columns = TensorRows.of(rows).columns

@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -37,6 +36,7 @@ from hf_radial.geometry.memory import MEMORY_FILE, History, read_history
 from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
+from hf_radial.runs.record import run_folder
 from hf_radial.sites.find import Sites, find_sites
 from hf_radial.sites.preserve import undisturbed_random_state
 from hf_radial.training.calling import calling_trainer, resumed_from
@@ -145,10 +145,10 @@ class GeometryCallback(TrainerCallback):
         if state.global_step > 0:
             self._resume(trainer, state)
         elif state.is_world_process_zero:
-            (_folder(trainer) / TABLE_FILE).unlink(missing_ok=True)  # another run's
+            (run_folder(trainer) / TABLE_FILE).unlink(missing_ok=True)  # another run's
         if args.should_save:
             drawn_with = "given" if self.probe is not None else str(self.seed)
-            self._probe.save(_folder(trainer) / PROBE_FILE, drawn_with)
+            self._probe.save(run_folder(trainer) / PROBE_FILE, drawn_with)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._measured is None:  # all callbacks have begun by now
@@ -164,7 +164,7 @@ class GeometryCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = self._trainer()
-        folder = _folder(trainer) / f"checkpoint-{state.global_step}"
+        folder = run_folder(trainer) / f"checkpoint-{state.global_step}"
         if args.should_save and folder.is_dir():
             with _reported(f"the geometry of {folder.name}"):
                 self._history.save(folder, self._probe.fingerprint())
@@ -286,7 +286,7 @@ class GeometryCallback(TrainerCallback):
         if trainer.args.should_save:
             started = time.perf_counter()
             with _reported("the table of measurements"):
-                self.table.write(_folder(trainer) / TABLE_FILE)
+                self.table.write(run_folder(trainer) / TABLE_FILE)
             self._written = time.perf_counter()
             self._writing = self._written - started
 
@@ -342,12 +342,6 @@ def _reported(what: str) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         logger.warning("GeometryCallback: %s could not be written: %s", what, error)
-
-
-def _folder(trainer: Trainer) -> Path:
-    """The output directory, or the trial's in a hyperparameter search."""
-    trial = getattr(trainer, "_trial", None) if trainer.hp_search_backend is not None else None
-    return Path(trainer._get_output_dir(trial=trial))
 
 
 def _learning_rate(trainer: Trainer) -> float | None:

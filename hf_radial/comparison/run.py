@@ -75,10 +75,12 @@ def read_run(options: dict[str, Any]) -> Run:
         near = get_close_matches(unknown[0], Run.__dataclass_fields__, 1)
         meant = f"; did you mean {near[0]!r}?" if near else ";"
         raise ValueError(f"unknown option {unknown[0]!r} of a run{meant} there are {', '.join(Run.__dataclass_fields__)}")
-    from hf_radial.interventions import interventions
+    from hf_radial.interventions import check_text, interventions
 
     run = Run(**options)
     interventions([text for text in run.interventions if "{followed}" not in text])
+    for text in run.interventions:
+        check_text(text)  # the file of a run that is followed is not there yet
     return run
 
 

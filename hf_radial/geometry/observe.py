@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from math import sqrt
 from typing import Any
@@ -21,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hf_radial.geometry.proposition import weight_of
 from hf_radial.penalty.functional import penalty_of_radius, radius
 from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
+from hf_radial.sites.hooks import call_arguments, with_vectors
 from hf_radial.sites.preserve import evaluating, undisturbed_random_state
 from hf_radial.sites.site import Site, site_vectors
 
@@ -186,10 +188,8 @@ class _Collector:
         handles = [self.model.register_forward_pre_hook(self._enter, with_kwargs=True)]
         for index, site in enumerate(self.sites):
             module = modules[site.name]
-            if site.at_input:
-                handles.append(module.register_forward_pre_hook(self._before(index), with_kwargs=True))
-            else:
-                handles.append(module.register_forward_hook(self._after(index), with_kwargs=True))
+            register = module.register_forward_pre_hook if site.at_input else module.register_forward_hook
+            handles.append(register(partial(self._take, index), with_kwargs=True))
         for handle in handles:
             self.hooks.callback(handle.remove)
         return self
@@ -198,30 +198,10 @@ class _Collector:
         self.hooks.close()
 
     def _enter(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
-        for value in list(given.values()):
-            if isinstance(value, Mapping):
-                given = {**value, **given}
+        given = call_arguments(self.names, args, kwargs)
         self.masks = {name: padding_mask(given, name) for name in PADDING_MASKS}
 
-    def _after(self, index: int) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            return self._take(index, module, args, kwargs, output, lambda h: _replaced(output, self.sites[index].index, h))
-
-        return hook
-
-    def _before(self, index: int) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            def replaced(h: Tensor) -> Any:
-                return ((h, *args[1:]), kwargs) if args else (args, {**kwargs, next(iter(kwargs)): h})
-
-            return self._take(index, module, args, kwargs, None, replaced)
-
-        return hook
-
-    def _take(
-        self, index: int, module: nn.Module, args: Any, kwargs: Any, output: Any, replaced: Callable[[Tensor], Any]
-    ) -> Any:
+    def _take(self, index: int, module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> Any:
         site = self.sites[index]
         h = site_vectors(site, args, kwargs, output)
         if h is None or not torch.is_grad_enabled():
@@ -236,17 +216,7 @@ class _Collector:
         if self.with_inputs and args and not site.at_input and site.index is None and weight_of(module) is not None:
             x = args[0].detach()
         self.calls[index].append(_Call(h, mask_for(lengths, self.masks.get(site.mask or ""), site), x))
-        return None if passed_on is None else replaced(passed_on)
-
-
-def _replaced(output: Any, index: int | str | None, h: Tensor) -> Any:
-    if index is None:
-        return h
-    if isinstance(output, tuple):
-        parts = [h if i == index else part for i, part in enumerate(output)]
-        return type(output)(*parts) if hasattr(output, "_fields") else tuple(parts)
-    output[index] = h
-    return output
+        return None if passed_on is None else with_vectors(site, args, kwargs, output, passed_on)
 
 
 def _mean_penalty(site: Site, calls: Sequence[_Call], target: float, side: str) -> Tensor:

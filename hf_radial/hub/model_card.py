@@ -140,7 +140,7 @@ def make_card(
         penalty_sentence=_penalty_sentence(radial),
         results=_results(results, log),
         curves=CURVES if curves else None,
-        usage=usage.replace("{model_id}", model_id),
+        usage=_restored(usage, record).replace("{model_id}", model_id),
         facts=_bullets(facts) or "Not recorded; set `trainer.run_facts` before training.",
         variant=radial["variant"],
         radial_lambda=radial["radial_lambda"],
@@ -178,6 +178,16 @@ def rename_model(card: str, record: dict[str, Any], model_id: str) -> str:
     usage, following, after = rest.partition("\n## ")
     usage = re.sub(rf"""(["'])(?:{"|".join(names)})\1""", lambda match: match[1] + model_id + match[1], usage)
     return before + heading + usage + following + after
+
+
+def _restored(usage: str, record: dict[str, Any]) -> str:
+    """The code with what puts interventions in force again, of a model whose weights cannot hold them."""
+    trained_with = (record["model"].get("config") or {}).get("hf_radial_interventions")
+    if not trained_with or "restore(model)" in usage:
+        return usage
+    code = f"restore(model)  # trained with {', '.join(trained_with)}, which the weights do not hold"
+    lines = [part for line in usage.split("\n") for part in ([line, code] if line.startswith("model = ") else [line])]
+    return "\n".join(["from hf_radial.interventions import restore", *lines])
 
 
 def _auto_class(model_class: str) -> str:

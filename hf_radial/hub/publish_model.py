@@ -25,6 +25,7 @@ STATE_KEYS = {"log_history": list, "global_step": int}
 WEIGHTS, ADAPTER, INDEX = "model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json"
 # Weights and configurations, vocabularies, chat templates, figures, measurements. None of these can run code when it is loaded.
 SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".png", ".svg", ".parquet")
+TRAINING = "intervention_"  # what interventions remember from step to step, as large as the model or larger
 TRAINERS_CARD = "generated_from_trainer"  # a tag in cards that `Trainer` writes
 CHECKPOINTS = ("none", "last", "all")
 
@@ -180,10 +181,17 @@ def _read(file: Path, advice: str, keys: Mapping[str, type]) -> dict[str, Any]:
     return read_object(file, keys)
 
 
-def _commit(api: HfApi, folder: Path, card: str, repo_id: str, branch: str, title: str) -> None:
-    files = [
-        path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in SUFFIXES and path.name[0] not in "._"
+def published(folder: Path) -> list[Path]:
+    """The files of a folder that go to the Hub."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix in SUFFIXES and path.name[0] not in "._" and not path.name.startswith(TRAINING)
     ]
+
+
+def _commit(api: HfApi, folder: Path, card: str, repo_id: str, branch: str, title: str) -> None:
+    files = published(folder)
     operations: list[Any] = [CommitOperationAdd(path.name, path) for path in files]
     operations.append(CommitOperationAdd("README.md", card.encode()))
     # Weights that an earlier version had in other files would be loaded instead of the new ones.

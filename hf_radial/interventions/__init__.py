@@ -1,27 +1,37 @@
-"""Ways to shorten the wait before a network generalises, and controls for them, one file each behind one interface.
+"""Methods that are said to shorten the wait before a network generalises, and controls for them: one file each, one interface.
 
     trainer = RadialTrainer(...)                                   # or any Trainer
     add_interventions(trainer, ["grokfast_ema:alpha=0.98,lamb=2", "stablemax"])
     trainer.train()
 
-An intervention is written `name` or `name:option=value,option=value`. They compose in the order in which they are given. In
-here: the names, and how text becomes an `Intervention`; what one is, is in `base.py`.
+An intervention is written `name` or `name:option=value,option=value`. Several take effect in the order in which they are given.
+An intervention is in force whenever the trainer trains: with `model=` or `model_init=`, in every trial of
+`hyperparameter_search`, in a second `train()`, and in a run that is resumed.
+
+A saved model loads with `from_pretrained` alone, with three exceptions: `projection`, `logit_temperature` and `replay` of the
+radius change what the model computes in a way that no weights can hold. For these:
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    restore(model)                                                 # puts them in force again, and does nothing for other models
+
+In here: the names, and how text becomes an `Intervention`. What one is, is in `base.py`; what its options are, in `options.py`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
+from hf_radial.interventions.options import check_values, read_options
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
     from hf_radial.interventions.base import Intervention
+
+Model = TypeVar("Model")
 
 # Name -> file and class.
 INTERVENTIONS = {
@@ -51,54 +61,59 @@ def intervention(text: str) -> Intervention:
     """The intervention that `name:option=value,...` describes.
 
     Raises:
-        ValueError: there is none of that name, it has no such option, or the option is out of range.
+        ValueError: there is none of that name, it has no such option, an option that it needs is missing, or a value is of
+            another type or out of range.
 
     >>> intervention("grokfast_ema:alpha=0.9").alpha
     0.9
     """
-    name, _, rest = text.partition(":")
+    kind, options = _read(text)
+    try:
+        made: Intervention = kind(**options)
+    except ValueError as error:
+        raise ValueError(f"intervention {text!r}: {error}") from error
+    return made
+
+
+def check_text(text: str) -> None:
+    """Check `name:option=value,...` without making the intervention: a file that it names need not be there yet.
+
+    Raises:
+        ValueError: as `intervention`.
+    """
+    _read(text)
+
+
+def _read(text: str) -> tuple[Any, dict[str, Any]]:
+    """The class and its options."""
+    if not isinstance(text, str):
+        raise ValueError(f"intervention {text!r} must be a text such as 'grokfast_ema:alpha=0.98', not a {type(text).__name__}")
+    name, _, rest = text.strip().partition(":")
     if name not in INTERVENTIONS:
         near = get_close_matches(name, INTERVENTIONS, 1)
         known = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(INTERVENTIONS)}"
         raise ValueError(f"intervention {text!r}: {name!r} is unknown; {known}")
     module, class_name = INTERVENTIONS[name]
     kind: Any = getattr(import_module(f"{__name__}.{module}"), class_name)
-    options: dict[str, Any] = {}
-    fields = [field.name for field in dataclasses.fields(kind) if field.init]
-    for part in filter(None, rest.split(",")):
-        option, equals, value = part.partition("=")
-        if not equals or option not in fields:
-            has = f"its options are {', '.join(fields)}" if fields else "it has no options"
-            raise ValueError(f"intervention {text!r}: {part!r} should be option=value, and {has}")
-        options[option] = _value(value)
     try:
-        made: Intervention = kind(**options)
-    except (TypeError, ValueError) as error:
+        options = read_options(kind, rest)
+        check_values(kind, options)
+    except ValueError as error:
         raise ValueError(f"intervention {text!r}: {error}") from error
-    return made
-
-
-def _value(text: str) -> Any:
-    """As YAML reads it, and a number wherever it is one: `1e-3` too."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return kind, options
 
 
 def interventions(given: Iterable[str | Intervention]) -> list[Intervention]:
-    """All of them, those that are text read by `intervention`.
+    """All of them; those that are text are read by `intervention`.
 
     Raises:
-        ValueError: as `intervention`; or one comes twice.
+        ValueError: as `intervention`; or one comes twice, or `given` is no list.
     """
-    made = [intervention(one) if isinstance(one, str) else one for one in given]
+    from hf_radial.interventions.base import Intervention
+
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ValueError(f"interventions={given!r} must be a list, such as [{given!r}]")
+    made = [one if isinstance(one, Intervention) else intervention(one) for one in given]
     names = [one.name for one in made]
     for name in names:
         if names.count(name) > 1:
@@ -127,3 +142,19 @@ def add_interventions(trainer: Trainer, given: Iterable[str | Intervention]) -> 
     for one in made:
         one.attach(trainer)
     return made
+
+
+def restore(model: Model) -> Model:
+    """Put in force, in a model that was loaded, what it was trained with and its weights cannot hold; returns the model.
+
+    A model that was trained without such an intervention is left as it is.
+
+    Raises:
+        ValueError: an intervention that the model's configuration names cannot be made, such as a `replay` of a file that is
+            gone.
+    """
+    from hf_radial.interventions.base import SAVED
+
+    for one in interventions(getattr(getattr(model, "config", None), SAVED, None) or ()):
+        one.put_in_force(model)  # type: ignore[arg-type]
+    return model

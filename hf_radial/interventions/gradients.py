@@ -6,22 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from hf_radial.interventions.base import Intervention
 
 
-def check_gradients(trainer: Trainer, name: str) -> None:
-    """Raise a ValueError where the gradients that a callback sees are not those that the optimizer will use."""
-    if trainer.accelerator.scaler is not None:
-        raise ValueError(f"{name}: under fp16 the gradients are scaled when callbacks see them; use bf16 or float32")
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise ValueError(f"{name}: sharded gradients (FSDP, DeepSpeed) are not supported; use one process or DDP")
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32 or better. In half precision, guards against zero are zero and averages stand still."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def with_gradients(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
-    """Name, parameter and gradient of what has one."""
+    """Name, parameter and gradient of each parameter that has a gradient."""
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             yield name.removeprefix("module."), parameter, parameter.grad
@@ -29,7 +27,7 @@ def with_gradients(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Tensor
 
 @dataclass(eq=False)
 class GradientIntervention(Intervention):
-    """Changes every gradient once an optimizer step, behind clipping; `change` says how.
+    """Changes every gradient once an optimizer step, after clipping; `change` says how.
 
     Attributes:
         remembered: from step to step, by the parameter's name; empty at the start of each training.
@@ -41,16 +39,28 @@ class GradientIntervention(Intervention):
         """Change `gradient` in place."""
         raise NotImplementedError
 
-    def attach(self, trainer: Trainer) -> None:
-        check_gradients(trainer, self.name)
-        super().attach(trainer)
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a trainer whose callbacks see other gradients than those that its optimizer will use."""
+        if trainer.accelerator.scaler is not None:
+            raise ValueError(
+                f"{self.name}: fp16=True scales the gradients before callbacks see them; use bf16=True or float32 instead"
+            )
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise ValueError(f"{self.name}: FSDP and DeepSpeed shard the gradients; use one process or DDP instead")
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def begin(self, trainer: Trainer) -> None:
         self.remembered = {}
-        super().on_train_begin(args, state, control, **kwargs)
+        super().begin(trainer)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         for name, parameter, gradient in with_gradients(kwargs["model"]):
             self.change(name, parameter, gradient)
+
+    def check_names(self, tensors: dict[str, Tensor], axes: int = 0) -> None:
+        """Raise a ValueError unless the model has these parameters, of these shapes behind the first `axes` axes."""
+        shapes = {name.removeprefix("module."): p.shape for name, p in self.trainer.model.named_parameters()}
+        for name, tensor in tensors.items():
+            if shapes.get(name) != tensor.shape[axes:]:
+                raise ValueError(f"{name} has shape {tuple(tensor.shape[axes:])} there and {shapes.get(name)} in the model")

@@ -1,16 +1,17 @@
-"""Which layer of a model gives its logits, and which weights lie before it."""
+"""Which layer of a model gives its logits, and which matrices lie before it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 NAMES = ("lm_head", "classifier", "score")
 
 
 def head_of(model: Any) -> nn.Module:
-    """The layer whose output are the logits.
+    """The layer whose output is the logits.
 
     Raises:
         ValueError: none is known.
@@ -24,15 +25,23 @@ def head_of(model: Any) -> nn.Module:
     return head
 
 
+def matrix_of(layer: Any) -> Any:
+    """The parameter that a layer's weight is, or is made from."""
+    return layer.parametrizations.weight.original if is_parametrized(layer, "weight") else getattr(layer, "weight", None)
+
+
 def hidden_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Layers with a matrix for a weight that are neither embedding nor head (linear ones, and GPT-2's `Conv1D`)."""
     head = head_of(model)
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, "weight", None), nn.Parameter)
-        and module.weight.ndim == 2
-        and not isinstance(module, nn.Embedding)
-        and module is not head
-        and module.weight is not getattr(head, "weight", None)
-    }
+    found = {}
+    for name, module in model.named_modules():
+        matrix = matrix_of(module)
+        if (
+            isinstance(matrix, nn.Parameter)
+            and matrix.ndim == 2
+            and not isinstance(module, nn.Embedding)
+            and module is not head
+            and matrix is not matrix_of(head)
+        ):
+            found[name] = module
+    return found

@@ -1,8 +1,20 @@
-"""The hypersphere penalty and its variants, as one intervention among others (arXiv 2606.32000)."""
+"""Radial: the hypersphere penalty and its variants, as one intervention among others.
+
+Method: adds `strength * sum over sites of mean (||h|| - R)^2 / d` to the loss, which pulls the vectors that each sublayer adds
+to the stream towards a sphere of radius `R`.
+
+Source: arXiv 2606.32000, Eq. 3. `radius=initial`, `side=above`, `warmup_steps`, `schedule` and `where` are this package's
+variants.
+
+Use: start with `radial:strength=0.05`, the paper's, and the weight decay that you would use without it. Try
+`radial:strength=0.05,radius=initial` next: the target is then each site's own radius at the start.
+
+Saved model: weights alone. `from_pretrained` gives the model that was trained.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from transformers import Trainer
@@ -32,29 +44,59 @@ def add_penalty(trainer: Trainer, options: dict[str, Any], name: str) -> None:
     trainer.add_callback(RadialCallback(**options))
 
 
+def check_penalty(trainer: Trainer, strength: float, name: str) -> None:
+    """Raise a ValueError if a penalty of this strength is not in the trainer any more."""
+    if isinstance(trainer, RadialMixin):
+        there = resolve_config(trainer.args, **trainer._radial_options).radial_lambda
+    else:
+        callbacks = trainer.callback_handler.callbacks
+        there = next((callback.config.radial_lambda for callback in callbacks if isinstance(callback, RadialCallback)), 0.0)
+    if there != strength:
+        raise ValueError(f"{name}: the trainer's penalty has strength {there:g} and not {strength:g}; give one of the two")
+
+
 @dataclass(eq=False)
 class Radial(Intervention):
-    """Adds the penalty; options as `radial_...` of `RadialTrainer`.
-
-    Args:
-        strength: `radial_lambda`.
-        sites: patterns joined by `;`, such as `transformer.h.*` for the residual stream instead of the increments; empty for
-            what is found.
-    """
+    """Adds the penalty; its options are the `radial_...` options of `RadialTrainer`."""
 
     name: ClassVar[str] = "radial"
-    strength: float
-    radius: float | str = "sqrt_d"
-    side: str = "both"
-    warmup_steps: int = 0
-    schedule: str = "constant"
-    where: str = "increment"
-    sites: str = ""
+    strength: float = field(metadata={"help": "Weight of the penalty (radial_lambda).", "at_least": 0, "example": 0.05})
+    radius: float | str = field(
+        default="sqrt_d",
+        metadata={"help": "Target radius: a number, sqrt_d (the paper's) or initial (each site's at the start)."},
+    )
+    side: str = field(
+        default="both",
+        metadata={"help": "Pull from both sides of the sphere, or only vectors above it.", "choices": ("both", "above")},
+    )
+    warmup_steps: int = field(
+        default=0, metadata={"help": "Optimizer steps over which the weight grows from 0.", "at_least": 0}
+    )
+    schedule: str = field(
+        default="constant",
+        metadata={"help": "The weight after the warm-up: constant, or falling to 0.", "choices": ("constant", "cosine")},
+    )
+    where: str = field(
+        default="increment",
+        metadata={
+            "help": "Where a norm follows a sublayer: its output (pre_norm) or what the norm makes of it (increment).",
+            "choices": ("increment", "pre_norm"),
+        },
+    )
+    sites: str = field(
+        default="",
+        metadata={
+            "help": "Module name patterns joined by ';' in the place of the sites that are found.",
+            "example": "transformer.h.*",
+        },
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         RadialConfig(**self.options())
 
     def options(self) -> dict[str, Any]:
+        """As `RadialConfig` takes them."""
         return {
             "radial_lambda": self.strength,
             "radial_radius": self.radius,
@@ -68,3 +110,6 @@ class Radial(Intervention):
     def attach(self, trainer: Trainer) -> None:
         add_penalty(trainer, self.options(), self.name)
         super().attach(trainer)
+
+    def check(self, trainer: Trainer) -> None:
+        check_penalty(trainer, self.strength, self.name)

@@ -1,7 +1,17 @@
-"""One run's trajectory recorded, and another run held to it: controls that tell a cause from what moves along with it.
+"""Record and replay: hold one run to what another run did.
 
-A penalty shortens vectors, and with them weights and logits. A run without the penalty whose weight norm (or logit scale, or
-radius) is made to follow that of the penalised run answers whether that alone would have done it.
+Method: `record` writes down, step by step, the length of all weights, the mean length of the logits and the mean radius at
+every site. `replay` makes another run follow one of these.
+
+Source: this package's control. A penalty shortens vectors, and with them weights and logits. A run without the penalty that is
+made to follow the penalised run's weight norm (or logit scale, or radius) tells whether that alone would have done it.
+
+Use: train the first run with `record`, the second with `replay:what=weight_norm,file=FIRST_RUN/trajectory.json`, with the same
+seed and the same number of steps.
+
+Saved model: weights alone, with `record` and with `replay:what=weight_norm`. `what=logit_scale` acts in training only, so that
+the saved model gives undisturbed logits. `what=radius` acts in evaluation too: call `hf_radial.interventions.restore(model)`
+after `from_pretrained`, which needs the file of the recorded run.
 """
 
 from __future__ import annotations
@@ -13,15 +23,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from hf_radial.interventions.base import Intervention
+from hf_radial.interventions.gradients import wide
 from hf_radial.interventions.heads import head_of
 from hf_radial.interventions.weight_norm import rescale, total_norm, trained
 from hf_radial.penalty.functional import radius
+from hf_radial.runs.record import run_folder
 from hf_radial.safe_files import write_text
-from hf_radial.sites.hooks import Hook, hook_sites
+from hf_radial.sites.find import find_sites
+from hf_radial.sites.hooks import Hook, ModelHook, hook_sites, unhook
+from hf_radial.sites.site import Site
 from hf_radial.training.rows import sites_of
 
 KINDS = ("weight_norm", "logit_scale", "radius")
@@ -30,44 +45,40 @@ FILE = "trajectory.json"
 
 @dataclass(eq=False)
 class Record(Intervention):
-    """Writes `trajectory.json` into the run's folder: after each `every` steps the weights' length, and of the step's last
-    batch the mean length of the logits and the mean radius at every site.
-
-    Args:
-        every: steps.
+    """Writes `trajectory.json` into the run's folder: every so many steps the weights' length, and of the step's last batch the
+    mean length of the logits and the mean radius at every site.
     """
 
     name: ClassVar[str] = "record"
-    every: int = 1
+    remembers: ClassVar[str] = "what was recorded before"
+    every: int = field(default=1, metadata={"help": "Steps from one row of the record to the next.", "at_least": 1})
     rows: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
     seen: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.every, int) or self.every < 1:
-            raise ValueError(f"every={self.every} must be a whole number of steps, at least 1")
+    def check(self, trainer: Trainer) -> None:
+        if self.trainer is not trainer:
+            head_of(trainer.model)
+            sites_of(trainer)
 
-    def attach(self, trainer: Trainer) -> None:
-        model: Any = trainer.model
+    def begin(self, trainer: Trainer) -> None:
+        super().begin(trainer)
+        self.rows, self.seen = [], {}
 
         def logits(module: Any, args: Any, output: Tensor) -> None:
-            if model.training:
-                self.seen["logit_scale"] = output.detach().float().norm(dim=-1).mean()
+            if module.training:
+                self.seen["logit_scale"] = mean_length(output.detach())
 
-        def vectors(site: Any, h: Tensor) -> Tensor:
-            if model.training:
-                self.seen[f"radius/{site.name}"] = radius(h.detach(), site.dim).mean()
+        def vectors(site: Site, h: Tensor) -> Tensor:
+            self.seen[f"radius/{site.name}"] = radius(h.detach(), site.dim).mean()
             return h
 
-        head_of(model).register_forward_hook(Hook(logits))
-        hook_sites(model, sites_of(trainer), vectors)
-        super().attach(trainer)
+        model: Any = trainer.model
+        hook_sites(model, sites_of(trainer), vectors, self.name, only_training=True)
+        head_of(model).register_forward_hook(Hook(logits, self.name))
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        file = Path(str(args.output_dir)) / FILE
-        self.rows = []
-        if state.global_step and file.is_file():  # a run that goes on
-            self.rows = [row for row in json.loads(file.read_text()) if row["step"] <= state.global_step]
-        super().on_train_begin(args, state, control, **kwargs)
+    def end(self, trainer: Trainer) -> None:
+        if trainer.model is not None:
+            unhook(trainer.model, self.name)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.every == 0:
@@ -80,9 +91,21 @@ class Record(Intervention):
         self.write(args)
 
     def write(self, args: TrainingArguments) -> None:
+        """Write the file."""
         if args.should_save:
             self.rows = [{name: value if name == "step" else float(value) for name, value in row.items()} for row in self.rows]
-            write_text(Path(str(args.output_dir)) / FILE, json.dumps(self.rows) + "\n")
+            write_text(run_folder(self.trainer) / FILE, json.dumps(self.rows) + "\n")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The rows, a column each; NaN where a row lacks a value."""
+        names = dict.fromkeys(name for row in self.rows for name in row) or {"step": None}
+        columns = {name: [float(row.get(name, torch.nan)) for row in self.rows] for name in names}
+        return {name: torch.tensor(column, dtype=torch.float64) for name, column in columns.items()}
+
+    def set_tensors(self, tensors: dict[str, Tensor]) -> None:
+        columns = {name: tensor.tolist() for name, tensor in tensors.items()}
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        self.rows = [{n: int(v) if n == "step" else v for n, v in row.items() if v == v} for row in rows]
 
 
 def at_step(rows: Sequence[dict[str, Any]], name: str, step: float) -> float:
@@ -100,54 +123,114 @@ def at_step(rows: Sequence[dict[str, Any]], name: str, step: float) -> float:
     return float(a[name] + share * (b[name] - a[name]))
 
 
+def mean_length(logits: Tensor) -> Tensor:
+    """Mean length of the logits of a batch, in float32."""
+    return logits.float().norm(dim=-1).mean()
+
+
+def scaled(h: Tensor, wanted: float, found: Tensor) -> Tensor:
+    """`h` times `wanted / found`, multiplied in float32 or better; a zero `h` stays."""
+    return (wide(h) * (wanted / found.clamp(min=1e-30)).to(wide(h).dtype)).to(h.dtype)
+
+
+@dataclass
+class Held:
+    """What is held, and the step of the recorded run that counts now; a part of the model's hooks, and copied with them."""
+
+    rows: list[dict[str, Any]]
+    step: int = 0
+
+    def __call__(self, site: Site, h: Tensor) -> Tensor:
+        """The vectors of a site at the recorded radius."""
+        return scaled(h, self.value(f"radius/{site.name}"), radius(h.detach(), site.dim).mean())
+
+    def value(self, name: str) -> float:
+        """The recorded value that counts now."""
+        return at_step(self.rows, name, self.step)
+
+
 @dataclass(eq=False)
 class Replay(Intervention):
     """Holds a run to what `Record` wrote of another one.
 
-    Args:
-        what: "weight_norm": after each step all weights are rescaled. "logit_scale": in training, the logits are multiplied by
-            a number, so that their mean length in the batch is the recorded one. "radius": the same for the vectors at each
-            site, in evaluation too. No gradient goes through these numbers.
-        file: the other run's `trajectory.json`.
+    `weight_norm`: after each step all weights are rescaled. `logit_scale`: in training, the logits are multiplied by a number
+    that gives them the recorded mean length in the batch. `radius`: the same for the vectors at each site, in evaluation too.
+    No gradient goes through these numbers.
     """
 
     name: ClassVar[str] = "replay"
-    what: str
-    file: str
-    rows: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
+    what: str = field(metadata={"help": "What is held to the recorded run.", "choices": KINDS, "example": "weight_norm"})
+    file: str = field(
+        metadata={"help": "The recorded run's trajectory.json, which `record` writes.", "example": "runs/first/trajectory.json"}
+    )
+    at: int = field(
+        default=-1,
+        metadata={"help": "Step of the recorded run that is held all the time; -1 to follow it step by step.", "at_least": -1},
+    )
+    held: Held = field(default_factory=lambda: Held([]), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.what not in KINDS:
-            raise ValueError(f"what={self.what!r} is unknown; choose one of {', '.join(KINDS)}")
+        super().__post_init__()
         if not Path(self.file).is_file():
-            raise ValueError(f"file={self.file!r} does not exist; the intervention 'record' writes one")
-        self.rows = json.loads(Path(self.file).read_text())
-        if not self.rows or (self.what != "radius" and self.what not in self.rows[0]):
-            raise ValueError(f"file={self.file!r} has no {self.what}")
+            raise ValueError(f"file={self.file!r} does not exist; a run with 'record' writes it into its folder")
+        try:
+            rows = json.loads(Path(self.file).read_text())
+            good = bool(rows) and all("step" in row for row in rows) and (self.what == "radius" or self.what in rows[0])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"file={self.file!r} is not a trajectory.json of 'record': {error}") from error
+        if not good:
+            raise ValueError(f"file={self.file!r} has no {self.what}; give the trajectory.json of a run with 'record'")
+        self.held = Held(rows, max(self.at, 0))
 
-    def attach(self, trainer: Trainer) -> None:
-        model: Any = trainer.model
+    def check(self, trainer: Trainer) -> None:
+        if self.what == "logit_scale":
+            head_of(trainer.model)
+
+    def put_in_force(self, model: Any) -> None:
+        if self.what != "radius":
+            return
+        unhook(model, self.name)
+        trainer = self.trainer
+        sites = find_sites(model) if trainer is None or trainer.model is not model else sites_of(trainer)
+        missing = [site.name for site in sites if f"radius/{site.name}" not in self.held.rows[0]]
+        if missing:
+            raise ValueError(f"replay: file={self.file!r} has no radius of {missing[0]!r}; record a run of the same model")
+        hook_sites(model, sites, self.held, self.name, ModelHook)
+
+    def begin(self, trainer: Trainer) -> None:
+        super().begin(trainer)
 
         def logits(module: Any, args: Any, output: Tensor) -> Tensor | None:
-            if not model.training:
-                return None
-            wanted = at_step(self.rows, "logit_scale", trainer.state.global_step + 1)
-            return output * (wanted / output.detach().float().norm(dim=-1).mean().clamp(min=1e-30)).to(output.dtype)
-
-        def vectors(site: Any, h: Tensor) -> Tensor:
-            wanted = at_step(self.rows, f"radius/{site.name}", trainer.state.global_step + int(model.training))
-            return h * (wanted / radius(h.detach(), site.dim).mean().clamp(min=1e-30)).to(h.dtype)
+            held = module.training
+            return scaled(output, self.held.value("logit_scale"), mean_length(output.detach())) if held else None
 
         if self.what == "logit_scale":
-            head_of(model).register_forward_hook(Hook(logits))
-        elif self.what == "radius":
-            sites = sites_of(trainer)
-            missing = [site.name for site in sites if f"radius/{site.name}" not in self.rows[0]]
-            if missing:
-                raise ValueError(f"replay: file={self.file!r} has no radius of {missing[0]!r}")
-            hook_sites(model, sites, vectors)
-        super().attach(trainer)
+            head_of(trainer.model).register_forward_hook(Hook(logits, self.name))
+
+    def end(self, trainer: Trainer) -> None:
+        if self.what == "logit_scale" and trainer.model is not None:
+            unhook(trainer.model, self.name)
+
+    def text_to_restore(self) -> str | None:
+        return (
+            f"{self.name}:what=radius,file={Path(self.file).resolve()},at={self.held.step}" if self.what == "radius" else None
+        )
+
+    def follow(self, step: int) -> None:
+        """Let this step of the recorded run count, unless one is fixed."""
+        if self.at < 0:
+            self.held.step = step
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self.follow(state.global_step)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.follow(state.global_step + 1)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.follow(state.global_step)
 
     def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.what == "weight_norm":
-            rescale(trained(kwargs["model"]), at_step(self.rows, "weight_norm", state.global_step + 1))
+            rescale(trained(kwargs["model"]), self.held.value("weight_norm"))

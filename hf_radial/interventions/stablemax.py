@@ -1,12 +1,20 @@
-"""StableMax: a softmax whose exponential is replaced by what grows no faster than a line (Prieto et al., arXiv 2501.04697).
+"""StableMax: a softmax whose exponential is replaced by a function that grows no faster than a line.
 
-`s(x) = x + 1` for `x >= 0` and `1 / (1 - x)` below (their Eq. 5); the loss is the cross-entropy of `s(x_i) / sum_j s(x_j)`.
-The authors' code: github.com/LucasPrietoAl/grokking-at-the-edge-of-numerical-stability.
+Method: `s(x) = x + 1` for `x >= 0` and `1 / (1 - x)` below (Eq. 5); the loss is the cross-entropy of `s(x_i) / sum_j s(x_j)`,
+computed in float64. It replaces the model's loss in training and in evaluation.
+
+Source: Prieto et al., "Grokking at the Edge of Numerical Stability", arXiv 2501.04697; code at
+github.com/LucasPrietoAl/grokking-at-the-edge-of-numerical-stability.
+
+Use: `stablemax`, for models with class or next-token logits. It has no options. The trainer must have no loss of its own.
+
+Saved model: weights alone. `from_pretrained` gives the model that was trained; its own `loss` is the usual cross-entropy.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +35,7 @@ def log_stablemax(logits: Tensor) -> Tensor:
     tensor([0.5714, 0.1429, 0.2857], dtype=torch.float64)
     """
     x = logits.double()
-    # Each branch sees only what is its own: the gradient of the other one is nowhere near a pole.
+    # Each branch gets only its own values, so that the gradient of the other stays away from its pole.
     log_s = torch.where(x >= 0, x.clamp(min=0).log1p(), -(-x.clamp(max=0)).log1p())
     return log_s - log_s.logsumexp(-1, keepdim=True)
 
@@ -37,9 +45,9 @@ def stablemax_loss(logits: Tensor, labels: Tensor, items: Tensor | int | None = 
 
     Args:
         logits: shape `(..., classes)`.
-        labels: shape `(...)`; -100 is left out.
-        items: what the sum is divided by; `None` for the number of labels that count.
-        shift: the answer of a position is the label of the next.
+        labels: shape `(...)`; positions with -100 do not count.
+        items: the sum is divided by this; `None` for the number of labels that count.
+        shift: whether the answer of a position is the label of the next.
     """
     if shift:
         logits, labels = logits[..., :-1, :], labels[..., 1:]
@@ -55,19 +63,27 @@ class StableMax(Intervention):
 
     name: ClassVar[str] = "stablemax"
 
-    def attach(self, trainer: Trainer) -> None:
-        if trainer.compute_loss_func is not None or trainer.label_smoother is not None:
+    def check(self, trainer: Trainer) -> None:
+        loss = trainer.compute_loss_func
+        others = loss is not None and not (isinstance(loss, partial) and loss.func is loss_of_outputs)
+        if others or trainer.label_smoother is not None:
             raise ValueError("stablemax: the trainer has a loss of its own (compute_loss_func or label smoothing); use one")
-        model: Any = trainer.model
-        causal = (
-            getattr(model, "loss_type", None) == "ForCausalLM"
-            or type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-        )
+        if self.trainer is trainer and loss is None:
+            raise ValueError("stablemax: the trainer's compute_loss_func was taken away after it; leave one of them out")
 
-        def loss(outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-            if labels is None:
-                raise ValueError("stablemax: the batch has no labels")
-            return stablemax_loss(outputs["logits"], labels, num_items_in_batch, shift=causal)
+    def put_in_force(self, model: Any) -> None:
+        if self.trainer is not None:
+            causal = (
+                getattr(model, "loss_type", None) == "ForCausalLM"
+                or type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+            )
+            self.trainer.compute_loss_func = partial(loss_of_outputs, causal)
 
-        trainer.compute_loss_func = loss
-        super().attach(trainer)
+
+def loss_of_outputs(
+    causal: bool, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
+) -> Tensor:
+    """As `Trainer` calls its `compute_loss_func`."""
+    if labels is None:
+        raise ValueError("stablemax: the batch has no labels")
+    return stablemax_loss(outputs["logits"], labels, num_items_in_batch, shift=causal)

@@ -161,8 +161,14 @@ class ModularMLPForSequenceClassification(PreTrainedModel):
         """Logits, where every layer reads vectors of length 1; scales are in units of `sqrt(d)`."""
         unit = math.sqrt(self.config.hidden_size)
         for layer, scale in zip(self.hidden, self.scales, strict=True):
-            x = self._dropped(F.relu(layer(F.normalize(x, dim=-1)) * (unit * scale)))
-        return self.classifier(F.normalize(x, dim=-1)) * (unit * self.logit_scale)
+            x = self._dropped(F.relu(layer(_unit(x)) * (unit * scale)))
+        return self.classifier(_unit(x)) * (unit * self.logit_scale)
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    """Vectors of length 1, in `x`'s dtype; a zero vector stays. (In float16, the guard against 0 / 0 would itself be 0.)"""
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return F.normalize(wide, dim=-1).to(x.dtype)
 
 
 AutoConfig.register(ModularMLPConfig.model_type, ModularMLPConfig, exist_ok=True)

@@ -37,10 +37,16 @@ class RadialRun(Protocol):
     run_facts: dict[str, Any]
 
 
+def run_folder(trainer: Any) -> Path:
+    """Where a trainer's run is written: its output directory, or in a search of hyperparameters the trial's."""
+    trial = getattr(trainer, "_trial", None) if trainer.hp_search_backend is not None else None
+    return Path(trainer._get_output_dir(trial=trial))
+
+
 def write_run_record(trainer: RadialRun) -> None:
-    """Write `run.json` into the trainer's output directory."""
+    """Write `run.json` into the run's folder."""
     record = describe_run(trainer)
-    write_text(Path(str(trainer.args.output_dir)) / RUN_FILE, json.dumps(record, indent=2, default=str) + "\n")
+    write_text(run_folder(trainer) / RUN_FILE, json.dumps(record, indent=2, default=str) + "\n")
 
 
 def describe_run(trainer: RadialRun) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from hf_radial.sites.hooks import with_vectors
 from hf_radial.sites.preserve import evaluating
 from hf_radial.sites.residual import increments, pre_activations
 from hf_radial.sites.site import Site, site_vectors
@@ -248,16 +249,7 @@ def _observed(
     def at_site(module: nn.Module, args: Any, kwargs: Any, out: Any = None) -> Any:
         assert site is not None
         h = None if vectors else site_vectors(site, args, kwargs, out)
-        if h is None:
-            return None
-        if site.at_input:
-            return ((change(h), *args[1:]), kwargs) if args else (args, {**kwargs, next(iter(kwargs)): change(h)})
-        if site.index is None:
-            return change(h)
-        if isinstance(out, tuple):
-            return tuple(change(h) if i == site.index else o for i, o in enumerate(out))
-        out[site.index] = change(h)
-        return out
+        return None if h is None else with_vectors(site, args, kwargs, out, change(h))
 
     with _hooks() as add:
         modules = dict(model.named_modules())

@@ -96,6 +96,7 @@ class RadialMixin(RunMixin, LeanEpochMixin, ResidentMixin, CheckpointMixin):
             "radial_where": radial_where,
         }
         self.init_radial(options)
+        self._interventions_given = list(getattr(self.args, "intervention", None) or ())
         for intervention in getattr(self.args, "made_interventions", list)():
             intervention.attach(self)
 

@@ -119,6 +119,7 @@ class RunMixin(PushingMixin):
             resume_from_checkpoint: the folder that the run goes on from, if it does and knows its folder.
             targets: for `radial_radius="initial"`, the targets of the run that goes on.
         """
+        set_up.check_interventions(self, getattr(self, "_interventions_given", None))
         config = resolve_config(self.args, **self._radial_options)
         # A hyperparameter search sets `args` anew for every trial, and `model_init` makes a new model.
         if config != self.radial_config or self._radial_model is not self.model:

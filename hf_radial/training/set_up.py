@@ -129,3 +129,20 @@ def graphs_are_kept() -> AbstractContextManager[Any]:
     import torch._functorch.config as settings
 
     return settings.patch({"donated_buffer": False}) if hasattr(settings, "donated_buffer") else nullcontext()
+
+
+def check_interventions(trainer: Any, given: list[str] | None) -> None:
+    """Raise a ValueError if the arguments name interventions that are not in force, and so would only be on record.
+
+    Args:
+        trainer: its `args.intervention` is what the record will say.
+        given: what that was when the trainer gave itself its interventions; `None` if it did not.
+    """
+    named = list(getattr(trainer.args, "intervention", None) or ())
+    there = {one.name for one in trainer.callback_handler.callbacks if hasattr(one, "put_in_force")}
+    missing = [text for text in named if text.partition(":")[0] not in there]
+    if missing or (given is not None and named != given):
+        raise ValueError(
+            f"intervention={named} is in the arguments but not in force. A search cannot choose interventions: make a trainer "
+            "for each of them. A trainer that is not a RadialTrainer needs add_interventions(trainer, args.intervention)"
+        )

@@ -12,9 +12,9 @@ PAIRS = torch.cartesian_prod(torch.arange(P), torch.arange(P))
 ROWS = TensorRows({"input_ids": PAIRS, "labels": PAIRS.sum(1) % P})
 
 
-def make(folder, given=(), kind=Trainer, config=None, model=None, **options):
+def make(folder, given=(), kind=Trainer, config=None, model=None, model_init=None, callbacks=(), rows=ROWS, **options):
     set_seed(0)
-    if model is None:
+    if model is None and model_init is None:
         model = ModularMLPForSequenceClassification(config or ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8))
     args = TrainingArguments(
         output_dir=str(folder),
@@ -32,7 +32,16 @@ def make(folder, given=(), kind=Trainer, config=None, model=None, **options):
             **options,
         },
     )
-    trainer = kind(model=model, args=args, train_dataset=ROWS, data_collator=as_batch)
+    collator = as_batch if rows is ROWS else None
+    trainer = kind(
+        model=model,
+        model_init=model_init,
+        args=args,
+        train_dataset=rows,
+        eval_dataset=rows,
+        data_collator=collator,
+        callbacks=[*callbacks],
+    )
     add_interventions(trainer, given)
     return trainer
 

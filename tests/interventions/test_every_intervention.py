@@ -1,4 +1,7 @@
-"""What holds for all: they train in a plain Trainer and in ours, do something, resume to the bit, and leave files that load."""
+"""What holds for all: they do the same in a plain Trainer and in ours, under accumulation, and leave files that load.
+
+More ways to train, resuming among them, are in `test_in_force.py`.
+"""
 
 import pytest
 import torch
@@ -59,15 +62,6 @@ def test_it_trains_otherwise_than_without_it_in_any_trainer(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_resumed_run_ends_in_the_same_weights(name, tmp_path):
-    options = {"save_strategy": "steps", "save_steps": 3}
-    whole = run(tmp_path, [SETTINGS[name]], **options)
-    resumed = run(tmp_path, [SETTINGS[name]], resume_from_checkpoint=str(tmp_path / "checkpoint-3"), **options)
-    assert resumed.state.global_step == whole.state.global_step == 6
-    assert same(weights(resumed), weights(whole))
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_accumulated_gradients_are_one_step(name, tmp_path):
     if name in ("dropout", "spectral_norm"):
         pytest.skip("draws, or estimates, anew in every forward pass")
@@ -86,7 +80,7 @@ def test_what_is_saved_loads_and_says_the_same(name, tmp_path):
     trainer.save_model()
     loaded = ModularMLPForSequenceClassification.from_pretrained(tmp_path)
     if name in ("projection",):
-        loaded = make(tmp_path / "again", [SETTINGS[name]], model=loaded).model
+        loaded = make(tmp_path / "again", [SETTINGS[name]], model=loaded).model  # in force before it trains, too
     with torch.no_grad():
         ours, theirs = (model.eval()(input_ids=PAIRS).logits for model in (trainer.model, loaded))
     assert torch.equal(ours.argmax(-1), theirs.argmax(-1))

@@ -51,6 +51,52 @@ def test_the_orthogonal_gradient_is_across_and_as_long():
     assert orthogonal(torch.zeros_like(g), w).isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_orthogonal_gradient_is_finite_and_across_in_half_precision(dtype):
+    torch.manual_seed(0)
+    g, w = torch.randn(30, 40).to(dtype), torch.randn(30, 40).to(dtype)
+    for weight in (w, torch.zeros_like(w), w * 1e-4):
+        for gradient in (g, torch.zeros_like(g), g * 1e-4):
+            found = orthogonal(gradient, weight)
+            assert found.dtype == dtype and found.isfinite().all()
+            if gradient.any() and weight.any():  # against float64; what is left is the rounding of the result
+                exact = orthogonal(gradient.double(), weight.double())
+                torch.testing.assert_close(found.double(), exact, rtol=2e-2, atol=2e-3 * float(gradient.abs().max()))
+
+
+def test_a_parameter_of_one_number_keeps_its_gradient():
+    """What is left across it is rounding, which scaled up to the gradient's length had a sign that was drawn."""
+    for w in (0.0, 0.3, -0.7):
+        g = torch.tensor([0.123])
+        assert torch.equal(orthogonal(g, torch.tensor([w])), g)
+
+
+@pytest.mark.parametrize("size", [2, 3, 100, 10_000])
+def test_a_gradient_along_its_weight_leaves_nothing_and_no_rounding_that_is_scaled_up(size):
+    torch.manual_seed(size)
+    for _ in range(50):
+        w = torch.randn(size)
+        assert not orthogonal(torch.randn(()) * w, w).any()
+        slightly = w + 1e-3 * torch.randn(size)  # far above rounding: as long as it was
+        assert float(orthogonal(slightly, w).norm()) == pytest.approx(float(slightly.norm()), rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_moving_average_does_not_stand_still_in_half_precision(dtype):
+    """In bfloat16, 1 - alpha = 0.02 of a small difference is below half of the distance to the next number."""
+    average, exact = None, None
+    for i in range(300):
+        g = torch.tensor([1.0 if i == 0 else 1.05]).to(dtype)
+        exact = g.double() if exact is None else 0.98 * exact + 0.02 * g.double()
+        average = filter_ema(g.clone(), average, 0.98, 2.0)
+    torch.testing.assert_close(average.double(), exact, rtol=1e-5, atol=0)
+    window = deque(maxlen=100)
+    for _ in range(100):
+        g = torch.tensor([1.0, 1.0078125]).to(dtype)
+        filter_ma(g, window, 1.0, True)
+    torch.testing.assert_close(g, torch.tensor([2.0, 2.015625]).to(dtype))
+
+
 def test_stablemax_is_its_definition_and_has_a_gradient_everywhere():
     x = torch.tensor([[3.0, 0.0, -2.0], [1e6, -1e6, 0.5]], dtype=torch.float64, requires_grad=True)
     s = torch.where(x >= 0, x + 1, 1 / (1 - x))
@@ -71,6 +117,7 @@ def test_stablemax_shifts_leaves_out_and_divides():
 
 def test_muon_has_the_hidden_matrices_and_adamw_the_rest(tmp_path):
     trainer = make(tmp_path, ["muon"], weight_decay=0.5, lr_scheduler_type="linear")
+    trainer.create_optimizer()  # as `train()` does
     muon, adamw = trainer.optimizer.parts
     model = trainer.model
     assert {id(p) for g in muon.param_groups for p in g["params"]} == {id(layer.weight) for layer in model.hidden}
