@@ -19,7 +19,7 @@ author = "The hf_radial authors"
 project_copyright = author
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "mathml", "repository", "method_cards"]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_ext"]
 highlight_language = "text"
 suppress_warnings = ["myst.header"]  # pages made elsewhere begin with whatever heading they need
 

@@ -53,7 +53,7 @@ def pages() -> list[Path]:
 def is_made(file: Path) -> bool:
     """Whether a page is written when the site is built, from the code or from a page elsewhere."""
     folder = file.relative_to(ROOT / "docs").parts[0]
-    return folder in ("repository", "_build") or (folder == "methods" and file.name != "index.md")
+    return folder == "repository" or (folder == "methods" and file.name != "index.md")
 
 
 def comparison(name: str) -> dict[str, Any]:

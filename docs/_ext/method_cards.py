@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from sphinx.application import Sphinx
 
 from hf_radial.comparison.pooled import pooled
 from hf_radial.comparison.table import onset_text, short, summary
+from hf_radial.comparison.times import number
 from hf_radial.interventions.options import example, explain, options_of
 from recipes.tables import RESULTS, comparison, intervention_classes
 
 METHODS = Path(__file__).resolve().parents[1] / "methods"
 PART = re.compile(r"^(Method|Source|Use|Saved model): ", re.M)
 TITLES = {"Method": "What it does", "Use": "How to use it", "Saved model": "What the saved model needs", "Source": "Source"}
-FEW_TIMES = "A ratio above 1 means: earlier than the reference."
 
 
 def parts_of(document: str) -> dict[str, str]:
@@ -52,10 +53,9 @@ def measured(name: str) -> list[str]:
     """A table for each comparison in which the intervention ran alone."""
     lines: list[str] = []
     for file in sorted((RESULTS / "compare").glob("*.json")):
-        data = comparison(file.stem)
+        data, entries = _read(file.stem)
         if data.get("paired") or not (arms := arms_of(data, name)):
             continue
-        entries = summary(data["rows"], data["reference"])
         lines += ["", f"From [{file.stem}](../../recipes/results/compare/{file.stem}.md); the reference is *{data['reference']}*:", ""]
         lines += ["| setting | arm | tuned to | solved | median onset, epochs | reference, epochs |", "|---|---|---|---|---|---|"]
         reference = {entry["setting"]: entry for entry in entries if entry["arm"] == data["reference"]}
@@ -68,11 +68,20 @@ def measured(name: str) -> list[str]:
                     f"| {onset_text(entry)} | {onset_text(other) if other else '–'} |"
                 )
         if data.get("tuning"):
-            for one in pooled(entries):
-                if one["arm"] in arms:
-                    lines += ["", f"Over all settings, *{one['arm']}*: ratio {one['ratio']:.2f}, earlier in {one['earlier']} pairs of "
-                              f"runs and later in {one['later']}. {FEW_TIMES}"]
+            lines += [""]
+            lines += [
+                f"- Over all settings, *{one['arm']}* against the reference: {number(one['ratio'])} times as early, earlier in "
+                f"{one['earlier']} pairs of runs and later in {one['later']}."
+                for one in pooled(entries)
+                if one["arm"] in arms and one["ratio"] is not None
+            ]
     return lines
+
+
+@cache
+def _read(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    data = comparison(name)
+    return data, [] if data.get("paired") else summary(data["rows"], data["reference"])
 
 
 def _number(value: Any) -> str:
