@@ -24,7 +24,7 @@ PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) $(DIST)
 
 .DEFAULT_GOAL := help
 .PHONY: help addition modular geometry-study benchmark test test-quick test-slow test-oldest versions architectures \
-	lint types clean
+	trainers lint types clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,9 @@ versions: $(STAMP)  ## Run test-quick in other environments; PYTHONS="/env/bin/p
 
 architectures: $(STAMP)  ## Look for the sites of every architecture; writes recipes/results/architectures*
 	@$(TEST_ENV) $(BIN)/python tests/architectures_worker.py --anew
+
+trainers: $(STAMP)  ## One step of every trainer beside a reference; writes recipes/results/trainers*
+	@$(TEST_ENV) $(BIN)/python tests/trainers_worker.py --write
 
 lint: $(STAMP)  ## Check style and formatting (ruff), and which room imports which (import-linter)
 	$(BIN)/ruff check .

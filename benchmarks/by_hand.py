@@ -1,4 +1,4 @@
-"""The hand-written loop that the trainer is compared with: the strongest that an expert would write for this MLP.
+"""The hand-written loop that the trainer is compared with: the fastest that an expert would write for this MLP.
 
 The rows are tensors on the device, a batch is an index into them, the forward pass is written out over the model's own layers
 (no module calls that are not needed, no output object), the penalty is a line in it, and the optimizer is fused AdamW with the
@@ -25,7 +25,7 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-3
 
 @dataclass(frozen=True)
 class Steps:
-    """How much of a run is timed: `timed` steps after `warm_up` others."""
+    """The part of a run that is timed: `timed` steps after `warm_up` others."""
 
     warm_up: int
     timed: int
@@ -67,15 +67,15 @@ def train(
     fused: bool = True,
     drop_last: bool = False,
 ) -> float:
-    """Train, each epoch in an order of its own; a batch as large as the data is the data. Returns seconds per step.
+    """Train with a new order in each epoch; a batch of all rows keeps their order. Returns seconds per step.
 
     Args:
-        model: on the device.
+        model: the model, on the device.
         ids, labels: all rows, on the device.
-        batch: rows of a step.
-        steps: how many.
+        batch: rows per step.
+        steps: number of steps.
         radial_lambda: weight of the penalty.
-        fused: `False` for AdamW as torch has it by default.
+        fused: `False` for torch's default AdamW.
         drop_last: leave out an epoch's last batch if it is smaller.
     """
     device, count = ids.device, len(labels)
@@ -112,7 +112,7 @@ def train_graphed(
     """
     device, count = ids.device, len(labels)
     optimizer = optimizer_by_hand(model, fused=True, capturable=True)
-    index = torch.arange(batch, device=device)  # the graph reads what stands here at the time of a replay
+    index = torch.arange(batch, device=device)  # a replay of the graph reads the current content
 
     def step() -> None:
         x, y = (ids, labels) if batch >= count else (ids[index], labels[index])
@@ -121,14 +121,14 @@ def train_graphed(
 
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what is made on first use must exist before the capture
+    with torch.cuda.stream(side):  # buffers of the first use must exist before the capture
         for _ in range(3):
             optimizer.zero_grad(set_to_none=True)
             step()
     torch.cuda.current_stream().wait_stream(side)
     optimizer.zero_grad(set_to_none=True)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):  # gradients are allocated in it, so a replay writes them anew
+    with torch.cuda.graph(graph):  # gradients are allocated in the graph, so a replay writes them again
         step()
     done, started = 0, time.perf_counter()
     while done < steps.total:

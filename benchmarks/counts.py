@@ -1,7 +1,7 @@
-"""Costs that no machine changes: operations, bytes kept for the backward pass, allocations, waits for the device.
+"""Costs that do not depend on the machine: operations, bytes kept for the backward pass, allocations, waits for the device.
 
-What is counted is one call of a function, usually a training step. `peak_tensor_bytes` is the most memory that tensors held at
-once. Times are not in here (`pairs.py`), and neither is what the process takes beside tensors (`resident_bytes`, of Linux).
+They are counted in one call of a function, usually a training step. `peak_tensor_bytes` is the most memory that tensors hold at
+once. Times are in `pairs.py`. `resident_bytes` is the memory of the whole process, on Linux.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.pairs import collected
 
-# Operations that read a number of the device on the host, and wait for it. `.item()`, `bool(tensor)` and `float(tensor)` are
+# Operations that read a number from the device and wait for it. `.item()`, `bool(tensor)` and `float(tensor)` are
 # all the first; the others are shapes that depend on values.
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten._unique2", "aten.masked_select")
-# These compute nothing and allocate nothing: another view of the same memory.
+# These compute and allocate nothing: they are views of the same memory.
 VIEWS = ("view", "_unsafe_view", "t", "transpose", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "alias",
          "as_strided", "permute", "split", "unbind", "reshape", "lift_fresh")  # fmt: skip
 
 
 @dataclass
 class Counts:
-    """What one call did.
+    """The costs of one call.
 
     Attributes:
-        operations: tensor operations dispatched in forward, backward and all else, views left out, by name.
-        saved_bytes: memory that the graph kept for the backward pass beside the parameters, each byte once.
-        allocations: how often memory was taken from the allocator.
-        peak_bytes: the most that was taken at one time beyond what was there before.
+        operations: name -> number of tensor operations in forward, backward and everything else, without views.
+        saved_bytes: bytes that the graph kept for the backward pass, without parameters, each byte once.
+        allocations: number of allocations.
+        peak_bytes: the most bytes that the call held at one time.
         waits: operations at which the host waits for the device.
     """
 
@@ -61,7 +61,7 @@ class Counts:
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations within. Those of an `autograd.Function` and of the backward pass are seen, too."""
+    """Counts the operations within, also those of an `autograd.Function` and of the backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,16 +76,16 @@ class Operations(TorchDispatchMode):
         return Counter({name: count for name, count in self.count.items() if name.partition(".")[2] not in VIEWS})
 
     def waits(self) -> int:
-        """How many of them wait for the device."""
+        """The number of operations that wait for the device."""
         return sum(self.count[name] for name in WAITS)
 
 
 def count(call: Callable[[], object], parameters: Iterable[Tensor] = ()) -> Counts:
-    """Call it three times, and count something else each time. Call it before, too: a first step makes what later ones have.
+    """Call it three times, and count something else each time. Call it once before, since a first step makes lasting tensors.
 
     Args:
         call: one step; each call must do the same.
-        parameters: tensors that are there anyway: where the graph keeps them, they are not counted.
+        parameters: tensors that exist anyway; they do not count where the graph keeps them.
     """
     with Operations() as operations:
         call()
@@ -95,7 +95,7 @@ def count(call: Callable[[], object], parameters: Iterable[Tensor] = ()) -> Coun
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in there:
-            kept[storage.data_ptr()] = storage  # held, so that no other takes its place
+            kept[storage.data_ptr()] = storage  # held, so that its address is not used again
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -107,10 +107,10 @@ def count(call: Callable[[], object], parameters: Iterable[Tensor] = ()) -> Coun
 
 
 def allocated(call: Callable[[], object]) -> tuple[int, int]:
-    """How often the call takes memory for tensors on the CPU, and the most bytes that it holds at once.
+    """The number of allocations of a call on the CPU, and the most bytes that it holds at once.
 
-    From the allocator itself, by way of the profiler: temporary memory within an operation counts as well. What is freed
-    without having been allocated within the call is not seen, so nothing that was there before should be.
+    The numbers come from the allocator, through the profiler, so temporary memory within an operation counts too. The call must
+    not free memory that was allocated before it.
     """
     with collected(), torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
@@ -123,7 +123,7 @@ def allocated(call: Callable[[], object]) -> tuple[int, int]:
     if not events:
         return 0, 0
     first, found = min(events, key=lambda event: event["ts"])["args"], [event["args"] for event in events]
-    # The allocator's own sum goes on from profile to profile.
+    # The allocator's own sum continues from profile to profile.
     before = first["Total Allocated"] - first["Bytes"]
     return sum(args["Bytes"] > 0 for args in found), max(args["Total Allocated"] for args in found) - before
 
@@ -132,15 +132,15 @@ def peak_tensor_bytes(step: Callable[[], object], there: Iterable[Tensor]) -> in
     """The most bytes that tensors hold during a step.
 
     Args:
-        step: takes at its beginning no memory that it gives back (gradients are set to `None` before).
-        there: the tensors that live through it: parameters, the optimizer's state, the batch.
+        step: a step that frees no memory from before it (gradients are `None` at its start).
+        there: the tensors that exist throughout: parameters, the optimizer's state, the batch.
     """
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in there}
     return sum(storages.values()) + allocated(step)[1]
 
 
 def resident_bytes() -> int:
-    """The most memory that this process has had so far (`VmHWM`): tensors, libraries, Python and all.
+    """The peak resident memory of this process so far (`VmHWM`), with libraries and Python.
 
     Raises:
         OSError: not on Linux.

@@ -1,18 +1,18 @@
-"""What the penalty would cost a large model on many GPUs, from formulas. Nothing is measured in here.
+"""The penalty's cost for a large model on many GPUs, from formulas. Nothing is measured here.
 
     python benchmarks/on_paper.py           # a 7B Llama under FSDP on 64 GPUs
 
-With `S` sites of width `d`, `T` tokens a GPU and step, `b` bytes a number, `N` parameters and `G` GPUs:
+With `S` sites of width `d`, `T` tokens per GPU and step, `b` bytes per number, `N` parameters and `G` GPUs, per GPU and step:
 
-- **kept for the backward pass**, a GPU: the vectors themselves, `S T d b`, unless the model keeps them anyway or the block is
-  checkpointed, and their radii, `4 S T`. Under gradient checkpointing the vectors of the one block that is replayed: `2 T d b`.
-- **memory traffic**, a GPU: `S T d b` read in the forward pass; read again in the backward pass, where the gradient of the
-  vectors is read and written as well: `4 S T d b` together.
-- **arithmetic**, a GPU: 2 operations a number forward, 3 backward: `5 S T d`; a step of the model has `6 N T`.
-- **messages**, a GPU and step: one all-reduce of the number of vectors, 4 bytes a padding mask; and one for each log, of
-  `4 (1 + 7 S)` bytes. FSDP itself sends, in bf16, `3 * 2 N (G - 1) / G` bytes: parameters gathered twice, gradients once.
+- **kept for the backward pass**: the vectors, `S T d b`, unless the model keeps them anyway or the block is checkpointed, and
+  their radii, `4 S T`. With gradient checkpointing, the vectors of the one replayed block: `2 T d b`.
+- **memory traffic**: the forward pass reads `S T d b`. The backward pass reads the vectors again, and reads and writes their
+  gradient. Together `4 S T d b`.
+- **arithmetic**: 2 operations per number forward, 3 backward, `5 S T d` in all. A step of the model has `6 N T`.
+- **messages**: one all-reduce of the number of vectors, 4 bytes per padding mask, and one of `4 (1 + 7 S)` bytes per log. FSDP
+  itself sends `3 * 2 N (G - 1) / G` bytes in bf16: parameters gathered twice, gradients once.
 
-The radii are those of whole vectors, which no GPU shares with another under FSDP, so no activation is communicated.
+Under FSDP every GPU has whole vectors, so radii need no communication of activations.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ TITLE = "A large model on many GPUs, on paper"
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the numbers are told for; the defaults are the shape of Llama 2 7B on 64 GPUs like the H100 SXM.
+    """Model and machine. The defaults are the shape of Llama 2 7B on 64 GPUs like the H100 SXM.
 
     Attributes:
-        layers, width, parameters: of the model; two sites a layer.
-        gpus: how many share the parameters.
-        tokens: a GPU and step.
-        dtype_bytes: of an activation.
-        flops: arithmetic of a GPU, dense bf16 operations a second.
-        bandwidth: of its memory, bytes a second.
+        layers, width, parameters: the model's, with two sites per layer.
+        gpus: number of GPUs that share the parameters.
+        tokens: tokens per GPU and step.
+        dtype_bytes: bytes per activation.
+        flops: a GPU's dense bf16 operations per second.
+        bandwidth: its memory bandwidth, bytes per second.
         used: share of `flops` that training reaches.
         logging_steps: steps from one log to the next.
     """

@@ -1,9 +1,9 @@
-"""Interleaved pairs: how every time here is taken. Nothing in here knows what is measured.
+"""Interleaved pairs, the method of every time measurement here. This file does not know what is measured.
 
-Arms are run in turn, each a few steps at a time, in one process: a machine that slows down, slows all of them down. A ratio is
-that of the two halves of one pair, never of two medians. The order within a round is turned around from round to round, so
-that being first is nobody's lot. The first round warms up and is thrown away. Python's garbage is collected before a half and
-not during it: a pause would hit whichever arm happens to run.
+The arms take turns in one process, a few steps each, so that a slow moment of the machine affects all of them. A ratio compares
+the two halves of one pair, never two medians. The order within a round is reversed from round to round, so that no arm is
+always first. The first round is a warm-up and is dropped. Python's garbage is collected before each half and not during it,
+since a pause would hit one arm by chance.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 
 def interleave(arms: Mapping[str, Callable[[], float]], pairs: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Run every arm `warm_up + pairs` times in turn; an arm returns what it measured. The warm-up is left out.
+    """Run every arm `warm_up + pairs` times in turn. An arm returns its measurement. The warm-up is left out.
 
     >>> interleave({"on": lambda: 3.0, "off": lambda: 2.0}, pairs=2)
     {'on': [3.0, 3.0], 'off': [2.0, 2.0]}
@@ -35,7 +35,7 @@ def interleave(arms: Mapping[str, Callable[[], float]], pairs: int, warm_up: int
 
 @contextmanager
 def collected() -> Iterator[None]:
-    """Collect garbage now, and not within."""
+    """Collect garbage now, and not inside the block."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -47,7 +47,7 @@ def collected() -> Iterator[None]:
 
 
 def seconds_per_call(call: Callable[[], object], calls: int, device: str | torch.device = "cpu") -> float:
-    """Mean seconds of `calls` calls in a row, from a device that has nothing to do to one that has done it all."""
+    """Mean seconds of `calls` calls in a row; the device is idle at the start and at the end."""
     wait(device)
     start = time.perf_counter()
     for _ in range(calls):
@@ -57,13 +57,13 @@ def seconds_per_call(call: Callable[[], object], calls: int, device: str | torch
 
 
 def wait(device: str | torch.device) -> None:
-    """Until a GPU has done what it was given."""
+    """Wait until a GPU has finished its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
-    """One ratio a pair.
+    """One ratio per pair.
 
     >>> ratios([3.0, 4.0], [2.0, 4.0])
     [1.5, 1.0]

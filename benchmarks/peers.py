@@ -1,16 +1,16 @@
-"""The penalty beside two other ways to hasten grokking, in their authors' own code, which is not part of this repository.
+"""The penalty compared with two other methods for earlier grokking, in their authors' code, which is not in this repository.
 
     git clone https://github.com/ironjr/grokfast
     git clone https://github.com/LucasPrietoAl/grokking-at-the-edge-of-numerical-stability orthograd
     python benchmarks/run.py --only peers --grokfast grokfast --orthograd orthograd
 
 Grokfast (arXiv 2405.20233) adds a moving average of the gradients to them, `gradfilter_ema` with its defaults. The orthogonal
-gradient (arXiv 2501.04697) takes the part of each gradient along its weight away, `OrthoGrad` around AdamW. All arms are one
-plain loop on the MLP of (a+b) mod 97, in batches of 256, with fused AdamW at 1e-3 and weight decay on all but biases: what is
-compared is what a method adds to it. First what a step costs, then how many epochs and seconds of training it takes until the
-held-out rows are answered right (99 %, looked at after every epoch, which is not in the seconds).
+gradient (arXiv 2501.04697) removes the part of each gradient along its weight, with `OrthoGrad` around AdamW. All arms are one
+plain loop on the MLP of (a+b) mod 97, with batches of 256, fused AdamW at 1e-3 and weight decay on all but biases. The
+benchmark measures the cost of a step, and the epochs and seconds of training until 99 % of the held-out rows are right.
+Accuracy is evaluated after every epoch, and its time does not count.
 
-None of the methods was tuned here: penalty 0.05 as in the preset, the others as their authors have them by default.
+No method was tuned here: penalty 0.05 as in the preset, the others with their authors' defaults.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from hf_radial.tasks.load import load_task
 from hf_radial.tasks.tensor_rows import TensorRows
 
 WIDTH, BATCH = 512, 256
-WEIGHT_DECAYS = {1.0: 400}  # and after how many epochs a run is ended
+WEIGHT_DECAYS = {1.0: 400}  # and the epochs after which a run is stopped
 SOLVED_AT = 0.99
-STEPS = 57  # of a sample: three epochs
+STEPS = 57  # steps of a sample: three epochs
 FILES = {"grokfast": "grokfast.py", "orthograd": "orthograd.py"}
 NAMES = {"adamw": "AdamW", "ours": "the penalty", "grokfast": "Grokfast", "orthograd": "orthogonal gradient"}
 
@@ -50,9 +50,9 @@ class Method:
 
     Args:
         name: of `NAMES`.
-        seed: of the initial weights.
-        weight_decay: on all but biases.
-        module: the authors' file, for a method that is not ours.
+        seed: random seed of the initial weights.
+        weight_decay: weight decay on all but biases.
+        module: the authors' file, for the other methods.
     """
 
     def __init__(self, name: str, seed: int, weight_decay: float, module: ModuleType | None) -> None:
@@ -141,7 +141,7 @@ def onset_rows(
                 found[name].append(until_solved(Method(name, seed, weight_decay, module), tensors, seed, epochs))
     for place, unit in enumerate(("epochs", "seconds")):
         for name, runs in found.items():
-            # A run that was ended is only known to need more.
+            # A stopped run is only known to need more.
             ended = [float(run[place]) for run in runs if not run[2]]
             yield Row(
                 f"{NAMES[name]}, {unit} to 99 %: MLP d={WIDTH}, batch {BATCH}, weight decay {weight_decay:g}",
@@ -176,10 +176,10 @@ def until_solved(method: Method, tensors: dict[str, Any], seed: int, most_epochs
 
 
 def authors_file(checkout: Path, name: str) -> Path:
-    """The file in a checkout that is used.
+    """The file of a checkout that is used.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     file = Path(checkout) / FILES[name]
     if not file.is_file():
@@ -204,7 +204,7 @@ def commit_of(checkout: Path) -> str:
         done = subprocess.run(["git", "-C", str(checkout), *words], capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    # A copy may lie inside somebody else's checkout.
+    # A copy may be inside another checkout.
     top = git("rev-parse", "--show-toplevel")
     if not top or Path(top).resolve() != Path(checkout).resolve():
         return "unknown: not a checkout"

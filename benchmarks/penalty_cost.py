@@ -1,15 +1,16 @@
-"""What the penalty costs on a language model: time and peak memory of a training step with it, over those without.
+"""The penalty's cost on a language model: time and peak memory of a training step with it, divided by those without it.
 
-The model is that of recipes/configs/addition_nanogpt.yaml: GPT-2 with 10.6 million parameters, dropout as there. A step is
-`zero_grad`, forward, backward and fused AdamW in a plain loop. Three arms, each with a model of its own from the same seed:
+The model is that of recipes/configs/addition_nanogpt.yaml: GPT-2 with 10.6 million parameters and the same dropout. A step is
+`zero_grad`, forward, backward and fused AdamW in a plain loop. There are three arms, each with its own model from the same
+seed:
 
 - *off*: no hook on the model;
 - *on*: `RadialPenalty` attached, `loss + penalty()`;
-- *naive*: the same penalty as a chain of torch operations in forward hooks, which is how the paper's code would do it.
+- *naive*: the same penalty as a chain of torch operations in forward hooks, as the paper's code would do it.
 
-Characters are drawn at random: what they say changes no cost. *Tensors* is the most that tensors hold at once in a step,
-parameters and optimizer included, as the allocator counts it (exact, so one pair is enough); *process* is the largest resident
-memory of a process that does nothing else. On a GPU both are `max_memory_allocated`.
+Characters are random, since their content does not change the cost. *Tensors* is the peak memory of tensors in a step, with
+parameters and optimizer, from the allocator (exact, so one pair is enough). *Process* is the peak resident memory of a process
+that does nothing else. On a GPU both are `max_memory_allocated`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # run by itself, for the memory of a process
+sys.path.insert(0, str(Path(__file__).parent.parent))  # run in its own process, to measure its memory
 from transformers import GPT2LMHeadModel, set_seed
 
 from benchmarks.counts import count, peak_tensor_bytes, resident_bytes
@@ -48,7 +49,7 @@ PROCESS_STEPS = 3
 
 
 class NaivePenalty:
-    """`radial_lambda * sum over sites of mean of (||h|| - sqrt(d))^2 / d`, an operation at a time, in forward hooks."""
+    """`radial_lambda * sum over sites of mean of (||h|| - sqrt(d))^2 / d`, one operation at a time, in forward hooks."""
 
     def __init__(self, model: nn.Module, radial_lambda: float) -> None:
         modules = dict(model.named_modules())
@@ -63,7 +64,7 @@ class NaivePenalty:
     def add(self, module: nn.Module, args: Any, h: Tensor) -> None:
         d = h.shape[-1]
         term = ((torch.norm(h.float(), dim=-1) - sqrt(d)) ** 2 / d).mean()
-        if self.collecting:  # a checkpointed block's replay must compute the same, and is not counted again
+        if self.collecting:  # a checkpointed block's replay must compute the same, and does not count again
             self.terms.append(term)
 
     def __call__(self) -> Tensor:
@@ -78,10 +79,10 @@ class Loop:
 
     Args:
         arm: `"off"`, `"on"` or `"naive"`.
-        rows, length: of the batch.
-        checkpointing: gradient checkpointing.
-        device: where to.
-        compiled: `torch.compile` the model.
+        rows, length: size of the batch.
+        checkpointing: use gradient checkpointing.
+        device: the device.
+        compiled: compile the model with `torch.compile`.
     """
 
     def __init__(
@@ -128,12 +129,12 @@ class Loop:
         self.optimizer.step()
 
     def from_the_start(self) -> None:
-        """A step that begins and ends without gradients, so that it gives back what it takes."""
+        """A step that starts and ends without gradients, so that it frees all memory that it allocates."""
         self()
         self.optimizer.zero_grad()
 
     def there(self) -> list[Tensor]:
-        """The tensors that live through a step."""
+        """The tensors that exist throughout a step."""
         state = [value for each in self.optimizer.state.values() for value in each.values() if isinstance(value, Tensor)]
         return [*self.model.parameters(), *self.model.buffers(), *state, *self.batch.values()]
 
@@ -160,7 +161,7 @@ def label(size: tuple[int, int], checkpointing: bool = False) -> str:
 
 
 def time_rows(size: tuple[int, int], settings: Settings, checkpointing: bool) -> Iterator[Row]:
-    """Penalty on over off, which has a target, and what fusing saves."""
+    """The time with the penalty over that without, which has a target; and the gain of the fused penalty."""
     loops = {arm: Loop(arm, *size, checkpointing=checkpointing) for arm in ("off", "on", "naive")}
     samples = interleave({arm: partial(seconds_per_call, loop, 1) for arm, loop in loops.items()}, settings.pairs)
     configuration = {**describe(size, checkpointing), "steps_per_sample": 1}
@@ -244,7 +245,7 @@ def resident(arm: str, size: tuple[int, int]) -> float:
 def gpu_rows(settings: Settings) -> Iterator[Row]:
     """In bf16 autocast, eager and compiled; told how, where there is no GPU."""
     for compiled in (False, True):
-        for size in ((256, 256), (64, 16)):  # the preset's own batch, and a small one, where launching kernels is the cost
+        for size in ((256, 256), (64, 16)):  # the preset's batch, and a small one whose cost is launching kernels
             what = f"GPT-2 10M, GPU bf16 {'compiled' if compiled else 'eager'}, {size[0]} x {size[1]}"
             most = TARGET_COMPILED if compiled else TARGET
             if not torch.cuda.is_available():
@@ -279,7 +280,7 @@ def gpu_rows(settings: Settings) -> Iterator[Row]:
 
 
 def gpu_peak(arm: str, size: tuple[int, int], compiled: bool) -> float:
-    """Most bytes that torch had allocated on the GPU in a step, with nothing else there."""
+    """The most bytes that torch allocated on the GPU in a step, with nothing else on it."""
     with collected():
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()

@@ -6,8 +6,8 @@
     python benchmarks/run.py --only peers --grokfast PATH --orthograd PATH   # see benchmarks/peers.py
     python benchmarks/run.py --table                          # only make the table from the data again
 
-Writes recipes/results/benchmarks.json (machine, versions, configuration and every sample) and benchmarks.md. All are ratios
-within one run: how they are taken is in benchmarks/pairs.py. Run it on a machine that does nothing else.
+Writes recipes/results/benchmarks.json (machine, versions, configuration and every sample) and benchmarks.md. All values are
+ratios within one run; benchmarks/pairs.py says how they are measured. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hf_radial.runs.record import describe_environment
 RESULTS = Path(__file__).resolve().parent.parent / "recipes" / "results"
 FILE = "benchmarks.json"
 Rows = Callable[[Settings], Iterator[Row]]
-# In the order of the table: a heading, and what yields the rows.
+# In the order of the table: a heading, and the function that yields the rows.
 GROUPS: dict[str, tuple[str, Rows]] = {
     "penalty": ("The penalty on a language model", penalty_cost.rows),
     "penalty-gpu": ("The penalty on a language model, GPU", penalty_cost.gpu_rows),
@@ -47,7 +47,7 @@ GROUPS: dict[str, tuple[str, Rows]] = {
     "peers": ("Other methods, in their authors' code", peers.rows),
     "scaling": ("How the penalty's cost grows", scaling.rows),
 }
-BUSY = 0.3  # processes that want to run beside this one, on average over a minute
+BUSY = 0.3  # other processes that want to run, on average over a minute
 
 
 def main(argv: list[str]) -> None:
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
         logging.disable_progress_bar()
         for name in options.only:
             data["groups"][name] = measure(name, options.settings)
-            # After every group: what was measured is not lost with what comes next.
+            # Written after every group, so that a later failure loses nothing.
             options.results.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps({"groups": in_order(data["groups"])}, indent=1) + "\n")
     (options.results / "benchmarks.md").write_text(document(data))
@@ -103,7 +103,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def measure(name: str, settings: Settings) -> dict[str, Any]:
-    """One group, and what it was measured on."""
+    """Measure one group, and record the machine."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     title, rows_of_group = GROUPS[name]
     print(f"\n{title}", flush=True)
@@ -155,7 +155,7 @@ def document(data: dict[str, Any]) -> str:
         rows = rows_of(data, name)
         lines += [f"## {group['title']}", ""]
         if any(row.values for row in rows):
-            # The load of one minute, of which the group before this one is a part.
+            # The load over one minute, which includes the previous group.
             busy = group["load_before"] is not None and group["load_before"] > 1 + BUSY
             lines += [
                 f"`python benchmarks/run.py --only {name}` on {machine['device']} ({group['environment']['cores']} cores, "

@@ -1,12 +1,12 @@
-"""How the penalty's cost of a step grows: with sites, width and sequence length, and with processes.
+"""Growth of the penalty's cost per step with sites, width, sequence length and processes.
 
-The penalty's own seconds do not depend on what lies between its sites, so they are measured where almost nothing does: a chain
-of residual blocks `x + gain * x`, whose step with the penalty is compared with that without, in pairs. Beside them stands the
-step of a GPT-2 with as many sites, the same width and the same batch, without the penalty: the *share* is the one over the
-other. Exponents are slopes of a line through the logarithms, with their standard errors.
+The penalty's own seconds do not depend on the computation between its sites. They are therefore measured on a chain of cheap
+residual blocks `x + gain * x`, in pairs of a step with the penalty and one without. The *share* is these seconds over the step
+of a GPT-2 with the same number of sites, width and batch, without the penalty. Exponents are slopes of a line through the
+logarithms, with their standard errors.
 
-Processes: steps of `RadialTrainer` over those of the stock `Trainer` in one process and in two (gloo, this machine), the batch
-of a process being the same.
+Processes: steps of `RadialTrainer` over those of the stock `Trainer` in one process and in two (gloo, on this machine), with
+the same batch per process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # run by itself, as a process among several
+sys.path.insert(0, str(Path(__file__).parent.parent))  # run in its own process, as one of several
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer
 
 from benchmarks import trainer_speed
@@ -40,11 +40,11 @@ LAMBDA = 0.05
 BASE = {"sites": 8, "width": 256, "length": 128}
 AXES = {"sites": (4, 8, 16, 32), "width": (64, 128, 256, 512), "length": (32, 64, 128, 256)}
 ROWS = 8
-SAMPLE_SECONDS = 0.1  # as long as a sample is made, by taking several steps
+SAMPLE_SECONDS = 0.1  # seconds of a sample, reached by several steps
 
 
 class Gain(nn.Module):
-    """Almost nothing, with a parameter."""
+    """A module that computes almost nothing and has a parameter."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Gain(nn.Module):
 
 
 class Chain(nn.Module):
-    """`x + gain * x`, again and again; the penalty's sites are the increments."""
+    """A chain of `x + gain * x`; the penalty's sites are the increments."""
 
     def __init__(self, sites: int, width: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def rows(settings: Settings) -> Iterator[Row]:
             if new:
                 points[key] = penalty_seconds(**shape, settings=settings), gpt2_seconds(**shape, settings=settings)
             samples, plain = points[key]
-            # Pair by pair: what both halves share goes out.
+            # Pair by pair, so that what both halves share cancels.
             extra = [on - off for on, off in zip(samples["on"], samples["off"], strict=True)]
             medians.append(median(extra))
             if not new:
@@ -196,7 +196,7 @@ def process_rows(settings: Settings) -> Iterator[Row]:
 
 
 def launched(ranks: int, settings: Settings) -> dict[str, list[float]]:
-    """What `process` measures in so many processes."""
+    """The result of `process` in this number of processes."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
     command = [*torchrun, __file__, str(settings.pairs), str(int(settings.quick))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -207,9 +207,9 @@ def launched(ranks: int, settings: Settings) -> dict[str, list[float]]:
 
 
 def process(pairs: int, quick: bool) -> dict[str, list[float]]:
-    """One of the processes; all measure, and agree on the steps since each waits for the others."""
+    """One of the processes. All measure, and make the same steps, since each waits for the others."""
     rows = TensorRows.of(trainer_speed.table())
-    # In twos an epoch is half as long.
+    # With two processes, an epoch has half the steps.
     steps = Steps(2, 4) if quick else Steps(20, 100)
     common: dict[str, Any] = {"rows": rows, "width": 128, "batch": 256, "steps": steps}
     arms = {

@@ -1,4 +1,4 @@
-"""How thoroughly to measure: what every benchmark is told, and nothing else."""
+"""The settings of all benchmarks: how thoroughly to measure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ LEAST_PAIRS = 5
 @dataclass(frozen=True)
 class Settings:
     """Attributes:
-    pairs: interleaved pairs of each row, beside one that warms up.
-    quick: a smoke test: one pair of very few steps of the smallest case. Its numbers mean nothing.
-    seeds: runs of each method to the onset of generalisation.
+    pairs: interleaved pairs per row, after one warm-up pair.
+    quick: a smoke test with one pair of very few steps of the smallest case. Its numbers mean nothing.
+    seeds: runs per method to the onset of generalisation.
     grokfast: a checkout of github.com/ironjr/grokfast.
     orthograd: a checkout of github.com/LucasPrietoAl/grokking-at-the-edge-of-numerical-stability.
     """

@@ -1,10 +1,10 @@
-"""A sweep's step beside the steps of its runs one after another: the modular MLP, `recipes/sweep.py` and `recipes/modular.py`.
+"""A sweep's step compared with the steps of its runs one after another, for the modular MLP of `recipes/sweep.py`.
 
     python benchmarks/sweep_speed.py                    # minutes; --quick for a rehearsal, --device cuda, --width 512
 
-Measured are seconds a step of: all runs at once (`train_together`); one run by `RadialTrainer`; one run by a loop written by
-hand; all runs by `torch.func`, the same loop under `vmap`. Beside them the least time that the sweep's products of matrices
-would take at the speed of a large product (`limit`). Penalty on, no evaluations and logs, which come every few hundred steps.
+It measures seconds per step of: all runs at once (`train_together`); one run with `RadialTrainer`; one run with a hand-written
+loop; all runs with `torch.func`, the same loop under `vmap`. The `limit` is the time that the sweep's matrix products would
+take at the speed of a large product. The penalty is on. Evaluations and logs, which come every few hundred steps, are left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from recipes.modular import CONFIGS, PRESET, ModularArguments, build_model, load
 
 SEEDS = 8
 RADIAL_LAMBDA, WEIGHT_DECAY = 0.05, 1.0
-STEPS = {False: 190, True: 19}  # of a small batch: epochs of 19
+STEPS = {False: 190, True: 19}  # steps with a small batch: epochs of 19
 
 
 class Clock(TrainerCallback):
@@ -64,11 +64,11 @@ def measure(
 
     Args:
         pairs: samples.
-        quick: a tenth of the steps.
+        quick: take a tenth of the steps.
         device: `"cpu"` or `"cuda"`.
-        width, embedding: `d` of the hidden layers, and the embedding's.
-        batch: rows of a step; 4704 are all.
-        everything: whether to measure the loop and `torch.func` too.
+        width, embedding: width of the hidden layers and of the embedding.
+        batch: rows per step; 4704 are all.
+        everything: also measure the loop and `torch.func`.
 
     Returns:
         `batched_seconds_per_step`: of all `seeds` together; `single_seconds_per_step`: of one; with `everything` also
@@ -96,7 +96,7 @@ def measure(
     data = load_data(task)
     rows = {name: TensorRows.of(data[name]) for name in ("train", "validation")}
     args.max_steps = steps = max(3, STEPS[quick] * 256 // max(batch, 256))
-    args.eval_delay = 10 * steps  # not at the end either
+    args.eval_delay = 10 * steps  # nor at the end
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
 
@@ -115,7 +115,7 @@ def measure(
             for member in members:
                 member.eval_dataset = members[0].eval_dataset
             train_together(members)
-            return seconds(members[-1])  # it begins and ends last
+            return seconds(members[-1])  # its events come last
 
         def single() -> float:
             trainer = make(RadialTrainer, 0)
@@ -154,9 +154,9 @@ def measure(
 
 
 def under_vmap(models: list[nn.Module], ids: Tensor, labels: Tensor, batch: int, steps: int) -> float:
-    """Seconds a step of all models' losses and gradients by `torch.func`."""
+    """Seconds per step of all models' losses and gradients with `torch.func`."""
     named, _ = stack_module_state(models)
-    layers = sum(name.startswith("hidden.") for name in named) // 2  # a weight and a bias each
+    layers = sum(name.startswith("hidden.") for name in named) // 2  # each has a weight and a bias
 
     def loss_of(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         x, terms = F.embedding(x, parameters["embedding.weight"]).flatten(1), []

@@ -1,4 +1,4 @@
-"""One line of the table of targets, and the table, for the terminal and as Markdown. Nothing is measured in here."""
+"""A row of the table of targets, and the table for the terminal and as Markdown. Nothing is measured here."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ HEAD = ("what", "target", "measured", "spread", "met?")
 
 @dataclass
 class Row:
-    """What was measured, or how to measure it where it was not.
+    """One measured value with its target, or the command that measures it.
 
     Attributes:
-        what: for people.
-        at_most: the target, if the value must not be above it.
-        at_least: the target, if it must not be below. Neither: told for comparison.
-        values: one a pair (a ratio) or a repetition; empty if it was not measured.
-        unit: behind a value: empty for a ratio.
-        samples: what the values were computed from, by arm.
-        sample_unit: theirs.
-        configuration: what was measured exactly.
-        missing: if it was not measured, why, and the command that does.
-        bound: values at this one are only known to be larger (a run that was ended).
-        spread: instead of quartiles, for a value that is no sample ("exact", or a standard error).
-        note: what else must be known to read it.
+        what: its description.
+        at_most: the target that the value must not exceed.
+        at_least: the target that the value must reach. With neither, the row is for comparison.
+        values: one per pair (a ratio) or repetition; empty if it was not measured.
+        unit: unit of the values; empty for a ratio.
+        samples: arm -> the samples behind the values.
+        sample_unit: unit of the samples.
+        configuration: the exact configuration.
+        missing: why it was not measured, and the command that measures it.
+        bound: values equal to this are lower bounds (a run that was stopped).
+        spread: text instead of quartiles, for a value that is no sample ("exact", or a standard error).
+        note: a remark for the reader.
     """
 
     what: str
@@ -94,7 +94,7 @@ def terminal(rows: Sequence[Row]) -> str:
     a row  at most 1.5  1.25      exact   yes
     """
     lines = [HEAD, *(tuple(cell.replace("**", "") for cell in row.cells()) for row in rows)]
-    # A command that runs a row may be long, and widens no column.
+    # A long command must not widen a column.
     widths = [max(len(line[i]) for line, row in zip(lines, [None, *rows], strict=True) if i != 2 or not row or row.values)
               for i in range(len(HEAD))]  # fmt: skip
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

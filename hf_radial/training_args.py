@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
@@ -94,6 +94,9 @@ class RadialArguments(TrainingArguments):
         Raises:
             ValueError: one is unknown, comes twice, or has an option that is unknown or out of range.
         """
+        given: Any = self.intervention
+        if isinstance(given, str):
+            raise ValueError(f"intervention={self.intervention!r} must be a list, such as [{self.intervention!r}]")
         if not self.intervention:
             return []
         from hf_radial.interventions import interventions

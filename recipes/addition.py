@@ -11,8 +11,6 @@ A preset is a YAML file in recipes/configs; options on the command line win over
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,12 +27,12 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
-    TrainerCallback,
     default_data_collator,
     set_seed,
 )
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
+from hf_radial.callbacks.clock import CpuClock
 from hf_radial.callbacks.progress import show_accuracies
 from hf_radial.interventions import configure, restore
 from hf_radial.metrics import load_exact_match
@@ -42,7 +40,7 @@ from hf_radial.report.plots import plot_runs_if_possible
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
-from hf_radial.runs.start import end_processes, open_run, option, parse_options
+from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options, run_recipe
 from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode
@@ -106,6 +104,12 @@ class AdditionArguments:
             raise ValueError(f"arms={self.arms} must be different names out of {', '.join(ARMS)}")
         if self.window < 0:
             raise ValueError(f"window={self.window} must be 0 (rows) or a positive number of characters")
+        at_least(self, 1, "layers", "heads", "width", "solved_evaluations")
+        at_least(self, 0, "paper_lambda", "dropout", "solved_at")
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
+        if self.dropout >= 1:
+            raise ValueError(f"dropout={self.dropout} must be below 1")
         if self.validation_size < 1:
             raise ValueError(f"validation_size={self.validation_size} must be at least 1: the curves are made from these rows")
 
@@ -151,7 +155,7 @@ def build_model(
         use_cache=True,
     )
     model = GPT2LMHeadModel(configure(config, given))
-    # transformers cannot tell from the name of this class that its loss shifts the labels, and would warn and miscount.
+    # transformers does not know from the name of this class that its loss shifts the labels: it would warn and miscount.
     model.loss_type = "ForCausalLM"
     return model
 
@@ -175,7 +179,7 @@ def measured_precision(task: AdditionArguments, args: RadialArguments, folder: P
 
 
 def arm_arguments(arm: str, task: AdditionArguments, args: RadialArguments, folder: Path) -> RadialArguments:
-    """The arguments of one arm: they differ in the penalty and in nothing else."""
+    """The arguments of one arm. Arms differ only in the penalty."""
     options: dict[str, Any] = {"output_dir": str(folder), "resume_from_checkpoint": None}
     if arm == "none":
         options.update(radial_lambda=0.0)
@@ -190,7 +194,7 @@ def arm_arguments(arm: str, task: AdditionArguments, args: RadialArguments, fold
 def train_arm(
     arm: str, task: AdditionArguments, args: RadialArguments, data: DatasetDict, resume: bool = False
 ) -> RadialTrainer:
-    """Train one arm and save its model and its log in `args.output_dir`; go on with what is there if `resume`."""
+    """Train one arm and save its model and log in `args.output_dir`. With `resume`, go on with the run that is there."""
     tokenizer = character_tokenizer("0123456789+=\n")
     start = tokenizer.eos_token if task.window else ""
     rows = data.map(
@@ -200,13 +204,13 @@ def train_arm(
         fn_kwargs={"tokenizer": tokenizer, "start": start},
     )
     held_out = {"train": rows["train"].select(range(min(1000, len(rows["train"])))), "validation": rows["validation"]}
-    # Rows of one length need no padding, and a model without a mask is faster. Generation pads on the left, training must not:
-    # GPT-2 numbers its positions from the first column.
+    # Rows of one length need no padding, and a model without a mask is faster. Generation pads on the left. Training pads on
+    # the right, because GPT-2 numbers its positions from the first column.
     padded = DataCollatorForSeq2Seq(character_tokenizer("0123456789+=\n", padding_side="right"), label_pad_token_id=IGNORED)
     metric = load_exact_match()
 
     def exact_match(prediction: Any) -> dict[str, float]:
-        # Position i predicts the character at i + 1. A whole answer that is right given itself is what greedy decoding writes.
+        # Position i predicts the character at i + 1. If all predictions of an answer are right, greedy decoding writes it.
         return metric.compute(predictions=prediction.predictions[:, :-1], references=prediction.label_ids[:, 1:])
 
     stops = task.solved_at <= 1
@@ -231,7 +235,7 @@ def train_arm(
         callbacks=[grokking, CpuClock()],
     )
     if arm == task.arms[0] and PartialState().is_main_process and trainer.radial_penalty is not None:
-        print(f"what is measured, and penalised where an arm has a penalty:\n{trainer.radial_penalty.table()}\n")
+        print(f"Sites: measured in every arm, and penalised in arms with a penalty\n{trainer.radial_penalty.table()}\n")
     show_accuracies(trainer, title=arm)
     trainer.run_facts = {
         "arm": arm,
@@ -247,22 +251,6 @@ def train_arm(
     return trainer
 
 
-class CpuClock(TrainerCallback):
-    """Puts `cpu_seconds`, of the training steps until then, into each entry of the log; a resumed run goes on counting."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds = max((logs.get("cpu_seconds", 0.0) for logs in state.log_history), default=0.0)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.since = time.process_time()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds += time.process_time() - self.since
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.log_history[-1]["cpu_seconds"] = round(self.seconds, 3)
-
-
 @torch.no_grad()
 def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments, batch_size: int = 500) -> dict[str, Any]:
     """Load the saved model from disk and let it write the answers of all test rows, greedily."""
@@ -272,7 +260,7 @@ def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments, b
     metric, examples = load_exact_match(), []
     for rows in data["test"].iter(batch_size):
         prompts = tokenizer([start + prompt for prompt in rows["prompt"]], padding=True, return_tensors="pt")
-        # The end sign is part of what must be right: an answer that goes on is wrong.
+        # The end sign counts as part of the answer: an answer that goes on is wrong.
         answers = tokenizer([answer + tokenizer.eos_token for answer in rows["completion"]])["input_ids"]
         length = max(map(len, answers))
         written = model.generate(
@@ -284,7 +272,7 @@ def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments, b
     return {"exact_match": metric.compute()["exact_match"], "problems": len(data["test"]), "examples": examples[:5]}
 
 
-# The whole ------------------------------------------------------------------------------------------------------------
+# From start to end ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str]) -> Path:
@@ -355,5 +343,5 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_recipe(main)
     end_processes()

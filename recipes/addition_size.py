@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT))  # started as a script, this folder is on the path
 
 from hf_radial import RadialArguments  # noqa: E402
 from hf_radial.comparison import sizes  # noqa: E402
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise  # noqa: E402
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_streak, summarise  # noqa: E402
 from hf_radial.runs.record import made_on  # noqa: E402
 from hf_radial.runs.resume import last_complete_checkpoint  # noqa: E402
 from hf_radial.runs.start import parse_options  # noqa: E402
@@ -121,7 +121,7 @@ def write_row(study: Study, size: str, arm: str, seed: int) -> None:
     results = folder.parent / "results.json"
     test = next(iter(json.loads(results.read_text()).values()))["test"] if results.is_file() else {}
     steps, held_out = curve(log, HELD_OUT_METRIC)
-    onset = first_of_run(log, HELD_OUT_METRIC, 0.99, 3)
+    onset = first_streak(log, HELD_OUT_METRIC, 0.99, 3)
     seconds = {logs["step"]: logs["cpu_seconds"] for logs in log}
     sites = [site["name"] for site in record["radial"]["sites"]]
     row = {
@@ -204,7 +204,7 @@ def search_page(runs: Sequence[dict[str, Any]]) -> str:
     ]
     for one in runs:
         log = [{"step": s, TRAIN_METRIC: a, HELD_OUT_METRIC: b} for s, a, b in zip(*one["curves"].values(), strict=True)]
-        said, onset = summarise(log), first_of_run(log, HELD_OUT_METRIC, 0.99, 3)
+        said, onset = summarise(log), first_streak(log, HELD_OUT_METRIC, 0.99, 3)
         cells = [
             f"{one['width']}, {one['layers']}",
             f"{one['train_size']}",

@@ -1,4 +1,4 @@
-"""Which penalty, if any, shortens the wait on 3-digit addition with 500 rows? The runs behind recipes/results/addition_cpu.*.
+"""Which penalty, if any, shortens the delay on 3-digit addition with 500 rows? The runs behind recipes/results/addition_cpu.*.
 
     python recipes/addition_study.py            # everything that is not done yet: about an hour on 2 cores
     python recipes/addition_study.py --report   # only the files, from the runs that are done
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_of_run, summarise
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_streak, summarise
 from hf_radial.runs.processes import as_flags, run_processes
 from hf_radial.runs.record import RUN_FILE, STATE_FILE
 from hf_radial.runs.results import RESULTS_FILE
@@ -62,7 +62,7 @@ class Cell:
             **VARIANTS.get(self.variant, {}),
             "seed": self.seed,
             "task_seed": self.seed,
-            # Judged runs all have the same length. Tuning asks only when a run got there, so it may stop then.
+            # All judged runs have the same length. A tuning run may stop at its onset, because tuning uses nothing later.
             "solved_at": 0.995 if self.seed == TUNING_SEED else 2,
             "output_dir": self.folder,
             "max_steps": 3000,
@@ -90,7 +90,7 @@ class Cell:
             "test_exact_match": result["test"]["exact_match"],
             "test_problems": result["test"]["problems"],
             **summarise(log),
-            "first_three_99": first_of_run(log, HELD_OUT_METRIC, 0.99, 3),
+            "first_three_99": first_streak(log, HELD_OUT_METRIC, 0.99, 3),
             "seconds": next(logs["train_runtime"] for logs in log if "train_runtime" in logs),
             "curves": {
                 "step": steps,
@@ -113,7 +113,7 @@ def run_all(cells: list[Cell], jobs: int) -> None:
 
 
 def speed(result: dict[str, Any]) -> tuple[float, float]:
-    """What the tuning ranks by: the first of three evaluations in a row at 99 %; without one, the last held-out score."""
+    """The key that tuning ranks by: the first of three evaluations in a row at 99 %, or else the last held-out score."""
     onset = result["first_three_99"]
     return (float("inf") if onset is None else onset, -result["last_held_out"])
 
@@ -124,13 +124,13 @@ def tuning_cells() -> list[Cell]:
 
 
 def judged_cells(tuned: dict[str, float]) -> list[Cell]:
-    """All arms of one seed before the next seed, so that an interrupted study has whole comparisons."""
+    """All arms of one seed before the next seed. An interrupted study then has complete comparisons."""
     arms = {NO_PENALTY: 0.0, **tuned}
     return [Cell(variant, weight, seed) for seed in JUDGED_SEEDS for variant, weight in arms.items()]
 
 
 def best_lambdas() -> dict[str, float]:
-    """Of each variant, the lambda that was fastest on the tuning seed; variants without a finished run are left out."""
+    """The best lambda of each variant on the tuning seed. Variants without a finished run are left out."""
     results = [r for cell in tuning_cells() if (r := cell.result()) is not None]
     best: dict[str, float] = {}
     for variant in VARIANTS:
@@ -204,7 +204,7 @@ def markdown(data: dict[str, Any]) -> str:
 
 
 def edges(tuned: dict[str, float]) -> list[str]:
-    """Say so where the best lambda is the smallest or the largest that was tried, and a better one may lie beyond."""
+    """A line for variants whose best lambda is the smallest or the largest that was tried: a better one may lie beyond."""
     at_edge = [f"{variant} ({weight:g})" for variant, weight in tuned.items() if weight in (min(LAMBDAS), max(LAMBDAS))]
     return [
         f"The best lambda lies at the edge of the grid, and a better one may lie beyond it, for: {'; '.join(at_edge)}.",
@@ -239,7 +239,7 @@ def medians(done: list[dict[str, Any]]) -> list[str]:
         own = [r for r in done if r["variant"] == variant]
         cells = []
         for name in ("fit_step", "first_three_99", "onset_99"):
-            # A run that did not get there is later than its end; a median among those is only known to be later, too.
+            # A run without an onset has it after its end. A median among such runs is only known to be later, too.
             median = statistics.median(float("inf") if r[name] is None else r[name] for r in own)
             cells.append(show(None if median == float("inf") else median, own[0]))
         ratios = []

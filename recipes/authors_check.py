@@ -35,7 +35,7 @@ from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequence
 from hf_radial.runs.record import describe_environment
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
-torch._dynamo.config.disable = True  # one of them is compiled, which makes a difference of rounding
+torch._dynamo.config.disable = True  # one of them is compiled, which changes the rounding
 RESULTS = Path(__file__).resolve().parent / "results"
 P, STEPS, RATE, DECAY = 11, 4, 1e-2, 0.5
 Loop = Callable[[Any, Any, dict[str, torch.Tensor], list[dict[str, Any]]], None]
@@ -118,7 +118,7 @@ def plain(optimizer_of: Callable[[Any, list[dict[str, Any]]], Any], loss_of: Cal
 
 def held_to_a_norm(factor: float) -> Loop:
     def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
-        code.rescale.__globals__["mlp"] = model  # what their functions change, whatever they are called with
+        code.rescale.__globals__["mlp"] = model  # their functions change this global, whatever they are called with
         optimizer = torch.optim.AdamW(groups, lr=RATE)
         code.rescale(model, factor)
         kept = code.L2(model).detach()
@@ -132,7 +132,7 @@ def held_to_a_norm(factor: float) -> Loop:
 
 
 def muon(code: Any, groups: list[dict[str, Any]]) -> Any:
-    """Moonlight's optimizer; it decays all of its parameters, so those that Trainer does not decay get one of their own."""
+    """Moonlight's optimizer. It decays all its parameters; a second optimizer has those that Trainer does not decay."""
     hidden = [p for p in groups[0]["params"] if tuple(p.shape) == (16, 16)]
     rest = [p for p in groups[0]["params"] if tuple(p.shape) != (16, 16)]
     first = code.Muon(lr=RATE, wd=DECAY, muon_params=hidden, momentum=0.95, adamw_params=[], adamw_betas=(0.9, 0.999))
@@ -208,7 +208,7 @@ SOURCES: dict[str, tuple[str, str, str, tuple[str, ...], Loop]] = {
 
 
 def load(folder: Path, file: str, names: Sequence[str]) -> Any:
-    """Some of their definitions, run as they stand, or None where the file is not; the rest of it may need what is not here."""
+    """The named definitions of a file, run as they stand; `None` without the file. Its other code may need absent packages."""
     if not file:
         return import_module("grokadamw")
     path = folder / file
@@ -231,7 +231,7 @@ def load(folder: Path, file: str, names: Sequence[str]) -> Any:
 
 
 def check(text: str, code: Any, loop: Loop) -> float:
-    """Length of the difference of the weights by that of what the steps changed."""
+    """Length of the difference of the weights, divided by the length of the change that the steps made."""
     model, names = ours(text)
     other, start = theirs(loop, code, names), fresh()
     flat = [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (model, other, start)]

@@ -1,10 +1,10 @@
-"""The models of the paper, trained anew by the comparison's own code, each with the card that its run writes.
+"""The models of the paper, trained again by the code of the comparisons, each with the card that its run writes.
 
     python recipes/cards.py                                     # all of them, in less than an hour on one core
     python recipes/cards.py --only transformer_add_p97
     hf-radial publish model runs/cards/mlp_add_p97 --repo ORG/NAME
 
-Models stay in runs/cards; cards go to model_cards/, and what they are made from to recipes/results/cards.
+Models stay in runs/cards. Cards go to model_cards/, and the data that they are made from to recipes/results/cards.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def train(name: str, run: Run, folder: Path) -> dict[str, Any]:
 
 
 def test_saved_model(folder: Path, run: Run) -> dict[str, Any]:
-    """Load the saved model from disk and let it answer the test rows, which were not looked at before."""
+    """Exact match of the saved model, loaded from disk, on the test rows, which nothing read before."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, EvalPrediction
 
@@ -118,7 +118,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--epochs", type=int, help="fewer than a model's own, to try it out")
     parser.add_argument("--runs", type=Path, default=Path("runs/cards"), help="where models go (%(default)s)")
     parser.add_argument("--cards", type=Path, default=CARDS, help="where cards go")
-    parser.add_argument("--data", type=Path, default=DATA, help="where what they are made from goes")
+    parser.add_argument("--data", type=Path, default=DATA, help="where the data of the cards go")
     options = parser.parse_args(argv)
     options.cards.mkdir(parents=True, exist_ok=True)
     options.data.mkdir(parents=True, exist_ok=True)

@@ -26,13 +26,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this 
 
 from hf_radial.comparison.again import run_again
 from hf_radial.comparison.collect import collect
-from hf_radial.comparison.grid import read_grid
+from hf_radial.comparison.grid import read_grid, replicates_of
 from hf_radial.comparison.jobs import run_all, tune_all
 from hf_radial.comparison.outcome import FAILED_FILE
+from hf_radial.comparison.paired import chunks, paired_cells
 from hf_radial.comparison.run import read_run
-from hf_radial.comparison.table import markdown, write, write_pages
+from hf_radial.comparison.table import markdown, page_of, write, write_pages
 from hf_radial.comparison.trials import judged_cells, tuning_cells
-from hf_radial.comparison.workers import in_processes, on_ray
+from hf_radial.comparison.workers import in_processes, in_this_process, on_ray
 
 RESULTS = Path(__file__).resolve().parent / "results" / "compare"
 
@@ -46,29 +47,37 @@ def main(argv: Sequence[str]) -> Path:
         write_pages({**data, **said}, options.results)
         return options.results / f"{grid.name}.md"
     root = options.runs.resolve()
-    arms = [(setting, arm) for setting in grid.settings for arm in grid.arms]
-    for cells in (part for one in arms for part in tuning_cells(grid, *one, root)):
+    arms = [(one, setting, arm) for one in replicates_of(grid) for setting in grid.settings for arm in grid.arms]
+    for cells in (part for one in arms for part in tuning_cells(*one, root)):
         for cell in cells:
             read_run(cell.options)  # what is wrong is said before anything is trained
-    for cell in judged_cells(grid, root):
+    for cell in [*(cell for one in replicates_of(grid) for cell in judged_cells(one, root)), *paired_cells(grid)]:
         read_run(cell.options)
     if options.retry:
         for folder in root.glob("*"):
             (folder / FAILED_FILE).unlink(missing_ok=True)
-    runner = on_ray(options.ray) if options.ray else in_processes(options.jobs)
+    runner = on_ray(options.ray) if options.ray else in_processes(options.jobs) if options.jobs else in_this_process
+    command = f"python recipes/compare.py recipes/configs/{options.grid.name}"
     if options.again:
         print(run_again(grid.name, options.results, options.again, options.runs / "again", runner, options.together))
         return options.results / f"{grid.name}.md"
-    if not options.table:
+    if grid.paired and not options.table:
+        for i, cells in enumerate(chunks(grid, options.together), 1):
+            run_all(cells, root, runner, f"{grid.name} {i}", options.together)
+            write(collect(grid, root, command, options.jobs), options.results)  # what is there early can be read and committed
+    elif not options.table:
         for i, setting in enumerate(grid.settings, 1):  # one after the other: a setting that is there is complete
             part, title = replace(grid, settings=(setting,)), f"{grid.name} {i}/{len(grid.settings)}"
             if "tuning" in options.only:
-                tune_all(part, root, runner, f"{title}: tuning")
+                tune_all(part, root, runner, f"{title}: tuning", options.together)
             if "judged" in options.only:
-                run_all(judged_cells(part, root), root, runner, f"{title}: judged", options.together)
-    data = collect(grid, root, f"python recipes/compare.py recipes/configs/{options.grid.name}", options.jobs)
+                judged = [cell for one in replicates_of(part) for cell in judged_cells(one, root)]
+                run_all(judged, root, runner, f"{title}: judged", options.together)
+            if grid.replicates:
+                write(collect(grid, root, command, options.jobs), options.results)
+    data = collect(grid, root, command, options.jobs)
     entries = write(data, options.results)
-    print(f"\n{grid.title}\n\n{markdown(entries)}")
+    print(f"\n{page_of(data) or grid.title + chr(10) * 2 + markdown(entries)}")
     print(f"  table    {options.results / grid.name}.md, .tex, .parquet, .json, .png")
     print(f"  runs     {root}")
     return options.results / f"{grid.name}.md"
@@ -77,7 +86,7 @@ def main(argv: Sequence[str]) -> Path:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path, help="a grid file: recipes/configs/compare_*.yaml")
-    parser.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1), help="runs at a time (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1), help="processes (%(default)s); 0: in this one")
     parser.add_argument(
         "--together",
         type=int,
@@ -98,8 +107,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="run nothing, make the tables from the runs that there are")
     parser.add_argument("--pages", action="store_true", help="write the pages again, from the committed rows and the grid file")
     options = parser.parse_args(argv)
-    if options.jobs < 1:
-        raise ValueError(f"--jobs {options.jobs} must be at least 1")
+    if options.jobs < 0:
+        raise ValueError(f"--jobs {options.jobs} must be at least 1, or 0 for this process")
     if options.together < 1:
         raise ValueError(f"--together {options.together} must be at least 1")
     return options

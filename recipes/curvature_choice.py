@@ -5,7 +5,7 @@
 The library is measured if it is installed (`pip install curvlinops-for-pytorch`, in an environment of its own: it is no
 dependency of this package). *Error* is the largest difference of a product from the exact Hessian times the same vector,
 relative to the largest entry of that; the exact Hessian is made row by row in float64. *Seconds* are the median of
-`REPEATS`, one thread; a trace is Hutch++ of 30 products with the operator made anew, as a measurement during training would.
+`REPEATS`, one thread. A trace is Hutch++ of 30 products with a new operator, as in a measurement during training.
 The table is made from the data: `python recipes/curvature_choice.py --table`.
 """
 
@@ -117,7 +117,7 @@ def exact_hessian(case: dict[str, Any]) -> Tensor:
 
 
 def attempt(measure: Callable[[], float]) -> float | str:
-    """What it measures, or why it cannot: the library may refuse a model."""
+    """The result of a measurement, or the text of its error: the library may refuse a model."""
     try:
         return measure()
     except Exception as error:  # whatever it is, it belongs in the table
@@ -127,7 +127,8 @@ def attempt(measure: Callable[[], float]) -> float | str:
 def layer_norm_error() -> dict[str, float]:
     """How far three ways to a Hessian-vector product in torch are from double backward, for the weight of one `layer_norm`.
 
-    The library takes the first, `jvp` of `jacrev`; this tells whether a difference is of its own making.
+    The library uses the first one, `jvp` of `jacrev`. The comparison shows whether a difference comes from torch or
+    from the library.
     """
     from torch.func import grad, jacrev, jvp
 

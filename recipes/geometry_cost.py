@@ -4,8 +4,8 @@
     python recipes/geometry_cost.py --rows 16            # on a CPU: steps of 16 rows, and 256 / 16 of them counted as a step
 
 Writes recipes/results/geometry_cost.json and .md. A step's seconds are the median over steps without a measurement; a
-measurement's the median of what the callback itself logs as `geometry/seconds`, without the first, which warms up. *Share* is
-the part of the time of training and measuring that measuring takes at the callback's default interval.
+measurement's are the median of `geometry/seconds` in the log, without the first one, which warms up. *Share* is measuring time
+divided by the time of training and measuring, at the callback's default interval.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure(rows: int | None, steps: int) -> dict[str, Any]:
         set_seed(0)
         model = build_model(task, tokenizer)
         clock = Clock()
-        # The clock first: a measurement is made after it has stopped.
+        # The clock is first in the list: it stops before a measurement begins.
         trainer = RadialTrainer(
             model=model,
             args=args,
@@ -127,7 +127,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, help="rows of a step that are run, on a machine on which all would take too long")
+    parser.add_argument("--rows", type=int, help="rows of a step that are run, where all would take too long")
     parser.add_argument("--steps", type=int, default=8, help="optimizer steps; every other one is followed by a measurement")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args(argv)

@@ -50,7 +50,7 @@ class Arm:
         return f"wd{self.weight_decay:g}_lambda{self.radial_lambda:g}"
 
 
-# Without the penalty, weight decay 1e-3 is not known to generalise at any length: it is as long as its partner.
+# Without the penalty, no run with weight decay 1e-3 is known to generalise. This one is as long as its partner.
 ARMS = (
     Arm(1e-3, 0.0, epochs=2600, geometry_every=25),
     Arm(1e-3, 0.05, epochs=2600, geometry_every=25),
@@ -64,7 +64,7 @@ METRICS = ("radial", "spectrum", "function", "drift", "proposition", "curvature"
 
 @dataclass(frozen=True)
 class Study:
-    """Where the runs are, how long they are, and what else recipes/modular.py is told."""
+    """Where the runs are, how long they are, and further options of recipes/modular.py."""
 
     runs: Path
     results: Path
@@ -83,7 +83,7 @@ class Study:
             "output_dir": self.folder(arm),
             "report_to": "none",
             "disable_tqdm": "true",
-            # Whether anything is there yet or not: without a checkpoint, it begins at the beginning.
+            # Also for a new run: without a checkpoint, it begins at the beginning.
             "resume_from_checkpoint": "true",
             "geometry_every": scaled(arm.geometry_every, self.scale) if self.metrics else 0,
         }
@@ -91,10 +91,10 @@ class Study:
         return [sys.executable, str(HERE / "modular.py"), *as_flags(options), *metrics, *self.extra]
 
     def done(self, arm: Arm) -> bool:
-        """Whether the run was through.
+        """Whether the run has ended.
 
         Raises:
-            ValueError: it was, but it is one of another length.
+            ValueError: it has ended, but has another length.
         """
         folder, epochs = self.folder(arm), scaled(arm.epochs, self.scale)
         if not (folder / RESULTS_FILE).is_file():
@@ -147,10 +147,10 @@ def summary(arm: Arm, kept: Path) -> dict[str, Any]:
 
 
 def propositions(table: Table, sites: Sequence[str], fit: int | None, onset: int | None) -> dict[str, Any]:
-    """What the paper's three propositions are judged by; `None` where it was not measured.
+    """The numbers that the paper's three propositions are judged by; `None` for a number that was not measured.
 
     Each number is given at the first measurement from the fit on, at the first from the onset on, at the last one, and as the
-    mean over all but the one that sees the weights before training.
+    mean over all measurements except the one before training.
     """
     found: dict[str, Any] = {"radial_energy": {}, "prop1_cosine": {}, "prop1_weight_decay_cosine": {}}
     for metric, by_site in found.items():
@@ -171,7 +171,7 @@ def moments(values: dict[int, float], fit: int | None, onset: int | None) -> dic
         return None
 
     def first_from(step: int | None) -> float | None:
-        # Not the nearest: that of an early fit may be the one before training.
+        # Not the nearest measurement: for an early fit, that may be the one before training.
         return None if step is None else values[min((at for at in values if at >= step), default=max(values))]
 
     trained = [value for step, value in values.items() if step > 0] or list(values.values())
@@ -267,11 +267,11 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-# The whole ------------------------------------------------------------------------------------------------------------
+# From start to end ----------------------------------------------------------------------------------------------------
 
 
 def report(study: Study) -> None:
-    """Keep what is small of the runs that are done, and make the table and the report of it."""
+    """Copy what is small of the runs that have ended, and make table and report from the copies."""
     done = [arm for arm in ARMS if study.done(arm)]
     if not done:
         raise SystemExit(f"no run is done in {study.runs}; look at console.log in its folders")
@@ -310,9 +310,9 @@ def main(argv: Sequence[str]) -> int:
     own = {"weight_decay", "radial_lambda", "num_train_epochs", "output_dir", "geometry_every", "geometry_metrics"}
     for word in extra:
         if word.startswith("--") and word[2:].split("=")[0] in own:
-            parser.error(f"{word} is what the arms differ in, or what this study sets; it cannot be given")
+            parser.error(f"{word} is what the arms differ in, or what this study sets; leave it out")
     study = Study(options.runs, options.results, options.scale, tuple(options.metrics), tuple(extra))
-    for arm in ARMS:  # says so before an hour of runs, not after it
+    for arm in ARMS:  # raises before an hour of runs, not after it
         study.done(arm)
     failed = [] if options.only_report else run_all(study, options.jobs)
     report(study)

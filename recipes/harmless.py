@@ -4,9 +4,9 @@
     python recipes/harmless.py --file input.txt          # Tiny Shakespeare, as the paper; an hour on one core
     python recipes/harmless.py --results out             # without a download: the reference texts that Python ships
 
-Held-out loss is the task's alone, on windows of the last tenth of the text; the effective rank is that of the last layer's
-feed-forward output on the same windows. The paper trains about 500,000 parameters and reports 1.585 (effective rank 94)
-without the penalty and 1.608 (108) with it. Data and table go to recipes/results/harmless.{json,md}.
+Held-out loss is the task loss without the penalty, on windows of the last tenth of the text; the effective rank is that of the
+last layer's feed-forward output on the same windows. The paper trains about 500,000 parameters and reports 1.585 (effective
+rank 94) without the penalty and 1.608 (108) with it. Data and table go to recipes/results/harmless.{json,md}.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
 
+from hf_radial.runs import text_files
 from hf_radial.runs.record import describe_environment, made_on
+from hf_radial.runs.start import run_recipe
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ARMS: dict[str, dict[str, Any]] = {
@@ -54,7 +56,7 @@ def read_text(file: Path | None) -> tuple[str, str]:
         return "".join("".join(data[split]["text"]) for split in ("train", "validation", "test")), "pydoc"
     if not file.is_file():
         raise ValueError(f"--file {str(file)!r} does not exist; leave it out for the texts that Python ships")
-    text = file.read_text()
+    text = text_files.read_text(file)
     if len(text) < 100 * LENGTH:
         raise ValueError(f"--file {str(file)!r} has {len(text)} characters; at least {100 * LENGTH} are needed")
     return text, file.name
@@ -152,7 +154,7 @@ def main(argv: Sequence[str]) -> Path:
     from transformers.utils import logging
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, help="the text; left out, the reference texts that Python ships")
+    parser.add_argument("--file", type=Path, help="the text; without it, the reference texts that Python ships")
     parser.add_argument("--steps", type=int, default=3000, help="of each run (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=RESULTS, help="where data and table go (%(default)s)")
@@ -189,4 +191,4 @@ def main(argv: Sequence[str]) -> Path:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_recipe(main)

@@ -6,8 +6,8 @@
     accelerate launch recipes/modular.py --geometry_every 25 --geometry_metrics radial spectrum function drift
 
 Read from top to bottom: the options, the data, the model, the training, the test of the saved model, and `main`.
-A preset is a YAML file in recipes/configs; options on the command line win over it. One call is one run; several, side by side,
-are in recipes/geometry_study.py.
+A preset is a YAML file in recipes/configs; options on the command line win over it. One call is one run;
+recipes/geometry_study.py makes several, side by side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 
 if __name__ == "__main__":
-    gc.disable()  # until all is imported: looking for garbage in a million new objects, none of which is, takes a second
+    gc.disable()  # during the imports: collecting garbage among a million new objects, which are all in use, takes a second
 
 import json
 import math
@@ -39,7 +39,7 @@ from hf_radial.report.plots import plot_runs_if_possible
 from hf_radial.runs.onset import format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
-from hf_radial.runs.start import end_processes, open_run, option, parse_options
+from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options, run_recipe
 from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.modular import OPERATIONS, ModularConfig
@@ -47,7 +47,7 @@ from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
 CONFIGS = Path(__file__).parent / "configs"
 PRESET = "modular_mlp"
-TRAIN_ROWS = 1000  # of the training split, for its curve; the rest would say the same
+TRAIN_ROWS = 1000  # of the training split, for its curve; more rows would not change it visibly
 PROBE_ROWS = 1024
 CURVATURE_EVERY = 4  # measurements
 USAGE = """import torch
@@ -91,7 +91,7 @@ class ModularArguments:
     )
 
     def __post_init__(self) -> None:
-        # Says what is wrong with the task, and knows the name of a formula.
+        # Checks the fields of the task, and turns a formula into its name.
         fields = {name: getattr(self, name) for name in ("operation", "p", "train_fraction", "validation_fraction")}
         self.operation = ModularConfig(**fields, seed=self.task_seed).operation
         if self.validation_fraction <= 0:
@@ -101,6 +101,9 @@ class ModularArguments:
         for name in ("evaluate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1 epoch")
+        at_least(self, 1, "embedding_size", "hidden_size", "hidden_layers")
+        if not 0 < self.solved_at <= 1:
+            raise ValueError(f"solved_at={self.solved_at} must be above 0 and at most 1")
         for name in ("save_every", "geometry_every", "solved_evaluations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive, or 0 for never")
@@ -138,19 +141,19 @@ def build_model(task: ModularArguments, given: Sequence[str] | None = None) -> M
 
 
 def in_steps(task: ModularArguments, args: RadialArguments, rows: int) -> tuple[RadialArguments, int]:
-    """The arguments with everything that is given in epochs counted in optimizer steps, and how many steps an epoch has."""
+    """The arguments with intervals in optimizer steps instead of epochs, and the number of steps in an epoch."""
     batches = rows / (args.per_device_train_batch_size * args.world_size)
     batches = max(1, math.floor(batches) if args.dataloader_drop_last else math.ceil(batches))
     steps = math.ceil(batches / args.gradient_accumulation_steps)
     options = {
-        "remove_unused_columns": False,  # whole batches are read, not rows whose columns could be looked at
+        "remove_unused_columns": False,  # the dataset gives whole batches, not rows with columns
         "eval_strategy": "steps",
         "eval_steps": task.evaluate_every * steps,
         "logging_strategy": "steps",
         "logging_steps": task.log_every * steps,
         "save_strategy": "steps" if task.save_every else "no",
         "save_steps": max(1, task.save_every) * steps,
-        # Where nobody watches, a bar would fill a file.
+        # Without a terminal, a bar would fill a file.
         "disable_tqdm": bool(args.disable_tqdm) or not sys.stderr.isatty(),
         "resume_from_checkpoint": None,
     }
@@ -158,7 +161,7 @@ def in_steps(task: ModularArguments, args: RadialArguments, rows: int) -> tuple[
 
 
 def geometry_callbacks(task: ModularArguments, steps_per_epoch: int, train_rows: TensorRows) -> list[TrainerCallback]:
-    """What watches the geometry, if that is wanted."""
+    """The callback that measures geometry, if `geometry_every` asks for it."""
     if not task.geometry_every:
         return []
     from hf_radial.callbacks.geometry import GeometryCallback
@@ -170,8 +173,8 @@ def geometry_callbacks(task: ModularArguments, steps_per_epoch: int, train_rows:
         trained[tuple(train_rows.columns["input_ids"].T)] = True
         table = ModularTable(task.p, task.operation, train=trained)
     every = task.geometry_every * steps_per_epoch
-    # More rows than layers have units, or their rank would be that of the probe. The Hessian costs more than all else together.
-    # No budget: what is measured when should not depend on the machine.
+    # More rows than a layer has units; otherwise the rank would be that of the probe. The Hessian costs more than all other
+    # groups together. No budget: the steps of the measurements must not depend on the machine.
     groups = {group: every * (CURVATURE_EVERY if group == "curvature" else 1) for group in task.geometry_metrics}
     return [GeometryCallback(None, every, groups, rows=PROBE_ROWS, held_out="validation", modular=table, budget=None)]
 
@@ -225,19 +228,19 @@ def make_trainer(
 def train(
     task: ModularArguments, args: RadialArguments, data: DatasetDict, folder: Path, resume: bool = False
 ) -> RadialTrainer:
-    """Train and save the model and the log in `folder`; go on with what is there if `resume`."""
+    """Train, and save the model and the log in `folder`. With `resume`, go on with the run that is there."""
     rows = {name: TensorRows.of(data[name]) for name in ("train", "validation")}
     trainer = make_trainer(task, args, data, rows, folder)
     show_accuracies(trainer, title=folder.name)
     if PartialState().is_main_process and trainer.radial_penalty is not None:
-        print(f"what is measured, and penalised unless radial_lambda is 0:\n{trainer.radial_penalty.table()}\n", flush=True)
+        print(f"Sites: measured, and penalised unless radial_lambda is 0\n{trainer.radial_penalty.table()}\n", flush=True)
     train_or_resume(trainer, folder, resume)
     return trainer
 
 
 @torch.no_grad()
 def test_saved_model(folder: Path, data: DatasetDict) -> dict[str, Any]:
-    """Load the saved model from disk and let it answer all rows of each split; the test rows were not looked at before."""
+    """Exact match of the saved model, loaded from disk, on all rows of each split. Nothing read the test rows before."""
     model = restore(AutoModelForSequenceClassification.from_pretrained(folder)).to(PartialState().device).eval()
     right = {}
     for name, rows in data.items():
@@ -247,7 +250,7 @@ def test_saved_model(folder: Path, data: DatasetDict) -> dict[str, Any]:
     return {"exact_match": right.pop("test"), "problems": len(data["test"]), "other_splits": right}
 
 
-# The whole ------------------------------------------------------------------------------------------------------------
+# From start to end ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str]) -> Path:
@@ -282,13 +285,13 @@ def report(trainer: RadialTrainer, data: DatasetDict, folder: Path) -> None:
 
 
 def at(results: dict[str, Any], step: str, epoch: str) -> str:
-    """`step 380, epoch 20`, or that it was not reached."""
+    """`step 380, epoch 20`, or `not by step 500`."""
     text = format_step(results[step], results["last_step"])
     return text if results[epoch] is None else f"{text}, epoch {results[epoch]:g}"
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what is imported stays: the collections to come need not look at it again
+    gc.freeze()  # imported objects stay: later collections need not look at them
     gc.enable()
-    main(sys.argv[1:])
+    run_recipe(main)
     end_processes()

@@ -6,7 +6,7 @@
 
 Options and presets are those of recipes/modular.py. All runs have one shape and share their steps (`hf_radial.sweep`). Each is
 the run that recipes/modular.py would have made of its options, up to rounding, and leaves the same files in a folder of its
-own, which `hf-radial report` reads. No checkpoints are written: runs that an interrupted sweep did not end are trained anew.
+own, which `hf-radial report` reads. It writes no checkpoints: a run that was interrupted is trained again from its beginning.
 
 Read from top to bottom: the options, the runs, what is kept of each, the table and the figure, and `main`.
 """
@@ -31,7 +31,7 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, curve
 from hf_radial.runs.record import describe_run
 from hf_radial.runs.results import RESULTS_FILE, results_of, write_card
 from hf_radial.runs.resume import check_same_options
-from hf_radial.runs.start import end_processes, open_run, parse_options
+from hf_radial.runs.start import at_least, end_processes, open_run, parse_options, run_recipe
 from hf_radial.safe_files import write_text
 from hf_radial.sweep.members import SweepMember, check_members
 from hf_radial.sweep.together import train_together
@@ -42,14 +42,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this 
 from recipes import modular
 from recipes.modular import CONFIGS, PRESET, ModularArguments, load_data, make_trainer
 
-FAILED_FILE = "failed.json"  # in place of results.json, of a run whose loss was no number any more
+FAILED_FILE = "failed.json"  # in place of results.json, for a run whose loss became NaN or infinite
 TABLE_FILE = "sweep.json"
 FIGURE_FILE = "sweep.png"
 
 
 @dataclass
 class SweepArguments:
-    """What the runs differ in: every combination is a run. Without a list, it is the one value of the option itself."""
+    """The axes of the sweep: every combination is a run. An axis without a list has one value, that of the option itself."""
 
     seeds: list[int] | None = field(default=None, metadata={"help": "Seeds of weights and order of rows.", "nargs": "+"})
     radial_lambdas: list[float] | None = field(default=None, metadata={"help": "Weights of the penalty.", "nargs": "+"})
@@ -64,15 +64,15 @@ class SweepArguments:
             values = getattr(self, name)
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise ValueError(f"{name}={values} must be at least one value, each once")
-        if self.members_at_once < 1:
-            raise ValueError(f"members_at_once={self.members_at_once} must be at least 1")
+        at_least(self, 1, "members_at_once")
+        at_least(self, 0, *(name for name in ("seeds", "weight_decays", "learning_rates") if getattr(self, name) is not None))
 
 
 # The runs -------------------------------------------------------------------------------------------------------------
 
 
 def grid(sweep: SweepArguments, args: RadialArguments, folder: Path) -> dict[Path, RadialArguments]:
-    """The folder of every run, and its arguments; those of equal learning rate and weight decay lie together."""
+    """Folder of each run -> its arguments. Runs with equal learning rate and weight decay are neighbours."""
     axes: dict[str, list[Any]] = {
         "learning_rate": sweep.learning_rates or [args.learning_rate],
         "weight_decay": sweep.weight_decays or [args.weight_decay],
@@ -101,7 +101,7 @@ def is_done(folder: Path) -> bool:
 def make_members(
     task: ModularArguments, runs: dict[Path, RadialArguments], data: DatasetDict, rows: dict[str, TensorRows]
 ) -> list[SweepMember]:
-    """The runs that are not done; raises if a folder holds a run of other options."""
+    """The runs that are not done. Raises a ValueError if a folder holds a run with other options."""
     members: list[Any] = []
     splits: Any = None
     for folder, args in runs.items():
@@ -119,7 +119,7 @@ def make_members(
 
 
 def keep(member: SweepMember, data: DatasetDict) -> None:
-    """Save a run that has ended, as recipes/modular.py does; the file that says so comes last."""
+    """Save a run that has ended, as recipes/modular.py does. The file that marks it as done is written last."""
     folder, model = Path(str(member.args.output_dir)), cast(Any, member.model)
     member.save_state()
     if member.failure is not None:
@@ -198,7 +198,7 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     figure.savefig(folder / FIGURE_FILE, dpi=120)
 
 
-# The whole ------------------------------------------------------------------------------------------------------------
+# From start to end ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str]) -> Path:
@@ -234,5 +234,5 @@ def report(folder: Path, runs: dict[Path, RadialArguments], seconds: float) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_recipe(main)
     end_processes()

@@ -72,7 +72,7 @@ def measure(task: str, config: str, how: str) -> dict[str, Any]:
 def peak_mb() -> float:
     """The largest resident memory of this process so far, in MB, as Linux counts it.
 
-    Not `resource.ru_maxrss`, which begins at that of the process that started this one.
+    Not `resource.ru_maxrss`, which starts with the value of the parent process.
     """
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 

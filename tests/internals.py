@@ -38,6 +38,7 @@ FUNCTIONS = {
             "Trainer.floating_point_ops",
             "Trainer.log",
             "Trainer._save_checkpoint",
+            "Trainer._issue_warnings_after_load",
             "Trainer._push_from_checkpoint",
             "Trainer._get_collator_with_removed_columns",
             "Trainer._get_output_dir",

@@ -11,10 +11,20 @@ from reference import tiny_gpt2, token_rows
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from hf_radial import RadialArguments, RadialCallback, RadialPenalty, RadialTrainer
+from hf_radial import (
+    GeometryCallback,
+    GrokkingCallback,
+    RadialArguments,
+    RadialCallback,
+    RadialPenalty,
+    RadialTrainer,
+    find_sites,
+)
+from hf_radial.runs.onset import onset_step, summarise
 from hf_radial.runs.resume import last_complete_checkpoint
 from hf_radial.runs.start import choose_run_folder
 from hf_radial.tasks.digits import DigitsConfig
+from hf_radial.tasks.load import load_task
 
 pytestmark = pytest.mark.quick
 
@@ -199,3 +209,41 @@ def test_a_checkpoint_that_was_cut_while_it_was_saved_is_not_resumed_from(tmp_pa
         folder.mkdir()
         (folder / "trainer_state.json").write_text(content)
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
+LOG = [{"step": 1, "eval_train_exact_match": 0.5, "eval_validation_exact_match": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: GrokkingCallback(stop_threshold="x", stop_evaluations=2), "stop_threshold='x' must be an accuracy"),
+        (lambda: GrokkingCallback(train_metric=5), "train_metric=5 must be a text"),
+        (lambda: GeometryCallback(metrics=5), "metrics=5 must be a list of groups"),
+        (lambda: GeometryCallback(budget="x"), "budget='x' must be a share"),
+        (lambda: GeometryCallback(seed=-1), "seed=-1 must be a whole number from 0"),
+        (lambda: GeometryCallback(sites="*.c_proj"), r"sites='\*\.c_proj' must be a list"),
+        (lambda: GeometryCallback(loss=5), "loss=5 must be a function"),
+        (lambda: GeometryCallback(modular=5), "modular=5 must be a table"),
+        (lambda: find_sites(None), r"model=None must be a torch\.nn\.Module, such as"),
+        (lambda: RadialPenalty("gpt2", 0.1), r"model='gpt2' must be a torch\.nn\.Module"),
+        (lambda: find_sites(tiny_gpt2(), sites=5), "sites=5 must be a list of module name patterns"),
+        (lambda: find_sites(tiny_gpt2(), sites=["re:("]), r"the pattern 're:\(' is no regular expression"),
+        (lambda: load_task("modular", cache_dir=5), "cache_dir=5 must be a path"),
+        (lambda: load_task("modular", streaming="yes"), "streaming must be True or False, got 'yes'"),
+        (lambda: summarise(None), "log_history is a NoneType, not a list of dictionaries"),
+        (lambda: summarise({"log_history": LOG}), "log_history is a dict, .*; give its 'log_history'"),
+        (lambda: onset_step([{"step": "x", "eval_validation_exact_match": 0.5}]), "has the step 'x', which is no number"),
+        (lambda: onset_step([{"step": float("nan"), "eval_validation_exact_match": 0.5}]), "has the step nan"),
+        (lambda: onset_step(LOG, threshold="x"), "threshold='x' must be an accuracy"),
+        (lambda: onset_step(LOG, metric=5), "metric=5 must be the name of a metric"),
+    ],
+)
+def test_an_argument_of_another_type_is_named_with_what_was_expected(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
+
+
+def test_an_intervention_that_is_no_list_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"intervention='dropout' must be a list, such as \['dropout'\]"):
+        RadialArguments(output_dir=str(tmp_path), radial_lambda=0.1, intervention="dropout")

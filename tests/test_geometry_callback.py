@@ -27,7 +27,7 @@ from hf_radial.geometry.measure import DEFAULT_GROUPS, GROUPS, ModularTable, mea
 from hf_radial.geometry.memory import MEMORY_FILE
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, read_table
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
-from hf_radial.sites.preserve import undisturbed_random_state
+from hf_radial.sites.preserve import preserve_random_state
 from hf_radial.training.rows import batch_of_rows
 from runs import arguments, make_trainer
 
@@ -172,7 +172,7 @@ def test_the_last_measurement_is_that_of_the_weights_that_are_saved(tmp_path):
     callback = GeometryCallback(every=4, metrics=["radial", "function"])
     trainer = make_trainer("trainer", tmp_path, callbacks=[callback], max_steps=6)
     trainer.train()
-    found = measure(trainer.model, callback._rows, ["radial"], penalty=trainer.radial_penalty).logs()
+    found = measure(trainer.model, callback._probe.rows, ["radial"], penalty=trainer.radial_penalty).logs()
     for name, value in geometry_logs(trainer)[-1].items():
         if name.endswith(("radius_mean", "radial_energy", "radial_energy_total")):
             assert found[name] == value
@@ -188,8 +188,8 @@ def test_the_trainer_s_own_loss_is_the_task_loss(tmp_path):
         labels = batch.pop("labels")
         return trainer.label_smoother(model(**batch), labels, shift_labels=True)
 
-    found = measure(trainer.model, callback._rows, ["radial"], loss=smooth, penalty=trainer.radial_penalty).logs()
-    plain = measure(trainer.model, callback._rows, ["radial"], penalty=trainer.radial_penalty).logs()
+    found = measure(trainer.model, callback._probe.rows, ["radial"], loss=smooth, penalty=trainer.radial_penalty).logs()
+    plain = measure(trainer.model, callback._probe.rows, ["radial"], penalty=trainer.radial_penalty).logs()
     name = f"geometry/{SITES[1]}/radial_energy"
     assert geometry_logs(trainer)[-1][name] == found[name] != plain[name]
 
@@ -211,7 +211,7 @@ def test_a_probe_of_long_rows_has_fewer(tmp_path):
     rows = [{"input_ids": [1 + i % 13] * 16, "labels": [1 + i % 13] * 16} for i in range(600)]
     callback = GeometryCallback(every=2, metrics=["radial"])
     make_trainer("trainer", tmp_path, rows=rows, callbacks=[callback], max_steps=1).train()
-    assert callback._rows["input_ids"].shape == (256, 16)
+    assert callback._probe.rows["input_ids"].shape == (256, 16)
 
 
 @pytest.mark.quick
@@ -330,7 +330,7 @@ def test_random_states_that_are_not_kept_are_not_touched(monkeypatch):
     state = torch.get_rng_state()
     drawn = []
     for _ in range(2):
-        with undisturbed_random_state(seed=1):
+        with preserve_random_state(seed=1):
             drawn.append(torch.rand(3))
     assert torch.equal(*drawn) and torch.equal(state, torch.get_rng_state())
     assert torch.cuda.is_initialized() or not seeded

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from hf_radial.runs.onset import check_metrics, curve, first_of_run, fit_step, onset_step, summarise
+from hf_radial.runs.onset import check_metrics, curve, first_streak, fit_step, onset_step, summarise
 
 pytestmark = pytest.mark.quick
 
@@ -70,7 +70,7 @@ def test_an_onset_that_does_not_last_does_not_count():
 @pytest.mark.parametrize(("length", "expected"), [(1, 10), (2, 10), (3, 40), (4, None)])
 def test_the_first_of_several_in_a_row(length, expected):
     history = log([1.0] * 6, [0.95, 0.96, 0.4, 0.91, 0.92, 0.93])
-    assert first_of_run(history, HELD_OUT, 0.9, length) == expected
+    assert first_streak(history, HELD_OUT, 0.9, length) == expected
 
 
 def test_the_fit_is_the_first_evaluation_at_99_percent():
@@ -152,7 +152,7 @@ def test_summaries_are_those_of_the_definitions_however_the_log_came_about(seed)
             for i in range(len(evaluations) - length + 1)
             if all(e[3] >= 0.9 for e in evaluations[i : i + length])
         ]
-        assert first_of_run(resumed, "m/held", 0.9, length) == (in_a_row[0] if in_a_row else None)
+        assert first_streak(resumed, "m/held", 0.9, length) == (in_a_row[0] if in_a_row else None)
 
 
 def test_a_log_without_epochs_has_none():
@@ -185,6 +185,6 @@ def test_numbers_that_are_no_accuracies_are_refused():
         with pytest.raises(ValueError, match="fit_threshold="):
             summarise(log([1.0], [1.0]), fit_threshold=bad)
     with pytest.raises(ValueError, match="length=0"):
-        first_of_run(log([1.0], [1.0]), HELD_OUT, 0.9, 0)
+        first_streak(log([1.0], [1.0]), HELD_OUT, 0.9, 0)
     with pytest.raises(ValueError, match="no 'step'"):
         summarise([{TRAIN: 1.0, HELD_OUT: 1.0}])

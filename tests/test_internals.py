@@ -23,6 +23,7 @@ from hf_radial.training.mixin import RadialMixin
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/internals.md").read_text(encoding="utf-8")
 READ = json.loads(internals.RECORD.read_text())
+pytestmark = pytest.mark.quick  # so that every environment of `make versions` is asked
 
 
 @pytest.mark.parametrize("library", internals.FUNCTIONS)
@@ -146,6 +147,12 @@ def test_a_compiled_module_is_known_as_one():
     in_place.compile()
     assert plain._compiled_call_impl is None and in_place._compiled_call_impl is not None
     assert hasattr(wrapped, "_orig_mod") and not hasattr(plain, "_orig_mod")
+
+
+def test_compiled_graphs_can_be_kept():
+    import torch._functorch.config as settings
+
+    assert isinstance(settings.donated_buffer, bool)
 
 
 def test_operations_and_storages_tell_what_the_trace_asks():

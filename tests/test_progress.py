@@ -24,3 +24,14 @@ def test_the_bar_shows_both_metrics_and_a_resumed_run_what_it_had(args, capsys):
     shown = capsys.readouterr().err
     assert "arm" in shown and "train=25.0%" in shown and "held-out=50.0%" in shown
     progress.on_train_end(args, state, control)
+
+
+def test_the_loss_is_on_the_bar_and_no_log_is_printed(args, capsys):
+    state = TrainerState(max_steps=10)
+    state.is_world_process_zero = True
+    progress = MetricProgress({"held-out": "eval_validation_exact_match"}, title="arm")
+    progress.on_train_begin(args, state, TrainerControl())
+    progress.on_log(args, state, TrainerControl(), logs={"loss": 2.5, "task_loss": 1.23456, "radius/layer": 3.0})
+    progress.on_log(args, state, TrainerControl(), logs={"eval_validation_exact_match": 0.5})
+    said = capsys.readouterr()
+    assert "loss=1.235" in said.err and "radius" not in said.err + said.out and not said.out

@@ -195,7 +195,7 @@ def test_the_newest_checkpoint_stands_in_for_the_state(tmp_path):
         (None, FileNotFoundError, "does not exist"),
         ({}, FileNotFoundError, "is no run: it has neither trainer_state.json"),
         ({"trainer_state.json": "{"}, ValueError, "trainer_state.json is not JSON"),
-        ({"trainer_state.json": "[]"}, ValueError, "holds a JSON list"),
+        ({"trainer_state.json": "[]"}, ValueError, "holds a list, not an object"),
         ({"trainer_state.json": "{}"}, ValueError, "no log_history"),
         ({"trainer_state.json": '{"log_history": [{"loss": 1.0}]}'}, ValueError, "has no step"),
         ({"trainer_state.json": '{"log_history": []}', "run.json": "{"}, ValueError, "run.json is not JSON"),

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 
 import pytest
 import torch
-from reference import stack, tiny_gpt2, tiny_llama, token_rows
+from accelerate.utils import DistributedType
+from reference import (
+    keeping,
+    reference_of_step,
+    relative_error,
+    stack,
+    tiny_gpt2,
+    tiny_llama,
+    token_rows,
+    whole_error,
+)
 from torch import nn
 from transformers import Trainer
 from two_processes import launch
@@ -15,13 +26,14 @@ from two_processes import launch
 from hf_radial import RadialCallback, RadialPenalty, RadialTrainer
 from hf_radial.runs.record import RUN_FILE
 from hf_radial.training.rows import makes_its_batches
-from runs import DOORS, SITES, arguments, make_trainer, training_logs
+from runs import DOORS, SITES, KeepGradients, arguments, make_trainer, one_step_arguments, training_logs
 
 pytest.importorskip("trl")
 import trainers_worker as worker
 
-NAMES = [name for name in worker.CASES if "Cached" not in name]
-IN_TWO_PROCESSES = ["GRPOTrainer", "ORPOTrainer", "DPOTrainer", "Seq2SeqTrainer, predict_with_generate"]
+CACHED = "SentenceTransformerTrainer, CachedMultipleNegativesRankingLoss"
+NAMES = [name for name in worker.CASES if name != CACHED]
+IN_TWO_PROCESSES = ["GRPOTrainer", "ORPOTrainer, initial radius", "DPOTrainer", "Seq2SeqTrainer, predict_with_generate"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +52,15 @@ def check(result):
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_is_that_of_the_reference(name, accumulation, tmp_path):
     pytest.importorskip(worker.CASES[name][0])
+    if name == "SetFit" and accumulation > 1:
+        pytest.skip("SetFit's arguments have no gradient accumulation")
     check(worker.measure(name, tmp_path, accumulation))
+
+
+def test_a_loss_that_runs_the_model_in_its_backward_pass_is_refused(tmp_path):
+    pytest.importorskip(worker.CASES[CACHED][0])
+    with pytest.raises(RuntimeError, match="use another"):
+        worker.one_step(worker.CASES[CACHED][1], tmp_path, 1, radial=True)
 
 
 def test_in_two_processes_as_well(tmp_path):
@@ -120,6 +140,53 @@ def test_the_user_can_have_any_batch_counted_in_the_step(tmp_path):
     assert len(training_logs(trainer)) == 3
 
 
+@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}, {"bf16": True}, {"compiled": True}], ids=str)
+def test_counting_in_the_step_gives_the_gradient_of_counting_before(options, tmp_path):
+    """Uneven micro-batches, with padding; in bf16 to its accuracy."""
+    options = dict(options)
+    gradients, logs, compiled = [], [], options.pop("compiled", False)
+    for late in (False, True):
+        keep, model = KeepGradients(), tiny_gpt2(layers=1)
+        if compiled:
+            model.compile(backend="aot_eager")
+        trainer = make_trainer(
+            "trainer",
+            tmp_path,
+            model=model,
+            callbacks=[keep],
+            gradient_accumulation_steps=4,
+            max_steps=1,
+            logging_steps=1,
+            **options,
+        )
+        trainer.radial_counts_at_sites = late
+        trainer.train()
+        gradients.append(keep.gradients)
+        logs.append(training_logs(trainer)[0])
+    assert relative_error(gradients[1], {n: g.double() for n, g in gradients[0].items()}) < (
+        0.05 if "bf16" in options else 1e-5
+    )
+    for name in ("loss", "task_loss", "radial_penalty"):
+        assert logs[1][name] == pytest.approx(logs[0][name], rel=1e-5)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_weights_in_fp16_train_to_the_accuracy_of_fp16(accumulation, late, tmp_path):
+    """11 bits: 0.05 % in each operation; radii and means are taken in float32."""
+    model = tiny_gpt2().half()
+    args = one_step_arguments(tmp_path, per_device_train_batch_size=3, gradient_accumulation_steps=accumulation)
+    rows = token_rows(3 * accumulation, True)
+    trainer = keeping(Trainer)(
+        model=copy.deepcopy(model), args=args, train_dataset=rows, data_collator=stack, callbacks=[RadialCallback(0.3)]
+    )
+    trainer.radial_counts_at_sites = late
+    trainer.train()
+    expected = reference_of_step(model, trainer.kept_batches[0], 0.3)
+    assert trainer.state.log_history[0]["radial_penalty"] == pytest.approx(expected["radial_penalty"], rel=2e-3)
+    assert whole_error(trainer.kept_gradients[0], expected["gradients"]) < 0.02
+
+
 class CallsBackwardTwice(Trainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         inputs = self._prepare_inputs(inputs)
@@ -137,7 +204,7 @@ def test_two_backward_passes_in_a_step_are_refused(tmp_path):
 def test_accumulation_under_fsdp_is_refused_before_the_first_step(tmp_path, monkeypatch):
     trainer = make_trainer("trainer", tmp_path, gradient_accumulation_steps=2)
     trainer.radial_counts_at_sites = True
-    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", "FSDP")
+    monkeypatch.setattr(trainer.accelerator.state, "distributed_type", DistributedType.FSDP)
     with pytest.raises(ValueError, match="gradient_accumulation_steps=1"):
         trainer.begin_radial(None)
 
@@ -212,17 +279,6 @@ def test_resuming_with_other_sites_says_what_to_do(door, tmp_path):
         make_trainer(door, tmp_path, {"radial_radius": "initial"}).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
 
 
-@pytest.mark.parametrize("name", ["GRPOTrainer", "ORPOTrainer"])
-def test_initial_radii_of_batches_that_the_trainer_makes(name, tmp_path):
-    _, log = worker.one_step(worker.CASES[name][1], tmp_path, 2, radial=True, radial_radius="initial")
-    plain, _ = worker.one_step(worker.CASES[name][1], tmp_path, 2, radial=False)
-    model = worker.transformers_model(plain.start).eval()
-    with torch.no_grad():
-        found = worker.llama_increments(model.eval(), plain.calls[0])
-    expected = [h[real].norm(dim=-1).mean().item() for h, real in found]
-    assert [value for name, value in log.items() if name.startswith("radius_target/")] == pytest.approx(expected, rel=1e-5)
-
-
 # Without lambda -------------------------------------------------------------------------------------------------------------
 
 
@@ -287,7 +343,13 @@ def test_virtual_tokens_count_where_the_sublayers_see_them(kind, accumulation, t
     calls = []
     model.get_base_model().register_forward_pre_hook(lambda m, args, kwargs: calls.append(kwargs), with_kwargs=True)
     trainer = make_trainer(
-        "trainer", tmp_path, model=model, max_steps=1, gradient_accumulation_steps=accumulation, learning_rate=0.0
+        "trainer",
+        tmp_path,
+        model=model,
+        max_steps=1,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=0.0,
+        logging_steps=1,
     )
     calls.clear()
     trainer.train()

@@ -33,8 +33,8 @@ def known(name):
 print(json.dumps({"python": platform.python_version(), **{name: known(name) for name in %r}}))
 """
 INTRODUCTION = """
-Made by `make versions` from `versions.json`: `make test-quick`, once with each row's versions. What `setup.cfg` claims
-lies within these rows.
+Made by `make versions` from `versions.json`: `make test-quick`, with each row's versions. A test that failed was run again
+alone once its cause was mended (`--failed`). What `setup.cfg` claims lies within these rows.
 """
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 from safetensors import SafetensorError
@@ -31,14 +32,14 @@ from transformers.utils import logging
 
 from hf_radial.callbacks.geometry_line import geometry_line
 from hf_radial.callbacks.probe import PROBE_FILE, check_batch, make_probe
-from hf_radial.geometry.measure import DEAR_GROUPS, DEFAULT_GROUPS, Measurement, ModularTable, check_groups, measure
+from hf_radial.geometry.measure import DEFAULT_GROUPS, EXPENSIVE_GROUPS, Measurement, ModularTable, check_groups, measure
 from hf_radial.geometry.memory import MEMORY_FILE, History, read_history
 from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 from hf_radial.runs.record import run_folder
 from hf_radial.sites.find import Sites, find_sites
-from hf_radial.sites.preserve import undisturbed_random_state
+from hf_radial.sites.preserve import preserve_random_state
 from hf_radial.training.calling import calling_trainer, resumed_from
 from hf_radial.training.sharded import check_sharding, from_main, gathered, skeleton_of
 from hf_radial.training.task_loss import task_loss_of
@@ -106,12 +107,22 @@ class GeometryCallback(TrainerCallback):
         held_out_metric: str = HELD_OUT_METRIC,
     ) -> None:
         _check_whole(every=every, rows=rows, curvature_probes=curvature_probes)
-        if budget is not None and not 0 <= budget <= 1:
-            raise ValueError(f"budget={budget} must be a share of training time between 0 and 1, or None for no limit")
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise ValueError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1")
+        if sites is not None and (isinstance(sites, str) or not all(isinstance(pattern, str) for pattern in sites)):
+            raise TypeError(f"sites={sites!r} must be a list of module name patterns, such as ['*.mlp.c_proj']")
+        function: Any = loss
+        if function is not None and not callable(function):
+            raise TypeError(f"loss={loss!r} must be a function of the model and a batch that returns the task loss")
+        known: Any = modular
+        if known is not None and not isinstance(known, ModularTable):
+            raise TypeError(f"modular={modular!r} must be a table, such as ModularTable(modulus=97, operation='add')")
+        if budget is not None and (not isinstance(budget, Real) or not 0 <= budget <= 1):
+            raise ValueError(f"budget={budget!r} must be a share of training time between 0 and 1, or None for no limit")
         self.chosen = metrics is not None
         if metrics is None:
             metrics = DEFAULT_GROUPS
-        check_groups(list(metrics) if not isinstance(metrics, str) else metrics, modular)
+        check_groups(metrics, modular)
         self.every = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics, every)
         for group, steps in self.every.items():
             _check_whole(**{f"metrics[{group!r}]": steps})
@@ -193,7 +204,7 @@ class GeometryCallback(TrainerCallback):
         affordable = from_main([affordable])[0]
         if not affordable:
             return
-        found, failure = None, ""
+        found, reason = None, ""
         try:
             with gathered(trainer, self._skeleton) as model:
                 if self._sites is None:
@@ -215,25 +226,25 @@ class GeometryCallback(TrainerCallback):
         except Exception as error:
             if first:  # nothing is lost yet
                 raise
-            failure = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
         # A process where it failed takes part too, since the others wait for it here.
-        readings, troubles, of_main = from_main([found and found.readings, found and found.troubles, failure])
-        if failure or of_main:
-            logger.warning("geometry at step %d was not measured: %s", state.global_step, failure or of_main)
+        readings, failures, of_main = from_main([found and found.readings, found and found.failures, reason])
+        if reason or of_main:
+            logger.warning("geometry at step %d was not measured: %s", state.global_step, reason or of_main)
         if of_main:
             return
-        self._take_troubles(state, troubles, first)
+        self._take_failures(state, failures, first)
         memory = self._history.memory if found is None else found.memory
         self._history.keep((state.global_step, state.epoch), memory)
-        self._take(trainer, state, Measurement(readings, memory, troubles))
+        self._take(trainer, state, Measurement(readings, memory, failures))
 
-    def _take_troubles(self, state: TrainerState, troubles: Sequence[str], first: bool) -> None:
-        for trouble in troubles:
-            group = trouble.partition(":")[0]
+    def _take_failures(self, state: TrainerState, failures: Sequence[str], first: bool) -> None:
+        for failure in failures:
+            group = failure.partition(":")[0]
             if first and group in self._groups and self.chosen:
-                raise ValueError(f"GeometryCallback: metrics: {trouble}; leave out {group!r}, or correct this")
+                raise ValueError(f"GeometryCallback: metrics: {failure}; leave out {group!r}, or correct this")
             if state.is_world_process_zero:
-                logger.warning("geometry at step %d: %s", state.global_step, trouble)
+                logger.warning("geometry at step %d: %s", state.global_step, failure)
             if first and group in self._groups:
                 logger.warning("GeometryCallback: %r is not measured in this run", group)
                 self._groups.remove(group)
@@ -242,7 +253,7 @@ class GeometryCallback(TrainerCallback):
         """Add the measurement to the table, log it, and show a line of it."""
         for reading in found.readings:
             group = reading.metric.removeprefix("seconds_")
-            if group in DEAR_GROUPS:
+            if group in EXPENSIVE_GROUPS:
                 self._cost[group] = reading.value
                 self._spent += reading.value
         self.table.add(state.global_step, state.epoch, found.readings)
@@ -262,7 +273,7 @@ class GeometryCallback(TrainerCallback):
             self._write(trainer)
 
     def _affordable(self, group: str, elapsed: float) -> bool:
-        if self.budget is None or group not in DEAR_GROUPS or group not in self._cost:
+        if self.budget is None or group not in EXPENSIVE_GROUPS or group not in self._cost:
             return True
         return self._spent + self._cost[group] <= self.budget * elapsed
 
@@ -274,7 +285,7 @@ class GeometryCallback(TrainerCallback):
             name: value[:2] if isinstance(value, Tensor) and value.ndim else value for name, value in self._probe.rows.items()
         }
         inputs.pop("labels", None)
-        with undisturbed_random_state():
+        with preserve_random_state():
             try:
                 return find_sites(model, inputs, self.patterns)
             except ValueError:

@@ -77,6 +77,10 @@ class GrokkingCallback(TrainerCallback):
         stop_threshold: float | None = None,
         prefix: str = "grokking",
     ) -> None:
+        names: dict[str, Any] = {"train_metric": train_metric, "held_out_metric": held_out_metric, "prefix": prefix}
+        for name, value in names.items():
+            if not isinstance(value, str):
+                raise ValueError(f"{name}={value!r} must be a text")
         if train_metric == held_out_metric:
             raise ValueError(f"train_metric and held_out_metric are both {train_metric!r}; name one metric of each split")
         check_threshold(threshold=threshold)

@@ -11,7 +11,9 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 
 
 class MetricProgress(ProgressCallback):
-    """A progress bar that always shows the newest value of the given evaluation metrics.
+    """A progress bar with the newest training loss and the newest values of the given evaluation metrics.
+
+    It prints no lines: the log has them, in `trainer_state.json` and wherever `report_to` says.
 
     Args:
         metrics: label -> metric name as `Trainer` reports it, for example `{"held-out": "eval_validation_exact_match"}`.
@@ -35,11 +37,20 @@ class MetricProgress(ProgressCallback):
         super().on_evaluate(args, state, control, **kwargs)
         self._show(kwargs.get("metrics") or {})
 
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
+        """Show the loss on the bar. The base class would print every log as one long line, with the radius of each site."""
+        loss = (logs or {}).get("task_loss", (logs or {}).get("loss"))
+        if loss is not None:
+            self._update({"loss": f"{loss:.4g}"})
+
     def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any) -> None:
         """No second bar: evaluations are short, and it would hide the first one."""
 
     def _show(self, values: dict[str, Any]) -> None:
-        self.shown |= {label: f"{values[name]:.1%}" for label, name in self.metrics.items() if name in values}
+        self._update({label: f"{values[name]:.1%}" for label, name in self.metrics.items() if name in values})
+
+    def _update(self, shown: dict[str, str]) -> None:
+        self.shown |= shown
         bar: Any = self.training_bar
         if bar is not None and self.shown:
             bar.set_postfix(self.shown)

@@ -26,7 +26,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the subcommand; returns the exit status."""
-    from hf_radial.comparison.table import summary, terminal
+    from hf_radial.comparison.table import page_of, summary, terminal
 
     files = {file.stem: file for file in sorted(options.results.glob("*.json"))}
     if not files:
@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
             print(f"{name:20} {data['title']}")
             continue
         try:
-            text = terminal(summary(data["rows"], data["reference"]))
+            text = page_of(data) or f"{data['title']}\n\n{terminal(summary(data['rows'], data['reference']))}"
         except (KeyError, TypeError) as error:
             raise ValueError(f"{file} holds rows that recipes/compare.py did not write: {error!r}") from error
-        print(f"{data['title']}\n\n{text}")
+        print(text)
     return 0

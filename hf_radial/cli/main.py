@@ -19,7 +19,7 @@ VERBS = (sites, tasks, report, compare, publish)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit status: 0, 1 where a check failed, 2 for an error that the user can mend."""
+    """Run a subcommand. Returns the exit status: 0; 1 if a check failed; 2 for an error that the user can correct."""
     parser = argparse.ArgumentParser(
         prog="hf-radial", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

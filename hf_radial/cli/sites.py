@@ -52,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
     model: PreTrainedModel | None = None if options.verify else _model(options.model, "meta")
     sites: Sites | None = None
     if model is not None:
-        try:  # without memory for the weights: however large the model, this takes seconds
+        try:  # on the meta device, which holds no weights: this takes seconds, however large the model
             inputs = default_inputs(model)
             if "input_ids" in inputs:
                 inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
             sites = find_sites(model, inputs, patterns, options.where)
-        except Exception:  # some models look at values in their forward: they are built in full
+        except Exception:  # the forward of some models reads values: such a model is built in full
             model = None
     if model is None or sites is None:
         _check_memory(_model(options.model, "meta"))
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _model(name: str, device: str) -> PreTrainedModel:
-    """The model of a configuration, with random weights, of the class that the configuration names."""
+    """The model of a configuration, with random weights. Its class is the one that the configuration names."""
     import torch
     import transformers
 
@@ -90,14 +90,15 @@ def _model(name: str, device: str) -> PreTrainedModel:
         raise
     except Exception as error:  # a field of the configuration, say
         raise ValueError(f"its config.json makes no configuration: {_in_one_line(error)}") from error
-    if device == "meta":  # the implementations that look at no values
+    if device == "meta":  # these implementations read no values
         config._attn_implementation, config._experts_implementation = "eager", "batched_mm"
     named = getattr(transformers, (config.architectures or [""])[0], None)
     is_model = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
     reasons = {}
     torch.manual_seed(0)
     with torch.device(device):
-        for kind in [named] if is_model else [getattr(transformers, auto_class) for auto_class in AUTO_CLASSES]:
+        kinds: list[Any] = [named] if is_model else [getattr(transformers, auto_class) for auto_class in AUTO_CLASSES]
+        for kind in kinds:
             try:
                 return kind(config) if is_model else kind.from_config(config)
             except Exception as error:  # not of this kind, or a value of the configuration that no model can have
@@ -115,6 +116,6 @@ def _check_memory(model: PreTrainedModel) -> None:
     needed, there = 4 * model.num_parameters(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
         raise ValueError(
-            f"{type(model).__name__} must be built in full for this, which takes {needed / 1e9:.0f} GB; this machine has "
+            f"{type(model).__name__} needs {needed / 1e9:.0f} GB to be built in full; this machine has "
             f"{there / 1e9:.0f} GB. Try a configuration with fewer layers"
         )

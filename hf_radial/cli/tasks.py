@@ -37,9 +37,9 @@ def run(options: argparse.Namespace) -> int:
     from hf_radial.tasks.show import describe_task, shelf_checksums, shelf_table, task_text
 
     if (options.verify or options.write) and options.config is not None:
-        raise ValueError("--verify and --write are for the shelf; leave CONFIG out")
+        raise ValueError("--verify and --write take all listed configurations; leave CONFIG out")
     if options.write and options.task is not None:
-        raise ValueError("--write is for the whole shelf; leave TASK out")
+        raise ValueError("--write takes all tasks; leave TASK out")
     if options.json and options.config is None:
         raise ValueError("--json is for one configuration; give TASK and CONFIG")
     if options.verify or options.write:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_radial.comparison.grid import Grid
+from hf_radial.comparison.grid import Grid, replicates_of
 from hf_radial.comparison.outcome import RUN_FILE, outcome
+from hf_radial.comparison.paired import paired_cells
 from hf_radial.comparison.run import Run, read_run
 from hf_radial.comparison.trials import judged_cells, tuning_cells
 from hf_radial.comparison.tuning import sampler_name
@@ -24,9 +25,11 @@ def collect(grid: Grid, root: Path, command: str, jobs: int) -> dict[str, Any]:
         jobs: how many runs were made at a time.
     """
     rows = []
-    judged = judged_cells(grid, root)
-    tuned = [tuning_cells(grid, setting, arm, root) for setting in grid.settings for arm in grid.arms]
-    missing = len(grid.settings) * len(grid.arms) * len(grid.seeds) - len(judged) + sum(len(waiting) for _, waiting in tuned)
+    replicates = replicates_of(grid)
+    judged = paired_cells(grid) if grid.paired else [cell for one in replicates for cell in judged_cells(one, root)]
+    tuned = [tuning_cells(one, setting, arm, root) for one in replicates for setting in grid.settings for arm in grid.arms]
+    wanted = len(judged) if grid.paired else len(grid.settings) * len(grid.arms) * len(grid.seeds) * len(replicates)
+    missing = wanted - len(judged) + sum(len(waiting) for _, waiting in tuned)
     for cell in [*(cell for done, _ in tuned for cell in done), *judged]:
         found = outcome(cell.folder(root))
         if found is None:
@@ -43,6 +46,7 @@ def collect(grid: Grid, root: Path, command: str, jobs: int) -> dict[str, Any]:
             "stage": cell.stage,
             "seed": cell.options["seed"],
             "drawn": cell.drawn,
+            **({"replicate": cell.replicate} if grid.replicates or grid.paired else {}),
         }
         made_at = json.loads((cell.folder(root) / RUN_FILE).read_text()) if (cell.folder(root) / RUN_FILE).is_file() else {}
         environment = made_at.get("environment", {})
@@ -64,6 +68,8 @@ def collect(grid: Grid, root: Path, command: str, jobs: int) -> dict[str, Any]:
             "sampler": sampler_name(),
             "own": {arm.name: arm.tune for arm in grid.arms if arm.tune},
         },
+        **({"replicates": grid.replicates} if grid.replicates else {}),
+        **({"paired": asdict(grid.paired)} if grid.paired else {}),
         "solved_at": base.solved_at,
         "solved_evaluations": base.solved_evaluations,
         "missing": missing,

@@ -16,6 +16,22 @@
       sampler_seed: 0                                             # of the draws; another one for a tuning to be made again
       common: {weight_decay: {log: [0.05, 5.0]}}                  # of every arm, unless its own `tune` has a range or null
 
+With `replicates: 8` beside `tuning`, everything of an arm and a setting is made that often from the start. Replicate r has its
+own seeds, and so splits: r thousand above the given ones. Each search has its own sampler seed, made of task, arm and
+replicate. No search begins at another's result, and finalists are chosen by their restricted mean time.
+
+A second design, `paired`, tunes nothing and has no winner's curse: random draws of what all arms share, each with a fresh seed,
+and every arm at each draw. It has `design` and `paired` in the place of `seeds` and `tuning`:
+
+    design: paired
+    paired:
+      draws: 40                                                   # for each setting, with a sampler seed of its own
+      common: {learning_rate: {log: [1.0e-3, 0.1]}}
+      cross: false                                                # true: every combination of choices, each `draws` times
+      also_against: [LayerNorm]                                   # beside the reference
+      first_seed: 1000                                            # draw i has seed first_seed + i
+      sampler_seed: 0
+
 The values of an axis named `cell` are several options at once: `cell: [{task: modular, epochs: 300}, {task: groups}]`.
 A setting's options take the place of the base's, and an arm's those of both, interventions too; only `fields` are put together.
 An arm that `follows` another has in `{followed}` the folder of that arm's run on the same seed, which is made first.
@@ -30,7 +46,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from itertools import product
@@ -39,7 +55,20 @@ from typing import Any
 
 from hf_radial.runs.text_files import read_yaml
 
-KEYS = ("title", "question", "base", "axes", "arms", "seeds", "tuning", "reference", "published")
+KEYS = (
+    "title",
+    "question",
+    "base",
+    "axes",
+    "arms",
+    "seeds",
+    "tuning",
+    "replicates",
+    "design",
+    "paired",
+    "reference",
+    "published",
+)
 TUNING_KEYS = ("trials", "seeds", "finalists", "finalist_seeds", "sampler_seed", "common")
 
 
@@ -57,6 +86,18 @@ class Tuning:
     finalists: int = 1
     finalist_seeds: tuple[int, ...] = ()
     sampler_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A design that tunes nothing: so many draws of what all arms share, each with a seed of its own."""
+
+    draws: int
+    common: dict[str, Any]
+    first_seed: int = 1000
+    sampler_seed: int = 0
+    also_against: tuple[str, ...] = ()  # arms to compare with, beside the grid's reference
+    cross: bool = False  # every combination of the choices in `common`, `draws` times each, instead of random draws
 
 
 @dataclass(frozen=True)
@@ -88,6 +129,44 @@ class Grid:
     tuning: Tuning | None
     reference: str
     published: tuple[dict[str, Any], ...] = ()
+    paired: Paired | None = None
+    replicates: int = 0  # 0: one tuning, whose searches share the sampler's seed
+    replicate: int | None = None  # which one this is, of a grid made by `replicate_of`
+
+
+APART = 1000  # seeds of one replicate and those of the next
+
+
+def replicate_of(grid: Grid, replicate: int) -> Grid:
+    """The grid of one replicate: its own seeds, to tune on and to judge. A grid without replicates is its only one.
+
+    >>> grid = Grid("x", "", "", {}, ({},), (Arm("a"),), (0, 1), Tuning(2, (9,), {}), "a", replicates=3)
+    >>> replicate_of(grid, 2).seeds, replicate_of(grid, 2).tuning.seeds
+    ((2000, 2001), (2009,))
+    """
+    if not grid.replicates or grid.tuning is None:
+        return grid
+    more = APART * replicate
+    tuning = replace(
+        grid.tuning,
+        seeds=tuple(seed + more for seed in grid.tuning.seeds),
+        finalist_seeds=tuple(seed + more for seed in grid.tuning.finalist_seeds),
+    )
+    return replace(grid, seeds=tuple(seed + more for seed in grid.seeds), tuning=tuning, replicate=replicate)
+
+
+def replicates_of(grid: Grid) -> list[Grid]:
+    """All replicates of a grid."""
+    return [replicate_of(grid, i) for i in range(max(1, grid.replicates))]
+
+
+def sampler_seed(grid: Grid, setting: str, arm: str) -> int:
+    """The seed of one search's draws: the grid's, or of a replicate one of its own for each task and arm."""
+    given = 0 if grid.tuning is None else grid.tuning.sampler_seed
+    if grid.replicate is None:
+        return given
+    text = json.dumps([given, setting, arm, grid.replicate])
+    return int.from_bytes(sha256(text.encode()).digest()[:4], "big")
 
 
 def read_grid(file: Path) -> Grid:
@@ -98,12 +177,13 @@ def read_grid(file: Path) -> Grid:
             or a range that is none; the message names it.
     """
     if not file.is_file():
-        raise ValueError(f"the grid file {str(file)!r} does not exist")
+        raise ValueError(f"the grid file {str(file)!r} {'is a folder' if file.is_dir() else 'does not exist'}")
     data = read_yaml(file)
     if not isinstance(data, dict):
         raise ValueError(f"{file}: must hold a mapping with {', '.join(KEYS)}")
     _known(file, "", data, KEYS)
-    seeds = _seeds(file, "seeds", data.get("seeds"))
+    paired = _paired(data, file)
+    seeds = () if paired else _seeds(file, "seeds", data.get("seeds"))
     arms = []
     for name, given in _mapping(file, "arms", data.get("arms")).items():
         given = _mapping(file, f"arm {name!r}", given)
@@ -150,6 +230,13 @@ def read_grid(file: Path) -> Grid:
                 )
     elif any(arm.tune for arm in arms):
         raise ValueError(f"{file}: an arm has something to tune, but there is no tuning with trials and seeds")
+    replicates = int(data.get("replicates") or 0)
+    if replicates:
+        every = [*seeds, *(tuning.seeds + tuning.finalist_seeds if tuning else ())]
+        if tuning is None or replicates < 2 or max(every) - min(every) >= APART:
+            raise ValueError(
+                f"{file}: replicates={replicates} must be at least 2, beside a tuning whose seeds are less than {APART} apart"
+            )
     reference = data.get("reference", arms[0].name)
     if reference not in [arm.name for arm in arms]:
         raise ValueError(f"{file}: reference={reference!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
@@ -161,8 +248,8 @@ def read_grid(file: Path) -> Grid:
             raise ValueError(f"{file}: published: {item['arm']!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
     return Grid(
         file.stem.removeprefix("compare_"),
-        str(data.get("title", file.stem)),
-        str(data.get("question", "")),
+        _text(file, "title", data.get("title", file.stem)),
+        _text(file, "question", data.get("question", "")),
         _mapping(file, "base", data.get("base")),
         settings,
         tuple(arms),
@@ -170,7 +257,40 @@ def read_grid(file: Path) -> Grid:
         tuning,
         reference,
         published,
+        paired,
+        replicates,
     )
+
+
+def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
+    """The paired design of a grid file, checked; `None` if it has none."""
+    design, given = data.get("design", "tuned"), data.get("paired")
+    if design not in ("tuned", "paired") or (design == "paired") is not bool(given):
+        raise ValueError(f"{file}: design={design!r} must be 'paired', with a mapping `paired`, or be left out, without one")
+    if not given:
+        return None
+    given = _mapping(file, "paired", given)
+    _known(file, "paired: ", given, list(Paired.__dataclass_fields__))
+    _count(file, "paired: draws", given.get("draws"))
+    _mapping(file, "paired: common", given.get("common"))
+    for key in ("seeds", "tuning"):
+        if data.get(key):
+            raise ValueError(f"{file}: {key} has no meaning in design='paired', whose draws have their own seeds; leave it out")
+    paired = Paired(**{"common": {}, **given, "also_against": tuple(given.get("also_against") or ())})
+    for name in paired.also_against:
+        if name not in (data.get("arms") or {}):
+            raise ValueError(f"{file}: paired: also_against: {name!r} is no arm; there are {', '.join(data.get('arms') or {})}")
+    if not paired.common:
+        raise ValueError(f"{file}: paired: common is empty; name what is drawn, such as learning_rate: {{log: [1.0e-3, 0.1]}}")
+    for name, choice in paired.common.items():
+        kind, _ = bounds(choice, f"{file}: {name}")
+        if paired.cross and kind != "choices":
+            raise ValueError(f"{file}: paired: cross needs {{choices: [...]}} for {name}, which has {choice!r}")
+    for name, arm in (data.get("arms") or {}).items():
+        both = sorted(set(paired.common) & set((arm or {}).get("options") or {}))
+        if both or (arm or {}).get("tune"):
+            raise ValueError(f"{file}: arm {name!r} has {both or 'tune'}, but in design='paired' all arms share what is drawn")
+    return paired
 
 
 def _known(file: Path, where: str, given: Mapping[Any, Any], keys: Sequence[str]) -> None:
@@ -190,9 +310,15 @@ def _mapping(file: Path, name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _text(file: Path, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{file}: {name}={value!r} must be a text; put it in quotes")
+    return value
+
+
 def _list(file: Path, name: str, value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise ValueError(f"{file}: {name}={value!r} must be a list of at least one value, such as [0.3, 0.5]")
+        raise ValueError(f"{file}: {name}={value!r} must be a list of at least one value")
     return value
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from hf_radial.comparison.grid import Arm, Grid
+from hf_radial.comparison.grid import Arm, Grid, replicates_of
 from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, outcome, undone, write_json
 from hf_radial.comparison.run import make_run, make_runs
 from hf_radial.comparison.trials import Cell, best_trial, tuning_cells
@@ -60,6 +60,25 @@ class TuningJob:
         """What is to be run next: the trial after those that are done, or what is left of the finalists."""
         cells = tuning_cells(self.grid, self.setting, self.arm, self.root)[1]
         return undone([(cell.folder(self.root), cell.options) for cell in cells])
+
+
+@dataclass(frozen=True)
+class TuningJobs:
+    """Tunings that advance side by side, so that their next trials can share their steps: the replicates of one arm."""
+
+    tunings: tuple[TuningJob, ...]
+    together: int
+
+    def make(self) -> None:
+        while todo := self.undone():
+            for job in jobs_of(todo, self.together):
+                attempt(job.runs)
+
+    def undone(self) -> Runs:
+        return [one for job in self.tunings for one in job.undone()]
+
+
+AnyJob = Job | TuningJob | TuningJobs
 
 
 def jobs_of(todo: Runs, together: int) -> list[Job]:
@@ -107,14 +126,14 @@ def _attempt(runs: Runs) -> None:
             note_failure(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def note_failures(job: Job | TuningJob, message: str) -> None:
+def note_failures(job: AnyJob, message: str) -> None:
     """The failure of a process, for each of the runs that it may have had in hand."""
     for folder, _ in job.undone()[: 1 if isinstance(job, TuningJob) else None]:
         note_failure(folder, message, "")
 
 
-Jobs = Sequence[Job | TuningJob]
-Runner = Callable[[Jobs], Iterator[Job | TuningJob]]
+Jobs = Sequence[AnyJob]
+Runner = Callable[[Jobs], Iterator[AnyJob]]
 
 
 def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str, together: int = 1) -> None:
@@ -130,8 +149,26 @@ def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str, toget
             _run([*jobs_of(first, together), *jobs_of(again, 1)], runner, title)
 
 
-def tune_all(grid: Grid, root: Path, runner: Runner, title: str) -> None:
-    """Tune the arms of a grid, side by side; the trials of one arm are made one after the other."""
+def tune_all(grid: Grid, root: Path, runner: Runner, title: str, together: int = 1) -> None:
+    """Tune the arms of a grid, side by side; the trials of one arm are made one after the other.
+
+    Replicates of an arm advance side by side if runs may share their steps.
+    """
+    if grid.replicates and together > 1:
+        replicates = replicates_of(grid)
+        both = [
+            TuningJobs(tuple(TuningJob(one, setting, arm, root) for one in replicates), together)
+            for setting in grid.settings
+            for arm in grid.arms
+        ]
+        while left := [job for job in both if job.undone()]:
+            _run(left, runner, title)
+        return
+    for one in replicates_of(grid):
+        _tune_each(one, root, runner, title)
+
+
+def _tune_each(grid: Grid, root: Path, runner: Runner, title: str) -> None:
     for first in (True, False):  # the others begin where the reference has ended
         arms = [arm for arm in grid.arms if (arm.name == grid.reference) is first]
         jobs = [TuningJob(grid, setting, arm, root) for setting in grid.settings for arm in arms]
@@ -150,6 +187,8 @@ def _run(todo: Jobs, runner: Runner, title: str) -> None:
                     )
                     if said is not None and said["status"] == "failed":
                         print(f"  FAILED {folder}: {said['failure']}", flush=True)
+            elif isinstance(job, TuningJobs):
+                bar.set_postfix_str(f"{job.tunings[0].arm.name}: {len(job.undone())} runs are next")
             else:
                 bar.set_postfix_str(f"{job.arm.name}: {best_trial(job.grid, job.setting, job.arm, job.root) or 'not yet'}")
             bar.update()

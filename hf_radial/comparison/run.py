@@ -55,6 +55,10 @@ class Run:
         for name in ("width", "embedding_size", "layers", "heads", "epochs", "evaluate_every", "solved_evaluations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.model == "transformer" and self.width % self.heads:
+            raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
+        if self.train_fraction is not None and not 0 < self.train_fraction < 1:
+            raise ValueError(f"train_fraction={self.train_fraction} must be between 0 and 1")
         if not 0 < self.solved_at <= 1:
             raise ValueError(f"solved_at={self.solved_at} must be above 0 and at most 1")
         for name in ("batch_size", "warmup_steps", "seed", "learning_rate", "weight_decay", "radial_lambda"):
@@ -69,15 +73,17 @@ class Run:
 
 
 def read_run(options: dict[str, Any]) -> Run:
-    """Options as a `Run`. ValueError, with the name, if there is one that means nothing."""
+    """Options as a `Run`; a ValueError names an option, a field of the task or an intervention that means nothing."""
     unknown = sorted(set(options) - set(Run.__dataclass_fields__))
     if unknown:
         near = get_close_matches(unknown[0], Run.__dataclass_fields__, 1)
         meant = f"; did you mean {near[0]!r}?" if near else ";"
         raise ValueError(f"unknown option {unknown[0]!r} of a run{meant} there are {', '.join(Run.__dataclass_fields__)}")
     from hf_radial.interventions import check_text, interventions
+    from hf_radial.tasks.load import task_config
 
     run = Run(**options)
+    task_config(run.task, **task_fields(run))
     interventions([text for text in run.interventions if "{followed}" not in text])
     for text in run.interventions:
         check_text(text)  # the file of a run that is followed is not there yet
@@ -126,7 +132,7 @@ def make_runs(together: Runs) -> None:
     prepare_process(first.flush_denormals)
     shared = None if first.split_by_seed else load_rows(first)
     rows = {folder: shared or load_rows(run) for folder, run in runs.items()}
-    members = []
+    members: list[Any] = []
     for folder, run in runs.items():
         member, methods = make_trainer(Path(folder), run, rows[folder], SweepMember)
         add_interventions(member, methods)
@@ -216,13 +222,13 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
 
 def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock: Clock | None) -> dict[str, Any]:
     """What became of a run that has ended. Seconds are those of `clock`, and unknown of a run that shared its steps."""
-    from hf_radial.runs.onset import HELD_OUT_METRIC, curve, first_of_run, summarise
+    from hf_radial.runs.onset import HELD_OUT_METRIC, curve, first_streak, summarise
     from hf_radial.tasks.tensor_rows import TensorRows
 
     splits = rows[0]
     log = trainer.state.log_history
     found = whole = summarise(log)
-    solved = first_of_run(log, HELD_OUT_METRIC, run.solved_at, run.solved_evaluations)
+    solved = first_streak(log, HELD_OUT_METRIC, run.solved_at, run.solved_evaluations)
     if solved is not None:  # a run that goes on after that is judged as one that ends there
         steps = curve(log, HELD_OUT_METRIC)[0]
         end = steps[steps.index(solved) + run.solved_evaluations - 1]
@@ -289,17 +295,23 @@ def exact_match(prediction: Any) -> dict[str, float]:
     return {"exact_match": float(right.mean())}
 
 
+def task_fields(run: Run) -> dict[str, Any]:
+    """The fields of the run's task, as `load_task` takes them."""
+    fields = dict(run.fields)
+    if run.train_fraction is not None:
+        fields |= {"train_fraction": run.train_fraction, "validation_fraction": round((1 - run.train_fraction) / 2, 4)}
+    if run.split_by_seed:
+        fields["seed"] = run.seed
+    return fields
+
+
 def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
     """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts."""
     from hf_radial.tasks.load import load_task
     from hf_radial.tasks.tensor_rows import TensorRows
     from hf_radial.tasks.tokenizer import encode, task_tokenizer
 
-    fields = dict(run.fields)
-    if run.train_fraction is not None:
-        fields |= {"train_fraction": run.train_fraction, "validation_fraction": round((1 - run.train_fraction) / 2, 4)}
-    if run.split_by_seed:
-        fields["seed"] = run.seed
+    fields = task_fields(run)
     data: Any = load_task(run.task, **fields)
     if "validation" not in data:
         raise ValueError(f"task {run.task!r} with {fields} has no validation split; give it a validation_fraction or size")

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_radial.comparison.draws import repeated_text
+from hf_radial.comparison.paired_page import paired_page
 from hf_radial.comparison.pooled import over_all, over_all_text
+from hf_radial.comparison.replicated_page import replicated_page
 from hf_radial.comparison.statistics import median_time, speedup, survival
-from hf_radial.comparison.times import BOUNDS, NEVER, horizon_of, number, times_of
+from hf_radial.comparison.times import BOUNDS, NEVER, horizon_of, number, range_text, times_of
 from hf_radial.runs.record import made_on
 from hf_radial.safe_files import replacing, write_text
 
@@ -188,12 +190,21 @@ def write(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def page_of(data: dict[str, Any]) -> str | None:
+    """The page of a design that has one of its own; `None` for a grid that is tuned once."""
+    if not any(row["stage"] != "tuning" for row in data["rows"]):
+        return None
+    return paired_page(data) if data.get("paired") else replicated_page(data) if data.get("replicates") else None
+
+
 def write_pages(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Write what is read, NAME.json, .md and .tex, from the rows of a comparison that is there; returns the summary."""
     entries = summary(data["rows"], data["reference"])
+    special = page_of(data)
     write_text(folder / f"{data['grid']}.json", json.dumps(data, indent=1) + "\n")
-    write_text(folder / f"{data['grid']}.md", page(data, entries))
-    write_text(folder / f"{data['grid']}.tex", latex(entries))
+    write_text(folder / f"{data['grid']}.md", special or page(data, entries))
+    if special is None:
+        write_text(folder / f"{data['grid']}.tex", latex(entries))
     return entries
 
 
@@ -257,20 +268,6 @@ def tuning_text(data: dict[str, Any]) -> str:
     return text
 
 
-def range_text(choice: dict[str, Any] | None) -> str:
-    """A range in words.
-
-    >>> range_text({"log": [0.1, 5.0]}), range_text({"choices": [10, 30]}), range_text(None)
-    ('0.1 to 5 (log)', 'of 10, 30', 'not tuned')
-    """
-    if choice is None:
-        return "not tuned"
-    kind, values = next(iter(choice.items()))
-    if kind == "choices":
-        return "of " + ", ".join(map(str, values))
-    return f"{values[0]:g} to {values[1]:g}" + (" (log)" if kind == "log" else "")
-
-
 def draw(data: dict[str, Any], file: Path) -> None:
     """Share of runs that have not got there yet, over epochs: one panel a setting, one line an arm.
 
@@ -281,7 +278,7 @@ def draw(data: dict[str, Any], file: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    judged = [row for row in data["rows"] if row["stage"] == "judged"]
+    judged = [row for row in data["rows"] if row["stage"] in ("judged", "paired")]
     settings = list(dict.fromkeys(row["setting"] for row in judged))
     if not settings:
         return

@@ -40,3 +40,17 @@ def number(value: float | None, unknown: str = "–") -> str:
     if value is None:
         return unknown
     return "inf" if math.isinf(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def range_text(choice: dict[str, Any] | None) -> str:
+    """A range in words.
+
+    >>> range_text({"log": [0.1, 5.0]}), range_text({"choices": [10, 30]}), range_text(None)
+    ('0.1 to 5 (log)', 'of 10, 30', 'not tuned')
+    """
+    if choice is None:
+        return "not tuned"
+    kind, values = next(iter(choice.items()))
+    if kind == "choices":
+        return "of " + ", ".join(map(str, values))
+    return f"{values[0]:g} to {values[1]:g}" + (" (log)" if kind == "log" else "")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_radial.comparison.grid import Arm, Grid, ranges_of, run_name, run_options
+from hf_radial.comparison.grid import Arm, Grid, ranges_of, run_name, run_options, sampler_seed
 from hf_radial.comparison.outcome import outcome
 from hf_radial.comparison.run import read_run
 from hf_radial.comparison.tuning import score, search
@@ -25,6 +25,7 @@ class Cell:
     stage: str
     drawn: dict[str, Any]
     options: dict[str, Any]
+    replicate: int = 0
 
     def folder(self, root: Path) -> Path:
         return root / run_name(self.options)
@@ -55,12 +56,12 @@ def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> t
 
     def cells(drawn: dict[str, Any], seeds: Sequence[int]) -> list[Cell]:
         options = [run_options(grid, setting, arm, drawn, seed) for seed in seeds]
-        return [Cell(label(setting), arm.name, "tuning", drawn, one) for one in options]
+        return [Cell(label(setting), arm.name, "tuning", drawn, one, grid.replicate or 0) for one in options]
 
     done: list[Cell] = []
     tried: dict[str, tuple[float, dict[str, Any]]] = {}
     start = start_of(grid, setting, arm, root)
-    asked = search(ranges_of(arm, grid.tuning), grid.tuning.trials, start, grid.tuning.sampler_seed)
+    asked = search(ranges_of(arm, grid.tuning), grid.tuning.trials, start, sampler_seed(grid, label(setting), arm.name))
     drawn = next(asked)
     while True:
         trial = cells(drawn, grid.tuning.seeds)
@@ -82,9 +83,10 @@ def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> t
 def start_of(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> list[dict[str, Any]]:
     """The first trials of an arm: at what the reference is tuned to, twice if there are numbers of its own to draw beside it.
 
-    Whatever else is drawn, a method has thus been tried on top of the tuned reference.
+    Whatever else is drawn, a method has thus been tried on top of the tuned reference. In a grid with replicates each search
+    stands alone, so that no arm has had the reference's trials beside its own.
     """
-    if grid.tuning is None or arm.name == grid.reference:
+    if grid.tuning is None or arm.name == grid.reference or grid.replicate is not None:
         return []
     key = (grid.name, label(setting), root)
     if key not in _REFERENCES:
@@ -105,6 +107,17 @@ def median_score(cells: Sequence[Cell], root: Path) -> float | None:
     return scores[len(scores) // 2] if len(scores) == len(cells) else None
 
 
+def mean_score(cells: Sequence[Cell], root: Path) -> float | None:
+    """The restricted mean of the runs' onsets up to their last epoch; what they had not learned decides ties."""
+    found = [(outcome(cell.folder(root)), read_run(cell.options).epochs) for cell in cells]
+    scores = [score(one, epochs) for one, epochs in found if one is not None]
+    if len(scores) < len(cells):
+        return None
+    ends = [epochs for _, epochs in found]
+    means = [min(value, end) + 1e-3 * max(0.0, value - end) for value, end in zip(scores, ends, strict=True)]
+    return sum(means) / len(means)
+
+
 def judged_cells(grid: Grid, root: Path) -> list[Cell]:
     """The runs on the judged seeds; an arm whose tuning is not through has none yet."""
     cells = []
@@ -113,14 +126,24 @@ def judged_cells(grid: Grid, root: Path) -> list[Cell]:
             drawn = best_trial(grid, setting, arm, root)
             if drawn is not None:
                 cells += [
-                    Cell(label(setting), arm.name, "judged", drawn, run_options(grid, setting, arm, drawn, seed))
+                    Cell(
+                        label(setting),
+                        arm.name,
+                        "judged",
+                        drawn,
+                        run_options(grid, setting, arm, drawn, seed),
+                        grid.replicate or 0,
+                    )
                     for seed in grid.seeds
                 ]
     return cells
 
 
 def best_trial(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> dict[str, Any] | None:
-    """The finalist with the best median over all seeds of the tuning; `None` before the tuning is through."""
+    """The finalist with the best median over all seeds of the tuning; `None` before the tuning is through.
+
+    In a grid with replicates, the one with the smallest mean time, in which a run that did not get there counts with its end.
+    """
     if grid.tuning is None:
         return {}
     done, waiting = tuning_cells(grid, setting, arm, root)
@@ -130,5 +153,6 @@ def best_trial(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> dic
     for cell in done:
         runs.setdefault(json.dumps(cell.drawn), []).append(cell)
     longest = max(map(len, runs.values()))  # finalists have runs on more seeds
-    scored = [(median_score(cells, root) or 0.0, cells[0].drawn) for cells in runs.values() if len(cells) == longest]
+    measure = median_score if grid.replicate is None else mean_score
+    scored = [(measure(cells, root) or 0.0, cells[0].drawn) for cells in runs.values() if len(cells) == longest]
     return min(scored, key=lambda pair: pair[0])[1]

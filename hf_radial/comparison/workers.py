@@ -11,7 +11,15 @@ from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from hf_radial.comparison.jobs import Job, Jobs, Runner, TuningJob, note_failures
+from hf_radial.comparison.jobs import AnyJob, Jobs, Runner, note_failures
+
+
+def in_this_process(todo: Jobs) -> Iterator[AnyJob]:
+    """Jobs one after another, here: nothing is started anew, and a crash is the end of the whole."""
+    for job in todo:
+        job.make()
+        yield job
+
 
 IMPORTED = ["torch", "datasets", "transformers.trainer", "hf_radial.training.trainer", "hf_radial.models.modular_mlp"]
 
@@ -19,11 +27,11 @@ IMPORTED = ["torch", "datasets", "transformers.trainer", "hf_radial.training.tra
 def in_processes(processes: int) -> Runner:
     """Jobs side by side in so many processes. A process that dies is a failure of the runs that it may have had."""
 
-    def runner(todo: Jobs) -> Iterator[Job | TuningJob]:
+    def runner(todo: Jobs) -> Iterator[AnyJob]:
         waiting, context = list(todo), _context()
         while waiting:
             with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
-                running: dict[Future[Any], Job | TuningJob] = {}
+                running: dict[Future[Any], AnyJob] = {}
                 broken = False
                 while (waiting or running) and not broken:
                     while waiting and len(running) < processes:
@@ -65,7 +73,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def made_by_ray(job: Job | TuningJob) -> None:
+def made_by_ray(job: AnyJob) -> None:
     job.make()
 
 
@@ -76,7 +84,7 @@ def on_ray(address: str) -> Runner:
     except ImportError as error:
         raise ImportError("--ray needs Ray: pip install 'hf_radial[ray]'") from error
 
-    def runner(todo: Jobs) -> Iterator[Job | TuningJob]:
+    def runner(todo: Jobs) -> Iterator[AnyJob]:
         ray.init(address=None if address == "local" else address, ignore_reinit_error=True, log_to_driver=False)
         remote = ray.remote(num_cpus=1, max_retries=3)(made_by_ray)
         running = {remote.remote(job): job for job in todo}

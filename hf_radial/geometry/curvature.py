@@ -1,15 +1,16 @@
 r"""How curved the loss is: trace and largest eigenvalue of its Hessian, and sharpness, from a loss closure alone.
 
 Here: exact Hessian-vector products, Hutch++ and Hutchinson for the trace, Lanczos for the largest eigenvalue, two sharpnesses.
-Not here: what loss and when. The caller's closure runs the task loss on fixed rows with the model in evaluation mode, without
-autocast, and with an attention that can be differentiated twice (`sdpa_kernel(SDPBackend.MATH)` or `"eager"`).
+Not here: the choice of loss and moment. The caller's closure runs the task loss on fixed rows with the model in evaluation
+mode, without autocast, and with an attention that can be differentiated twice (`sdpa_kernel(SDPBackend.MATH)` or `"eager"`).
 
-Own code, not curvlinops 3.0.1: that is no faster, brings 9 packages, and is wrong where there is a LayerNorm, because torch
-2.13's `jvp` of `jacrev` is. Measured by `recipes/curvature_choice.py`, in `recipes/results/curvature_choice.md`.
+It does not use curvlinops 3.0.1, which is no faster, needs 9 more packages, and is wrong for models with a LayerNorm, because
+torch 2.13's `jvp` of `jacrev` is wrong there. `recipes/curvature_choice.py` measures this:
+`recipes/results/curvature_choice.md`.
 
-Whatever the model's `train` flag, `.grad` and the global random state are at the start, they are at the end. Products are made
-in the parameters' dtype (autograd's), sums over parameters in float64. Vectors are flat, of shape `(P,)` for `P` parameters;
-memory is that of the gradient's graph plus two thirds of `probes` of them (Hutch++) or one for every iteration (Lanczos).
+The model's `train` flag, `.grad` and the global random state do not change. Products are computed in the parameters' dtype
+(autograd's), sums over parameters in float64. Vectors are flat, of shape `(P,)` for `P` parameters. The memory is that of the
+gradient's graph plus vectors: two thirds of `probes` (Hutch++), or one per iteration (Lanczos).
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from torch import Tensor
 from hf_radial.geometry.reading import Reading
 
 METHODS = ("hutch++", "hutchinson")
-_CHUNK = 1 << 20  # numbers that are in float64 at a time
+_CHUNK = 1 << 20  # numbers converted to float64 at a time
 
 
 class Estimate(NamedTuple):
-    """An estimated number: its value, its standard error (of `lambda_max`: its residual bound) and what it was made of."""
+    """An estimated number: its value, its standard error (of `lambda_max`: its residual bound) and the number of samples or
+    products behind it."""
 
     value: float
     standard_error: float
@@ -36,14 +38,14 @@ class Estimate(NamedTuple):
 
 
 class Hessian:
-    """The Hessian of a loss where the parameters are, as a product with vectors.
+    """The Hessian of a loss at the current parameters, as a product with vectors.
 
-    The graph of the gradient is built once, here, and serves every product; it lives as long as this object. The parameters
-    must not change meanwhile.
+    The constructor builds the graph of the gradient once, and every product uses it. It lives as long as this object. The
+    parameters must not change meanwhile.
 
     Args:
         loss: gives the loss, a scalar tensor.
-        parameters: what to differentiate by. Those that do not require a gradient, and repetitions, are left out; those
+        parameters: the parameters to differentiate by. Repeated ones and those without `requires_grad` are left out. Those
             that the loss does not depend on have zero rows.
 
     Raises:
@@ -57,7 +59,7 @@ class Hessian:
     def __init__(self, loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> None:
         self.parameters = trainable(parameters)
         self.loss, gradients = _loss_and_gradient(loss, self.parameters, twice=True)
-        # Where the gradient is constant (the loss is linear in a parameter, or without it), there is nothing to differentiate.
+        # A constant gradient (the loss is linear in a parameter, or independent of it) has no derivative in the graph.
         self._curved = [i for i, gradient in enumerate(gradients) if gradient.requires_grad]
         self._gradients = [gradients[i] for i in self._curved]
         self._sizes = [p.numel() for p in self.parameters]
@@ -95,7 +97,7 @@ class Hessian:
         return torch.cat([p.reshape(-1).to(vector) for p in products])
 
     def random_vector(self, generator: torch.Generator) -> Tensor:
-        """Signs of shape `(P,)` (Rademacher), drawn on the CPU: the same on every device."""
+        """Random signs of shape `(P,)` (Rademacher), drawn on the CPU, so that they are the same on every device."""
         signs = torch.randint(0, 2, (self.size,), generator=generator, dtype=torch.int8) * 2 - 1
         first = self.parameters[0]
         return signs.to(first.device, torch.promote_types(first.dtype, torch.float32))
@@ -111,16 +113,16 @@ def hessian_trace(
     r"""`Tr(H)` with its standard error.
 
     Hutchinson: the mean of `v^T H v` over random signs `v`. Hutch++ (Meyer, Musco, Musco and Woodruff 2021, Algorithm 1):
-    the exact trace on the span `Q` of `H S` for random signs `S`, plus Hutchinson on what is orthogonal to it; the large
-    eigenvalues, which make Hutchinson noisy, are then exact. Where no few eigenvalues dominate (a fitted network may be so)
-    it gains nothing. Both are unbiased. The standard error is that of the mean of the samples, for Hutch++ of those
-    outside `Q`, a third of `probes`: from 12 samples it is known to some 20 %, and three of it hold 98.8 % (Student's t).
+    the exact trace on the span `Q` of `H S` for random signs `S`, plus Hutchinson on the orthogonal complement. The large
+    eigenvalues, which make Hutchinson noisy, are then exact. It gains nothing where no few eigenvalues dominate, as in some
+    fitted networks. Both are unbiased. The standard error is that of the mean of the samples; for Hutch++, of the samples
+    outside `Q`, a third of `probes`. With 12 samples it is known to about 20 %, and three of it cover 98.8 % (Student's t).
 
     Args:
         loss: gives the loss, a scalar tensor.
         parameters: as for `Hessian`.
-        probes: how many Hessian-vector products to spend: at least 4, for Hutchinson 2.
-        seed: of the random signs.
+        probes: number of Hessian-vector products: at least 4, or 2 for Hutchinson.
+        seed: random seed of the signs.
         method: `"hutch++"` or `"hutchinson"`.
 
     Returns:
@@ -154,19 +156,19 @@ def lambda_max(
     max_products: int = 64,
     seed: int = 0,
 ) -> Estimate:
-    """The largest eigenvalue of the Hessian: the algebraically largest, so of an indefinite one the most positive.
+    """The algebraically largest eigenvalue of the Hessian; the most positive one, if the Hessian is indefinite.
 
     Lanczos with full reorthogonalisation from random signs, until the residual of the Ritz pair is below `tolerance` times
-    its value or the products are spent. The value is the Rayleigh quotient `y^T H y` of a unit vector `y`: never above the
-    true one. Its error is the norm of `H y - value y`, taken with a product of its own: some eigenvalue lies
-    that close. (That it is the largest is not proved by it, but a random start misses none whose gap is not tiny.)
+    its value, or all products are spent. The value is the Rayleigh quotient `y^T H y` of a unit vector `y`, which is never
+    above the largest eigenvalue. The error is the norm of `H y - value y`, computed with one more product: some eigenvalue is
+    that close. (This does not prove that it is the largest, but a random start misses only one with a tiny gap.)
 
     Args:
         loss: gives the loss, a scalar tensor.
         parameters: as for `Hessian`.
-        tolerance: of the residual, relative. The error of the eigenvalue is of the order of its square.
-        max_products: Hessian-vector products to spend at most, at least 2. Each keeps one vector of all parameters.
-        seed: of the start.
+        tolerance: relative tolerance of the residual. The eigenvalue's error is of the order of its square.
+        max_products: the most Hessian-vector products, at least 2. Each keeps one vector of all parameters.
+        seed: random seed of the start.
 
     Returns:
         Value, residual bound and products spent.
@@ -189,9 +191,9 @@ def lambda_max(
 def normalized_sharpness(largest: float, parameters: Sequence[Tensor]) -> float:
     """`lambda_max * ||theta||^2`, over the parameters that require a gradient.
 
-    The normalisation is ours, as arXiv 2606.32000 does not state its own. It is what `theta -> a theta` leaves alone where
-    the loss does not change with it (`lambda_max` is then divided by `a^2`), and is otherwise the curvature in units of
-    relative change: a step of relative size `e` along the sharpest direction costs `normalized_sharpness * e^2 / 2`.
+    The normalisation is ours, since arXiv 2606.32000 does not state its own. The value does not change under
+    `theta -> a theta` if the loss does not (`lambda_max` is then divided by `a^2`). It is the curvature in units of relative
+    change: a step of relative size `e` along the sharpest direction raises the loss by `normalized_sharpness * e^2 / 2`.
 
     >>> normalized_sharpness(0.5, [torch.tensor([3.0, 4.0], requires_grad=True)])
     12.5
@@ -202,7 +204,7 @@ def normalized_sharpness(largest: float, parameters: Sequence[Tensor]) -> float:
 def sam_sharpness(loss: Callable[[], Tensor], parameters: Sequence[Tensor], rho: float = 0.05) -> float:
     """`L(theta + rho g / ||g||) - L(theta)`, the first-order sharpness of SAM (Foret et al. 2021, Eq. 2); 0 where `g = 0`.
 
-    The parameters are moved for one evaluation and put back from copies, to the bit, whatever happens in between.
+    The parameters are moved for one evaluation and restored from copies to the last bit, also after an error.
 
     Args:
         loss: gives the loss, a scalar tensor; called twice.
@@ -229,7 +231,7 @@ def sam_sharpness(loss: Callable[[], Tensor], parameters: Sequence[Tensor], rho:
     with torch.no_grad():
         try:
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                # In float64: a gradient of a fitted model may be so small that float32 could not hold rho / norm.
+                # In float64: a fitted model's gradient may be so small that rho / norm overflows float32.
                 parameter.add_((gradient.double() * (rho / norm)).to(parameter.dtype))
             return float(loss()) - here
         finally:
@@ -247,15 +249,15 @@ def curvature_readings(
     """The group `curvature` of one measurement.
 
     `hessian_trace` (Hutch++) and `hessian_trace_hutchinson` share their products: the second has two thirds of `probes`
-    samples. `two_over_lr` is the edge of stability of gradient descent, to compare `lambda_max` with; it does not
-    apply as it is to Adam, which scales every parameter's step.
+    samples. `two_over_lr` is the edge of stability of gradient descent, for comparison with `lambda_max`. Adam scales every
+    parameter's step, so its edge is another.
 
     Args:
         loss: gives the loss, a scalar tensor. It must be deterministic.
         parameters: as for `Hessian`.
-        learning_rate: of the step; `None` or zero (a warm-up's first) for no `two_over_lr`.
-        probes: products to spend on the trace, at least 4.
-        seed: of the random signs. With the same one, a change between measurements is not one of probes.
+        learning_rate: the learning rate; `None` or zero (a warm-up's first) leaves `two_over_lr` out.
+        probes: Hessian-vector products for the trace, at least 4.
+        seed: random seed of the signs. With the same seed, measurements differ only by the model.
 
     Raises:
         ValueError: as `Hessian`; `probes` is too small.
@@ -272,7 +274,7 @@ def curvature_readings(
     generator = torch.Generator().manual_seed(seed)
     trace, hutchinson = _both_traces(hessian, probes, generator)
     largest = _lanczos(hessian, 1e-3, 64, generator)
-    del hessian  # frees the graph before the parameters that it has kept are moved
+    del hessian  # frees the graph before its parameters are moved
     weight = normalized_sharpness(1.0, parameters)
     readings = [
         _reading("hessian_trace", trace),
@@ -301,7 +303,7 @@ def trainable(parameters: Sequence[Tensor]) -> list[Tensor]:
 def _loss_and_gradient(
     loss: Callable[[], Tensor], parameters: list[Tensor], *, twice: bool
 ) -> tuple[float, tuple[Tensor, ...]]:
-    """The loss and its gradient; with `twice`, one that can be differentiated again."""
+    """The loss and its gradient; with `twice`, the gradient can be differentiated again."""
     with torch.enable_grad():  # callbacks may run under no_grad
         value = loss()
         if value.numel() != 1:
@@ -358,12 +360,12 @@ def _lanczos(hessian: Hessian, tolerance: float, max_products: int, generator: t
         if not isfinite(diagonal[-1]):
             raise ValueError("the Hessian of the loss is not finite")
         _remove(w, basis)
-        _remove(w, basis)  # twice is enough (Kahan): once leaves what rounding of the first has put back
+        _remove(w, basis)  # twice is enough (Kahan): after once, rounding errors of the first pass are left
         beside.append(_norm(w))
         values, vectors = torch.linalg.eigh(_tridiagonal(diagonal, beside))
         scale = float(values.abs().max())
         residual = beside[-1] * abs(float(vectors[-1, -1]))
-        # The last product is kept for the residual. `eps * scale` is an invariant subspace, as far as rounding can tell.
+        # The last product is for the residual. Below `eps * scale`, the subspace is invariant up to rounding.
         if residual <= max(tolerance * abs(float(values[-1])), eps * scale) or len(basis) == min(
             max_products - 1, hessian.size
         ):

@@ -1,8 +1,8 @@
 """How far a site's representation has moved from what it was: linear CKA, and the overlap of its leading subspaces.
 
-CKA (Kornblith et al. 2019) compares the similarities between the probe's vectors and does not see rotations of the space; the
-overlap of the leading principal directions does. CKA is debiased (Song et al. 2012): with fewer vectors than channels the plain
-one says 0.8 of two random representations. What is compared is a `Sketch`, which is small enough to keep many of.
+CKA (Kornblith et al. 2019) compares the similarities between the probe's vectors, so it does not see rotations of the space.
+The overlap of the leading principal directions sees them. CKA is debiased (Song et al. 2012): with fewer vectors than channels,
+plain CKA gives 0.8 for two random representations. A `Sketch` holds what is compared, and is small enough to keep many.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DIRECTIONS = 8
 
 @dataclass
 class Sketch:
-    """What a representation is compared by.
+    """A summary of a representation, for comparisons.
 
     Attributes:
         similarity: U-centred linear Gram matrix of the first `n` vectors, of Frobenius norm 1, shape `(n, n)`, float32.
@@ -33,8 +33,8 @@ class Sketch:
 
 
 def sketch(h: Tensor) -> Sketch | None:
-    """The sketch of vectors of shape `(N, d)`; `None` of fewer than four, of some that are not finite, or of equal ones."""
-    h = double(h[:VECTORS].cpu())  # where matrices so small are decomposed faster
+    """The sketch of vectors of shape `(N, d)`; `None` for fewer than four, for NaN or infinity, or if all are equal."""
+    h = double(h[:VECTORS].cpu())  # small matrices are decomposed faster there
     n = len(h)
     if n < 4 or not h.isfinite().all():
         return None
@@ -55,7 +55,7 @@ def sketch(h: Tensor) -> Sketch | None:
 def cka(a: Sketch, b: Sketch) -> float:
     """Debiased linear CKA of two sketches of the same vectors.
 
-    1 where one is the other rotated and scaled; about 0, and as often below as above, where they have nothing in common.
+    1 if one is the other rotated and scaled. About 0, with either sign, if they have nothing in common.
     """
     return float((double(a.similarity) * double(b.similarity)).sum())
 
@@ -67,7 +67,7 @@ def subspace_overlap(a: Sketch, b: Sketch) -> float:
 
 
 def drift_readings(site: str, now: Sketch, then: Sketch, since: str) -> list[Reading]:
-    """Similarity of a site to what it was at the `since` (`first`, `previous` or `last`) measurement."""
+    """How similar a site is to itself at the `since` (`first`, `previous` or `last`) measurement."""
     samples = len(now.similarity)
     return [
         Reading(f"cka_{since}", cka(now, then), site, samples=samples),

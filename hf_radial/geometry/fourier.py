@@ -15,8 +15,8 @@ of cosines, Chughtai et al., arXiv 2302.03025; in closed form, one frequency a n
 - Of the logits, each row centred over the answers c, which softmax does not see: cos(w_k (a + b - c)) alone for
   `fourier_power`, and cos(w_k (a + b)) and sin(w_k (a + b)), times any function of c, for everything else.
 
-`fourier_r2` and `fourier_largest` stand for the Fourier coherence `R^2` and the largest Fourier magnitude of arXiv 2606.32000,
-Table 1, whose code is not published: `fourier_readings` defines ours, and values need not compare with those of the table.
+`fourier_r2` and `fourier_largest` correspond to the Fourier coherence `R^2` and the largest Fourier magnitude of arXiv
+2606.32000, Table 1. Its code is not published. `fourier_readings` defines ours, so values may differ from that table.
 
 Not in here: running the model over its table.
 """
@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from hf_radial.geometry.reading import Reading
 
 OPERATIONS = {"add": 1, "sub": -1}  # the sign of b
-EMBEDDING, LOGITS = "embedding", "logits"  # sites that are no module's names
+EMBEDDING, LOGITS = "embedding", "logits"  # names of sites that are not modules
 
 Array = Tensor | np.ndarray
 
@@ -56,28 +56,28 @@ def fourier_readings(
     | `fourier_r2` | sum of the `best` greatest | the same | share that the key frequencies explain, by least squares |
     | `fourier_largest` | greatest norm at one k | the same, of all neurons | the same, of cos(w_k (a + b - c)) |
 
-    Shares are of the power without the constant (of logits: without each class's mean over the table); what does not vary
-    has shares of zero. A norm is the square root of a power, in units of the values times the root of how many there are:
+    Shares are of the power without the constant (for logits: without each class's mean over the table). A constant signal has
+    shares of zero. A norm is the square root of a power, in units of the values times the root of how many there are:
     amplitude A in each of d channels of an embedding is `A sqrt(p d / 2)`, in n neurons `A p sqrt(n / 2)`, in logits
-    `A sqrt(p^3 / 2)`. There are p // 2 frequencies: where `best` is that many, an embedding's `fourier_r2` is one, always.
+    `A sqrt(p^3 / 2)`. There are p // 2 frequencies. With `best` that large, an embedding's `fourier_r2` is always one.
 
-    A neuron: `neuron_frequency`, where its power is greatest, and `neuron_selectivity`, that share. A neuron that does not
-    vary, up to rounding of its dtype, is dead: 0 and 0, and in no mean. A site: `neuron_selectivity_mean`, with the number
-    of neurons that live as `samples`; 0 if none does.
+    For a neuron: `neuron_frequency`, the frequency of its greatest power, and `neuron_selectivity`, the share of that power. A
+    neuron that is constant up to rounding of its dtype is dead: both are 0, and means leave it out. For a site:
+    `neuron_selectivity_mean`, with the number of live neurons as `samples`; 0 if all are dead.
 
     The key frequencies are the `best` of the greatest power in cos(w_k (a + b)) and sin(w_k (a + b)) times functions of c. As
-    in Nanda et al., section 5.1, and their code: `restricted_loss` is the mean cross-entropy over the whole table with
-    nothing but these and each class's mean kept in the logits, `excluded_loss` that over the training rows with these
-    removed, all at once, and `full_loss` that of the logits as they are, over the table.
+    in Nanda et al., section 5.1, and their code: `restricted_loss` is the mean cross-entropy over the whole table if the logits
+    keep only these frequencies and each class's mean. `excluded_loss` is the mean cross-entropy over the training rows if the
+    logits lose these frequencies. `full_loss` is the mean cross-entropy of the unchanged logits over the table.
 
     Args:
         logits: `(p, p, p)`: of row a, column b, answer c.
-        answers: `(p, p)` integers: the right c. They say nothing new, and fail where a table is in another order than it seems.
+        answers: `(p, p)` integers: the right c. They guard against a table in another order.
         embedding: `(p, d)`: of residue a. Left out if `None`.
         sites: for each module name its units' values over the table, `(p, p, units)`.
         operation: "add" or "sub" (then a - b stands for a + b throughout).
-        train: `(p, p)`, true at the training rows; all of them if `None`.
-        best: how many frequencies count as the structure found.
+        train: `(p, p)`, true at the training rows; `None` for all rows.
+        best: number of frequencies that count as the structure.
 
     Raises:
         TypeError: `logits`, `embedding` or a site's values are not floating point.
@@ -144,7 +144,7 @@ def wave_power(signal: Tensor) -> Tensor:
             [4.]], dtype=torch.float64)
     """
     signal = signal.double()
-    # A constant must give zeros and not their rounding, of which there would be shares too.
+    # A constant must give exact zeros: shares of rounding errors would mean nothing.
     power = 2 * torch.fft.rfft(signal - signal[0], dim=0, norm="ortho")[1:].abs().square()
     if len(signal) % 2 == 0:
         power[-1] /= 2  # p / 2 is its own conjugate
@@ -165,7 +165,7 @@ def neuron_power(values: Tensor) -> tuple[Tensor, Tensor]:
         does not vary by more than the rounding of its dtype.
     """
     p = len(values)
-    origin = values[0, 0].double()  # Subtracted before all sums: what is constant then gives exact zeros.
+    origin = values[0, 0].double()  # Subtracted before all sums, so that a constant gives exact zeros.
     by_a, by_b, by_sum, by_difference = torch.zeros(4, p, values.shape[2], dtype=torch.float64)
     squares = torch.zeros_like(origin)
     for a, column in _columns(values):
@@ -190,7 +190,7 @@ def _site_readings(site: str, values: Array, p: int, best: int) -> list[Reading]
     power, total = neuron_power(values)
     shares = _share(power, total)
     selectivity, frequency = shares.max(0)
-    living = total != 0  # true of what is not finite: a mean must not hide it
+    living = total != 0  # also true for NaN, which a mean must not hide
     count = int(living.sum())
     frequency = (frequency + 1).where(living & selectivity.isfinite(), 0)
     spectrum = shares.sum(1) / max(count, 1)
@@ -219,7 +219,7 @@ def _logit_readings(logits: Tensor, answers: Tensor, sign: int, mask: Tensor, be
     kept[key] = True
     coefficients = torch.fft.rfft(waves, dim=0)
     key_waves = torch.fft.irfft(coefficients * kept, n=p, dim=0)  # (p, p): of s, c
-    # Every s is the answer of p rows, which the restricted logits do not tell apart.
+    # Every s is the answer of p rows, and the restricted logits are the same for all of them.
     restricted = F.cross_entropy(waves.mean(0) + key_waves, residue)
     full, excluded = torch.empty(2, p, p, dtype=torch.float64)
     for a, column in _columns(logits):
@@ -276,7 +276,7 @@ def _greatest(shares: Tensor, best: int) -> Tensor:
 
 
 def _share(power: Tensor, total: Tensor) -> Tensor:
-    """`power / total`, zero where nothing varies."""
+    """`power / total`, zero for a constant."""
     return (power / total).where(total != 0, torch.zeros_like(power))
 
 

@@ -1,9 +1,9 @@
-"""What a model's outputs say of it on a probe: loss, accuracy, and how far its logits have grown; and the norm of its weights.
+"""Measurements of a model's outputs on a probe (loss, accuracy, scale of the logits), and the norm of its weights.
 
-Once the training rows are fitted, cross-entropy falls further by scaling the logits alone, until the softmax in float32 is
-exactly one-hot and the loss and its gradient exactly zero (softmax collapse: Prieto et al. 2025, "Grokking at the edge of
-numerical stability", arXiv 2501.04697). So these are computed in float32, as a training loss is, whatever the logits' dtype;
-only means over rows are in float64.
+Once the training rows are fitted, larger logits alone lower the cross-entropy further, until the float32 softmax is exactly
+one-hot and the loss and its gradient are exactly zero (softmax collapse: Prieto et al. 2025, "Grokking at the edge of numerical
+stability", arXiv 2501.04697). These readings are therefore computed in float32, like a training loss, whatever the logits'
+dtype. Only means over rows use float64.
 
 Not in here: running the model. The geometry of hidden vectors is in the other files of this folder.
 """
@@ -18,17 +18,17 @@ from torch.nn import functional as F
 
 from hf_radial.geometry.reading import Reading
 
-IGNORED = -100  # a label that does not count, as everywhere in transformers
-_CHUNK = 2**23  # logits looked at together: with a vocabulary of 100,000, all rows at once would need gigabytes
+IGNORED = -100  # marks a label that does not count, as in transformers
+_CHUNK = 2**23  # logits per chunk: with a vocabulary of 100,000, all rows at once would need gigabytes
 
 
 def function_readings(logits: Tensor, labels: Tensor, *, shift: bool = False, prefix: str = "") -> list[Reading]:
     """Readings of the whole model on the counted rows of a probe (`scored_rows`), each a mean over them.
 
     - `loss`: cross-entropy.
-    - `logit_scale`: Euclidean norm of a row's logits about their mean, which softmax does not see.
-    - `saturated_softmax`: share of rows whose greatest probability is exactly 1 in float32: all others together are lost in
-      rounding, be the answer right or wrong.
+    - `logit_scale`: Euclidean norm of a row's logits about their mean (softmax does not depend on the mean).
+    - `saturated_softmax`: share of rows whose greatest probability is exactly 1 in float32, for a right or a wrong answer: all
+      other probabilities are lost in rounding.
     - `zero_loss`: share of rows whose cross-entropy is exactly 0 in float32: saturated at the right answer.
     - `confidence`: greatest probability.
     - `accuracy`: whether the greatest logit is the label's.
@@ -75,7 +75,7 @@ def function_readings(logits: Tensor, labels: Tensor, *, shift: bool = False, pr
 
 
 def scored_rows(logits: Tensor, labels: Tensor, shift: bool) -> tuple[Tensor, Tensor]:
-    """The rows of logits that count, and the labels they answer, as the losses of transformers count them.
+    """The rows of logits that count, and their labels, as in the losses of transformers.
 
     Args:
         logits: `(..., C)`, floating point; `(B, T, V)` where `shift`.
@@ -87,7 +87,7 @@ def scored_rows(logits: Tensor, labels: Tensor, shift: bool) -> tuple[Tensor, Te
 
     Raises:
         TypeError: `logits` is not floating point, or `labels` not of integers.
-        ValueError: shapes do not fit, or a label is no class.
+        ValueError: shapes do not fit, or a label is not a class.
 
     >>> scored_rows(torch.eye(3)[None], torch.tensor([[0, -100, 2]]), shift=True)
     (tensor([[0., 1., 0.]]), tensor([2]))
@@ -117,9 +117,8 @@ def scored_rows(logits: Tensor, labels: Tensor, shift: bool) -> tuple[Tensor, Te
 def weight_norm_readings(model: nn.Module) -> list[Reading]:
     """`weight_norm`: Euclidean norm of all floating-point parameters, of the model and of each module that holds some itself.
 
-    A parameter that several modules share is in each of theirs and once in the model's. Frozen ones count; those that the
-    model holds itself, outside of any module, count in the model's. Parameters kept in pieces on several processes are read
-    as this process has them.
+    A parameter that several modules share counts in each module and once in the model. Frozen parameters count, and so do those
+    that the model itself holds. Of sharded parameters, only this process's part counts.
 
     Args:
         model: any module.
@@ -143,5 +142,5 @@ def weight_norm_readings(model: nn.Module) -> list[Reading]:
 
 
 def _norm(values: Tensor, dim: int | None = None) -> Tensor:
-    # The float32 norm of half a million numbers was off by 4e-4 on a CPU: it adds squares one after the other.
+    # In float64: the float32 norm of half a million numbers was off by 4e-4 on a CPU, since it adds squares one by one.
     return torch.linalg.vector_norm(values, dim=dim, dtype=torch.float32 if values.device.type == "mps" else torch.float64)

@@ -9,7 +9,8 @@ folder.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isclose, isfinite
@@ -34,7 +35,8 @@ from hf_radial.sites.site import Site
 
 GROUPS = ("radial", "spectrum", "function", "drift", "proposition", "curvature", "fourier")
 DEFAULT_GROUPS = ("radial", "spectrum", "function", "drift")
-DEAR_GROUPS = ("proposition", "curvature", "fourier")
+EXPENSIVE_GROUPS = ("proposition", "curvature", "fourier")
+DEAR_GROUPS = EXPENSIVE_GROUPS  # its former name
 REMEMBERED_VECTORS = 1024
 
 
@@ -45,16 +47,22 @@ class Measurement:
     Attributes:
         readings: the finite numbers.
         memory: what the next measurement is compared with.
-        troubles: what could not be measured and why, one sentence each, which names the site or group.
+        failures: what could not be measured and why, one sentence each, which names the site or group.
     """
 
     readings: list[Reading]
     memory: Memory
-    troubles: list[str]
+    failures: list[str]
 
     def logs(self) -> dict[str, float]:
         """The readings without an index, under the names that `Trainer` logs."""
         return logs_of(self.readings)
+
+    @property
+    def troubles(self) -> list[str]:
+        """The former name of `failures`."""
+        warnings.warn("Measurement.troubles is now Measurement.failures", FutureWarning, stacklevel=2)
+        return self.failures
 
 
 def measure(
@@ -111,7 +119,7 @@ def measure(
         if {"radial", "spectrum", "drift", "proposition"} & set(metrics):
             with taken.time("observe"):
                 seen = _observe(measured, batch, found, loss, penalty, "proposition" in metrics)
-            taken.troubles += _not_finite(seen)
+            taken.failures += _not_finite(seen)
             for view in seen.sites:
                 name = view.site.name
                 if "radial" in metrics:
@@ -152,12 +160,12 @@ def measure(
     readings = [reading for reading in taken.readings if isfinite(reading.value)]
     readings += [Reading(f"seconds_{group}", seconds) for group, seconds in taken.seconds.items()]
     readings.append(Reading("seconds", time.perf_counter() - started))
-    return Measurement(readings, after, taken.troubles)
+    return Measurement(readings, after, taken.failures)
 
 
-def check_groups(metrics: Sequence[str], modular: ModularTable | None = None) -> None:
+def check_groups(metrics: Any, modular: ModularTable | None = None) -> None:
     """Raise a ValueError unless `metrics` are groups of `GROUPS` that can be measured."""
-    if isinstance(metrics, str) or not metrics:
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable) or not metrics:
         raise ValueError(f"metrics={metrics!r} must be a list of groups, such as {list(DEFAULT_GROUPS)}")
     for group in metrics:
         if group not in GROUPS:
@@ -172,7 +180,7 @@ class _Taken:
     def __init__(self) -> None:
         self.readings: list[Reading] = []
         self.seconds: dict[str, float] = {}
-        self.troubles: list[str] = []
+        self.failures: list[str] = []
 
     @contextmanager
     def time(self, group: str) -> Iterator[None]:
@@ -189,7 +197,7 @@ class _Taken:
         except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            self.troubles.append(f"{group}: {type(error).__name__}: {error}")
+            self.failures.append(f"{group}: {type(error).__name__}: {error}")
 
 
 def _sites(
@@ -225,14 +233,14 @@ def _observe(
 
 
 def _not_finite(seen: Observation) -> list[str]:
-    troubles = []
+    failures = []
     if not seen.loss.isfinite():
-        troubles.append(f"the task loss of the probe is {seen.loss.item()}")
+        failures.append(f"the task loss of the probe is {seen.loss.item()}")
     for view in seen.sites:
         finite = view.finite
         if not finite.all():
-            troubles.append(f"site {view.site.name!r}: {int((~finite).sum())} of {len(finite)} vectors are not finite")
-    return troubles
+            failures.append(f"site {view.site.name!r}: {int((~finite).sum())} of {len(finite)} vectors are not finite")
+    return failures
 
 
 def _drift(now: Mapping[str, Sketch], memory: Memory) -> list[Reading]:
@@ -275,4 +283,14 @@ def predicts_next(model: nn.Module) -> bool:
     return "CausalLM" in loss_type or type(base).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
-__all__ = ["DEAR_GROUPS", "DEFAULT_GROUPS", "GROUPS", "Measurement", "Memory", "ModularTable", "check_groups", "measure"]
+__all__ = [
+    "DEAR_GROUPS",
+    "DEFAULT_GROUPS",
+    "EXPENSIVE_GROUPS",
+    "GROUPS",
+    "Measurement",
+    "Memory",
+    "ModularTable",
+    "check_groups",
+    "measure",
+]

@@ -23,7 +23,7 @@ from hf_radial.geometry.proposition import weight_of
 from hf_radial.penalty.functional import penalty_of_radius, radius
 from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
 from hf_radial.sites.hooks import call_arguments, with_vectors
-from hf_radial.sites.preserve import evaluating, undisturbed_random_state
+from hf_radial.sites.preserve import evaluating, preserve_random_state
 from hf_radial.sites.site import Site, site_vectors
 
 LossOf = Callable[[nn.Module, dict[str, Any]], Tensor]
@@ -87,7 +87,7 @@ def quiet(model: nn.Module) -> Iterator[nn.Module]:
     """
     half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
     with ExitStack() as stack:
-        stack.enter_context(undisturbed_random_state(seed=0))
+        stack.enter_context(preserve_random_state(seed=0))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(_device(model).type, enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))

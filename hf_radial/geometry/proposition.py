@@ -2,18 +2,18 @@ r"""Proposition 1 of arXiv 2606.32000 at one linear site: is the penalty's pull 
 
 For `h = W x` the proposition says that far outside the sphere, `r >> R`, the gradient of the mean penalty on `W` is
 `P = (2/d) W Sigma_x` with the uncentred `Sigma_x = E[x x^T]`: a weight decay that is strong along input directions of high
-variance. Without approximation it is `G = (2/d) E[(1 - R/r) h x^T]`. Here: both, how they compare, and how `G` compares
-with plain weight decay, whose pull is along `W`. Not here: where `x`, `h` and `W` come from.
+variance. The exact gradient is `G = (2/d) E[(1 - R/r) h x^T]`. This file compares `G` with `P`, and `G` with plain weight
+decay, which pulls along `W`. It does not collect `x`, `h` and `W`.
 
 Where the approximation stops holding:
 
 - The factor `1 - R/r` is near 1 only for `r >> R` (0.9 at `r = 10 R`, half at `2 R`), is zero on the sphere and **changes
   sign below it**: there the penalty inflates `W` where the proposition says it shrinks it, and the cosine is negative.
   `shrink` is its mean. With side `"above"` it is zero below the sphere.
-- Vectors of unequal radius weigh unequally, so `G` also differs from a multiple of `P`; the ratios say in which direction.
-- With a bias, `h = W x + b`, even `r >> R` leaves `(2/d) b E[x]^T`, which the proposition does not have. It is zero for
-  centred inputs only.
-- Where `Sigma_x` is nearly isotropic (one-hot inputs), `P` is along `W`: there is no anisotropy to see.
+- Vectors of unequal radius have unequal weights, so `G` is no multiple of `P`. The ratios show the difference per direction.
+- With a bias, `h = W x + b`, the term `(2/d) b E[x]^T` remains even for `r >> R`. The proposition does not have it. It is zero
+  only for centred inputs.
+- If `Sigma_x` is nearly isotropic (one-hot inputs), `P` is parallel to `W`, and there is no anisotropy to measure.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Proposition1:
         eigenvalues: of `Sigma_x`, the largest first.
         ratios: `<G u_k, P u_k> / ||P u_k||^2` for their eigenvectors `u_k`; 1 where the proposition holds, NaN where
             `P u_k = 0`.
-        samples: how many vectors it was measured on.
+        samples: number of vectors.
     """
 
     cosine: float
@@ -62,11 +62,11 @@ def proposition_1(
         h: its outputs, the penalised vectors, `(N, d)`, in the same order.
         weight: `W` of `h = W x + b`, `(d, d_in)`; `weight_of` gives it.
         radius: the penalty's target `R`; `None` for `sqrt(d)`.
-        side: of the penalty, `"both"` or `"above"`.
-        directions: how many eigendirections of `Sigma_x` to look at; fewer if its rank is lower.
+        side: the penalty's side, `"both"` or `"above"`.
+        directions: number of eigendirections of `Sigma_x`; fewer if its rank is lower.
 
     Raises:
-        ValueError: shapes do not fit together, there is no vector, one is not finite, or `radius` or `side` is bad.
+        ValueError: shapes do not fit together, there is no vector, one is not finite, or `radius` or `side` is out of range.
 
     >>> x = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
     >>> weight = torch.tensor([[100.0, 0.0], [0.0, 300.0]])
@@ -96,7 +96,7 @@ def proposition_1(
 def proposition_readings(
     site: str, x: Tensor, h: Tensor, weight: Tensor, radius: float | None = None, side: str = "both"
 ) -> list[Reading]:
-    """The group `proposition` of one site; arguments as for `proposition_1`. What is undefined (0/0) is left out.
+    """The group `proposition` of one site; arguments as for `proposition_1`. Undefined values (0/0) are left out.
 
     >>> x = torch.eye(2)
     >>> readings = proposition_readings("fc", x, 2 * x, 2 * x, radius=1.0)
@@ -136,7 +136,7 @@ def _penalty_gradient(x: Tensor, h: Tensor, target: float, side: str) -> tuple[T
     if side == "above":
         excess = excess.clamp(min=0)
     factor = (excess / r)[r > 0]
-    # A zero vector has no direction: the penalty's gradient there is zero, and so is h_hat.
+    # A zero vector has no direction: h_hat and the penalty's gradient are zero there.
     return 2 / d * (excess.unsqueeze(1) * h_hat).T @ x / n, factor if len(factor) else factor.new_tensor([nan])
 
 
@@ -148,7 +148,7 @@ def _eigendirections(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     else:
         values, v = torch.linalg.eigh(x @ x.T / n)
         u = x.T @ v
-    # What rounding makes of a zero eigenvalue has no direction to speak of.
+    # A zero eigenvalue, up to rounding, has no meaningful direction.
     real = int((values > values.max() * max(n, d_in) * torch.finfo(values.dtype).eps).sum())
     k = min(count, real)
     values, u = values.flip(0)[:k], u.flip(1)[:, :k]

@@ -1,8 +1,8 @@
 """The spectrum of a site's activation matrix on the probe: how many directions its vectors use.
 
-Of the matrix as it is, not centred, as the paper has it (arXiv 2606.32000, section 3). A rank cannot exceed the number of
-vectors, so that number is part of every reading. In float64, from the eigenvalues of the smaller Gram matrix: singular values
-below `1e-8` of the largest are rounding.
+The matrix is not centred, as in the paper (arXiv 2606.32000, section 3). A rank cannot exceed the number of vectors, so every
+reading holds that number. Computed in float64 from the eigenvalues of the smaller Gram matrix. Singular values below `1e-8` of
+the largest are rounding errors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hf_radial.geometry.precision import double
 from hf_radial.geometry.reading import Reading
 
 LEADING = 8
-ON_CPU = 1024  # eigenvalues of matrices so small are found faster there
+ON_CPU = 1024  # small matrices are faster there
 
 
 def singular_values(a: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def singular_values(a: Tensor) -> Tensor:
 
 
 def stable_rank(sigma: Tensor) -> Tensor:
-    """`||A||_F^2 / ||A||_2^2` from the singular values; NaN of the zero matrix (paper, section 3).
+    """`||A||_F^2 / ||A||_2^2` from the singular values; NaN for the zero matrix (paper, section 3).
 
     >>> stable_rank(torch.tensor([2.0, 2.0, 1.0]))
     tensor(2.2500)
@@ -37,7 +37,7 @@ def stable_rank(sigma: Tensor) -> Tensor:
 
 
 def effective_rank(sigma: Tensor) -> Tensor:
-    """`exp(-sum p_i log p_i)`, `p_i = sigma_i / sum sigma`; NaN of the zero matrix (Roy and Vetterli 2007; paper, section 3).
+    """`exp(-sum p_i log p_i)`, `p_i = sigma_i / sum sigma`; NaN for the zero matrix (Roy and Vetterli 2007; paper, section 3).
 
     >>> effective_rank(torch.tensor([3.0, 3.0, 0.0]))
     tensor(2.)
@@ -46,7 +46,7 @@ def effective_rank(sigma: Tensor) -> Tensor:
 
 
 def spectrum_readings(view: SiteView) -> list[Reading]:
-    """The group `spectrum` of one site, of its finite vectors; empty if there is none."""
+    """The group `spectrum` of one site's finite vectors; empty if there is none."""
     h = view.vectors[view.finite]
     if not len(h):
         return []

@@ -1,1 +1,5 @@
-"""Model cards and what else goes to the Hub."""
+"""Model cards, dataset cards and uploads to the Hub.
+
+- `model_card.py`: the card of a run. `publish_model.py`: a finished run's folder. `publish_dataset.py`: a task as a dataset.
+- `pushing.py`: what a `Trainer` pushes while it trains. `retry.py`: which errors are tried again, and for how long.
+"""

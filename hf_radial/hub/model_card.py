@@ -1,4 +1,4 @@
-"""The model card of a run, made from the run's record and log alone; no number in it is typed by hand."""
+"""The model card of a run. All its numbers come from the run's record and log."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRAINING_FIELDS = (
 GENERIC_USAGE = """from transformers import AUTO
 
 model = AUTO.from_pretrained("{model_id}")"""
-# Loaded with plain AutoModel, these would lose their heads.
+# Plain AutoModel would drop the heads of these.
 AUTO_CLASSES = {
     "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "AutoModelForMaskedLM": MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -62,15 +62,15 @@ def write_model_card(
 ) -> Path:
     """Write `README.md` into the trainer's output directory; the arguments are `Trainer.create_model_card`'s.
 
-    A trainer's `run_facts` (a dict) tells the card what the trainer cannot know. It reads from it `title`, `usage` (a code
-    snippet in which `{model_id}` stands for the model), `results` (a dict with `exact_match` and `problems` under `test`,
-    and the numbers of `hf_radial.runs.onset.summarise`) and `limits` and `license`; the rest is listed under "Task and data".
+    The trainer's `run_facts` (a dict) hold what the trainer cannot know. The card uses `title`, `usage` (a code snippet in
+    which `{model_id}` stands for the model), `results` (a dict with `exact_match` and `problems` under `test`, and the numbers
+    of `hf_radial.runs.onset.summarise`), `limits` and `license`. It lists the rest under "Task and data".
     """
     folder = Path(str(trainer.args.output_dir))
     card = make_card(
         describe_run(trainer),
         trainer.state.log_history,
-        # `push_to_hub` names the repository before it makes the card, whatever the arguments said.
+        # `push_to_hub` sets the repository's name before it makes the card.
         getattr(trainer, "hub_model_id", None) or str(folder),
         steps=trainer.state.global_step,
         curves=(folder / CURVES).is_file(),
@@ -106,12 +106,12 @@ def make_card(
     """The card of a run.
 
     Args:
-        record: what `run.json` holds; see `write_model_card` for what its `facts` may say.
+        record: the content of `run.json`; see `write_model_card` for its `facts`.
         log: the `log_history` of the trainer's state.
         model_id: the repository or folder that the code in the card loads.
-        steps: how many optimizer steps were done.
-        title: used if the facts have none.
-        curves: whether `curves.png` lies beside the card.
+        steps: number of optimizer steps.
+        title: the title if the facts have none.
+        curves: whether there is a `curves.png` beside the card.
     """
     facts = dict(record["facts"])
     results = facts.pop("results", {})
@@ -160,7 +160,7 @@ def make_card(
 
 
 def rename_model(card: str, record: dict[str, Any], model_id: str) -> str:
-    """A card that was written on this machine, or for another repository, with code that loads `model_id`.
+    """A copy of a card whose code loads `model_id` instead of a local folder or another repository.
 
     >>> card = "## Use\\n\\nmodel = AutoModel.from_pretrained('runs/sums')\\n\\n## Task and data"
     >>> print(rename_model(card, {"training_args": {"output_dir": "runs/sums"}}, "org/sums"))

@@ -3,8 +3,8 @@
     write_dataset("modular", ["add_p97_f0.5_s0"], "out")             # a folder that load_dataset takes as well
     publish_dataset("modular", ["add_p97_f0.5_s0"], "org/name")      # the folder, as one commit
 
-The files of a configuration are in a folder of its name: `<split>-00000-of-00001.parquet`, and `task.json`, which says what
-they hold. The card is made from the `task.json` of all configurations, so that one can be added to a repository at any time.
+Each configuration has a folder of its name with `<split>-00000-of-00001.parquet` and `task.json`, which describes them. The
+card is made from the `task.json` of all configurations, so a configuration can be added to a repository at any time.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 TEMPLATE = "dataset_card.md"
 FACTS = "task.json"
 FACTS_KEYS = {"task": str, "splits": dict, "features": list, "license": str}
-LOCK = ".hf_radial.lock"  # in the folder; it is not published
-TAG = "hf_radial"  # of our cards: others are not overwritten
+LOCK = ".hf_radial.lock"  # a file in the folder that is not published
+TAG = "hf_radial"  # marks our cards; others are not overwritten
 SHARD_BYTES = 500_000_000
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B", "10B<n<100B")
-HUB_LICENSES = ("cc0-1.0",)  # that the Hub has a name for; another one is "other" there, with name and link
+HUB_LICENSES = ("cc0-1.0",)  # licences with a name on the Hub; any other is "other" there, with name and link
 LICENSE_LINKS = {
     "cc0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
     "psf-2.0": "https://docs.python.org/3/license.html",
@@ -54,23 +54,23 @@ LONGEST_FIRST_ROW = 200  # characters in the card
 def write_dataset(
     task: str, configs: Sequence[str], folder: str | os.PathLike[str], repo_id: str | None = None, cache_dir: str | None = None
 ) -> Path:
-    """Write configurations of a task as Parquet, with a card, into a folder, beside those that it holds already.
+    """Write configurations of a task as Parquet, with a card, into a folder. Configurations that it already holds stay.
 
-    A file that is there is checked and kept; a damaged one is written anew, with a warning. Processes that write into the
-    same folder wait for each other.
+    An existing file is checked and kept. A damaged file is replaced, with a warning. Processes that write into the same folder
+    wait for each other.
 
     Args:
         task: a name out of `hf_radial.tasks.TASKS`.
         configs: names of configurations.
-        folder: is made if it does not exist. `load_dataset(folder, config)` takes it.
-        repo_id: what the card calls the dataset; the folder by default.
-        cache_dir: for the Arrow files that the Parquet files are made from; `datasets`' own by default.
+        folder: created if it does not exist. `load_dataset(folder, config)` reads it.
+        repo_id: the dataset's name in the card. Default: the folder.
+        cache_dir: the folder for intermediate Arrow files. Default: `datasets`' own cache.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: no such task or configuration; nothing is written then. Or the folder's card is not ours.
+        ValueError: the task or configuration does not exist (nothing is written then), or the folder's card is not ours.
         OSError: the folder or the cache cannot be written.
     """
     folder = Path(folder)
@@ -107,26 +107,26 @@ def publish_dataset(
     token: str | None = None,
     cache_dir: str | None = None,
 ) -> str:
-    """Publish configurations of a task as a dataset on the Hub: one commit with Parquet files and a card of all that is there.
+    """Publish configurations of a task as a dataset on the Hub, in one commit with Parquet files and a card.
 
-    What can be asked of the Hub again is asked again (`hf_radial.hub.retry`). Where somebody else has committed in between,
-    their state is read anew and the commit made on top of it. Publishing the same again changes nothing.
+    Failed requests are repeated where that can help (`hf_radial.hub.retry`). If somebody else commits in between, the new state
+    is read and the commit is made on top of it. Publishing the same again changes nothing.
 
     Args:
         task: a name out of `hf_radial.tasks.TASKS`.
-        configs: names of configurations. Others that the repository holds stay.
-        repo_id: "org/name"; is made if it does not exist.
-        private: for others the repository does not exist; by default as the organisation has it.
-        revision: branch, made if it does not exist; "main" by default.
-        folder: where the files are written first, and kept; by default a temporary folder.
-        token: of the Hub; by default the one that is logged in.
+        configs: names of configurations. Other configurations in the repository stay.
+        repo_id: "org/name"; created if it does not exist.
+        private: hide the repository from others. Default: the organisation's setting.
+        revision: the branch, created if it does not exist. Default: "main".
+        folder: the folder in which the files are written first, and kept. Default: a temporary folder.
+        token: the Hub's token. Default: that of the login.
         cache_dir: as for `write_dataset`.
 
     Returns:
         Address of the commit.
 
     Raises:
-        ValueError: no such task or configuration, or `repo_id` is no such name; nothing is written or sent then. Or the
+        ValueError: the task, the configuration or the form of `repo_id` is wrong (nothing is written or sent then), or the
             repository has a card that is not ours.
         HubError: the Hub cannot be reached, refuses the token or the commit, or fails for too long.
         OSError: the folder or the cache cannot be written.
@@ -136,7 +136,7 @@ def publish_dataset(
     api, revision = HfApi(token=token, library_name="hf_radial"), revision or "main"
     what = f"publishing {', '.join(configs)} to the dataset {repo_id}"
     ask = partial(with_retries, what=what)
-    # First what is small: a token without permission is found out before the rows are made.
+    # The small requests come first, so that a token without permission fails before the rows are made.
     create = partial(api.create_repo, repo_id, repo_type="dataset", private=private or None, exist_ok=True)
     repo_id = ask(partial(make_repo, create)).repo_id
     if private and not ask(partial(api.dataset_info, repo_id)).private:
@@ -149,12 +149,12 @@ def publish_dataset(
 
 
 def _commit(api: HfApi, folder: Path, configs: Sequence[str], repo_id: str, revision: str, what: str) -> str:
-    """One commit on top of what the branch holds now; a conflict is raised, and the whole tried again by the caller."""
+    """One commit on top of the branch's current state. A conflict raises an error, and the caller tries the whole again."""
     head = api.repo_info(repo_id, repo_type="dataset", revision=revision).sha
     there = api.list_repo_files(repo_id, repo_type="dataset", revision=head)
 
     def read(path: str) -> str:
-        with tempfile.TemporaryDirectory() as place:  # not the cache: a file there could be damaged
+        with tempfile.TemporaryDirectory() as place:  # not from the cache, where a file could be damaged
             file = api.hf_hub_download(repo_id, path, repo_type="dataset", revision=head, local_dir=place)
             return Path(file).read_text(encoding="utf-8")
 
@@ -167,9 +167,9 @@ def _commit(api: HfApi, folder: Path, configs: Sequence[str], repo_id: str, revi
     for config in configs:
         facts[config] = json.loads((folder / config / FACTS).read_text(encoding="utf-8"))
         names = [FACTS, *(name for part in facts[config]["splits"].values() for name in part["files"])]
-        ours = {f"{config}/{name}": folder / config / name for name in sorted(names)}  # and nothing else that lies there
+        ours = {f"{config}/{name}": folder / config / name for name in sorted(names)}  # and no other file of the folder
         operations += [CommitOperationAdd(path, file) for path, file in ours.items()]
-        # Of a version that had more files.
+        # From a version with more files.
         stale = [path for path in there if path.startswith(f"{config}/") and path not in ours]
         operations += [CommitOperationDelete(path) for path in stale]
     operations.append(CommitOperationAdd("README.md", dataset_card(facts, repo_id, before).encode()))
@@ -213,11 +213,11 @@ def is_intact(file: Path, rows: datasets.Dataset) -> bool:
         with tempfile.TemporaryDirectory() as place, quietly():
             kept = datasets.Dataset.from_parquet(str(file), cache_dir=place)
             same = kept.features == rows.features and checksum(kept) == checksum(rows)
-    except Exception as error:  # of whatever kind: the file is written anew
-        logger.warning("The file %s is damaged (%s); it is written anew.", file, error.__cause__ or error)
+    except Exception as error:  # any error: the file is written again
+        logger.warning("The file %s is damaged (%s). It is written again.", file, error.__cause__ or error)
         return False
     if not same:
-        logger.warning("The file %s holds other rows; it is written anew.", file)
+        logger.warning("The file %s holds other rows. It is written again.", file)
     return same
 
 
@@ -225,9 +225,9 @@ def dataset_card(facts: dict[str, dict[str, Any]], repo_id: str, before: str | N
     """The card of a dataset repository, made from the `task.json` of its configurations alone.
 
     Args:
-        facts: by configuration, what `write_config` has written.
-        repo_id: what `load_dataset` is given.
-        before: the card that is replaced; what its head says besides stays.
+        facts: configuration -> the `task.json` of `write_config`.
+        repo_id: the name for `load_dataset`.
+        before: the card to replace. Other fields of its head stay.
 
     Returns:
         YAML head and Markdown.
@@ -275,7 +275,7 @@ def dataset_card(facts: dict[str, dict[str, Any]], repo_id: str, before: str | N
         ],
     }.items():
         data[name] = value
-    config = min(ordered, key=lambda name: (len(name), name))  # the plainest stands for all
+    config = min(ordered, key=lambda name: (len(name), name))  # the plainest one represents all
     template = files("hf_radial.model_cards").joinpath(TEMPLATE).read_text(encoding="utf-8")
     card = DatasetCard.from_template(
         data,
@@ -315,7 +315,7 @@ def shown_row(about: dict[str, Any]) -> str:
 
 
 def _note(about: dict[str, Any]) -> str:
-    """What a configuration's description says beyond that of its task."""
+    """The part of a configuration's description that its task's description does not have."""
     return about["description"].removeprefix(builder_class(about["task"]).SUMMARY).strip()
 
 
@@ -335,7 +335,7 @@ def _leak(counts: dict[str, int] | None, splits: dict[str, Any]) -> str:
 
 
 def check_configs(task: str, configs: Sequence[str]) -> None:
-    """Raise a ValueError for no configuration at all, or one that the task does not have."""
+    """Raise a ValueError for an empty list, or a configuration that the task does not have."""
     if not configs:
         raise ValueError(f"configs: give at least one configuration, such as {builder_class(task).SHELF[0]!r}.")
     for config in configs:
@@ -343,7 +343,7 @@ def check_configs(task: str, configs: Sequence[str]) -> None:
 
 
 def check_card(card: str | None, where: str) -> None:
-    """Raise a ValueError if there is a card that we did not write."""
+    """Raise a ValueError if there is a card that hf_radial did not write."""
     try:
         tags = [] if card is None else getattr(DatasetCard(card, ignore_metadata_errors=True).data, "tags", None)
     except (YAMLError, ValueError, TypeError):  # ours can be read

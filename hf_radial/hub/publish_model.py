@@ -1,6 +1,6 @@
-"""A finished run's folder goes to the Hub: model, tokenizer, card, record, log and curves, and its checkpoints as branches.
+"""Uploads a finished run's folder: model, tokenizer, card, record, log and curves, and its checkpoints as branches.
 
-What only training needs stays here: optimizer, scheduler and random states, and all else that is a pickle.
+Files that only training needs are not uploaded: optimizer, scheduler and random states, and every other pickle.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WEIGHTS, ADAPTER, INDEX = "model.safetensors", "adapter_model.safetensors", "mod
 # Weights and configurations, vocabularies, chat templates, figures, measurements. None of these can run code when it is loaded.
 SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".png", ".svg", ".parquet")
 TRAINING = "intervention_"  # what interventions remember from step to step, as large as the model or larger
-TRAINERS_CARD = "generated_from_trainer"  # a tag in cards that `Trainer` writes
+TRAINERS_CARD = "generated_from_trainer"  # a tag of the cards that `Trainer` writes
 CHECKPOINTS = ("none", "last", "all")
 
 
@@ -39,21 +39,21 @@ def publish_model(
     checkpoints: str = "none",
     token: str | None = None,
 ) -> str:
-    """Upload the model in a run's folder in one commit. What is on the Hub already is not uploaded again.
+    """Upload the model in a run's folder in one commit. Files that the Hub already has are not uploaded again.
 
     Args:
         folder: a trainer's output directory.
         repo_id: `ORG/NAME`; created if it does not exist.
-        private: for others the repository does not exist.
-        revision: the branch, created if it does not exist; `main` by default.
-        checkpoints: `"none"`; `"last"` or `"all"`: `checkpoint-N` becomes the branch `step-N`.
-        token: instead of the one that is logged in.
+        private: hide the repository from others.
+        revision: the branch, created if it does not exist. Default: `main`.
+        checkpoints: `"none"`, `"last"` or `"all"`: `checkpoint-N` becomes the branch `step-N`.
+        token: the Hub's token. Default: that of the login.
 
     Returns:
         The address of the model on the Hub.
 
     Raises:
-        ValueError: an argument is wrong, or the folder does not hold a complete model; nothing was uploaded then.
+        ValueError: an argument is wrong, or the folder does not hold a complete model. Nothing is uploaded then.
         HubError: the Hub cannot be reached or refuses.
     """
     folder = Path(folder)
@@ -112,7 +112,7 @@ def check_model(folder: Path) -> None:
 
 
 def _tensors(file: Path) -> set[str]:
-    """Names of a file's tensors; safetensors opens a file only if its length is that of all of them."""
+    """Names of a file's tensors. safetensors refuses a file that was cut off."""
     try:
         with safe_open(file, framework="numpy") as tensors:
             return set(tensors.keys())
@@ -138,7 +138,7 @@ def _by_step(folder: Path) -> dict[int, Path]:
 
 
 def _card_of_folder(folder: Path, repo_id: str) -> str:
-    """The folder's own card, which may know results that the record does not, or a new one instead of none or `Trainer`'s."""
+    """The folder's own card, which may hold more results than the record; or a new one if there is none, or `Trainer`'s."""
     record, written = _record(folder), folder / "README.md"
     card = read_text(written) if written.is_file() else TRAINERS_CARD
     if TRAINERS_CARD in card:
@@ -146,14 +146,14 @@ def _card_of_folder(folder: Path, repo_id: str) -> str:
     card = rename_model(card, record, repo_id)
     if "from_pretrained(" in card and repo_id not in card:
         raise ValueError(
-            f"{written} shows how to load another model than {repo_id}; correct it, or delete it to have it made anew"
+            f"{written} shows how to load another model than {repo_id}; correct it, or delete it to have it written again"
         )
     return card
 
 
 def _card_of_checkpoint(folder: Path, checkpoint: Path, repo_id: str, step: int) -> str:
     record = _record(folder)
-    facts = {name: value for name, value in record["facts"].items() if name != "results"}  # which are those of the end
+    facts = {name: value for name, value in record["facts"].items() if name != "results"}  # which belong to the end of the run
     facts["title"] = f"{facts.get('title', folder.resolve().name)}, step {step}"
     card = _card({**record, "facts": facts}, _state(checkpoint), checkpoint, repo_id, facts["title"])
     return card.replace(f'from_pretrained("{repo_id}"', f'from_pretrained("{repo_id}", revision="step-{step}"')
@@ -171,7 +171,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _state(folder: Path) -> dict[str, Any]:
     if not (folder / STATE_FILE).is_file() and (found := _by_step(folder)):
-        folder = found[max(found)]  # of a run that was neither pushed nor told to save its state
+        folder = found[max(found)]  # a run that was not pushed and did not save its state
     return _read(folder / STATE_FILE, "trainer.save_state() writes it", STATE_KEYS)
 
 
@@ -194,7 +194,7 @@ def _commit(api: HfApi, folder: Path, card: str, repo_id: str, branch: str, titl
     files = published(folder)
     operations: list[Any] = [CommitOperationAdd(path.name, path) for path in files]
     operations.append(CommitOperationAdd("README.md", card.encode()))
-    # Weights that an earlier version had in other files would be loaded instead of the new ones.
+    # Old weights in files of other names would be loaded instead of the new ones.
     old = {name for name in api.list_repo_files(repo_id, revision=branch) if "/" not in name and ".safetensors" in name}
     operations += [CommitOperationDelete(name) for name in sorted(old - {path.name for path in files})]
     api.create_commit(repo_id, operations, commit_message=title, revision=branch)

@@ -1,7 +1,7 @@
-"""What a `Trainer` pushes: no failure goes unnoticed, none stops training, and what failed is pushed again at the end.
+"""Pushes of a `Trainer` that report failures, never stop training, and are repeated at the end if they failed.
 
-`Trainer` pushes its checkpoints in the background and never looks at what became of that; it pushes the end of training once.
-How it saves, what it uploads and when is left as it is.
+`Trainer` pushes its checkpoints in the background and never looks at the results. It pushes the final model once. This mixin
+does not change how `Trainer` saves, what it uploads and when.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class _Push:
-    """A checkpoint that is to be on the Hub; it has no jobs if it was skipped, for the one before was still under way."""
+    """A checkpoint to push. It has no jobs if it was skipped because the previous push was still running."""
 
     step: int
     folder: Path
@@ -43,15 +43,15 @@ class _Push:
 
 
 class PushingMixin(_Base):
-    """Goes in front of a class derived from `Trainer`, whose `train()` has to call `begin_pushing` and `finish_pushing`."""
+    """Put it before a class derived from `Trainer`, whose `train()` must call `begin_pushing` and `finish_pushing`."""
 
-    _pushes: list[_Push] | None = None  # of this run; None before the first
+    _pushes: list[_Push] | None = None  # this run's pushes; None before the first run
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """As the base class: find or create the repository.
 
         Raises:
-            HubError: that is not possible. `Trainer.__init__` calls this, so it is known before training.
+            HubError: that fails. `Trainer.__init__` calls this method, so the error comes before training.
         """
         repo = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
         find = partial(super().init_hf_repo, *args, **kwargs)
@@ -60,7 +60,7 @@ class PushingMixin(_Base):
     # While training ---------------------------------------------------------------------------------------------------
 
     def begin_pushing(self) -> None:
-        """Forget earlier runs, and make sure that the branch is there that checkpoints go to."""
+        """Forget the pushes of earlier runs, and create the branch for checkpoints."""
         self._pushes = []
         if self._pushes_checkpoints():
             self._make_branch(self.args.hub_revision, self.args.hub_token)
@@ -76,14 +76,14 @@ class PushingMixin(_Base):
         with_retries(make, f"creating the branch {revision!r} of {self.hub_model_id}")
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """As the base class, but an error is a warning: whatever it is, the checkpoint is there, and training goes on."""
+        """As the base class, but every error becomes a warning. The checkpoint is on disk, and training continues."""
         self.report_pushes()
         if self._pushes is None or not self._pushes_checkpoints():
             return super()._push_from_checkpoint(checkpoint_folder)
         push, before = _Push(self.state.global_step, Path(checkpoint_folder)), self._jobs()
         self._pushes.append(push)
         if not self.args.hub_always_push and not all(job.done() for job in before):
-            return  # as the base class would, but before anything is written to where the push under way reads
+            return  # like the base class, but before any write to files that the running push reads
         try:
             self.write_progress_card()
             super()._push_from_checkpoint(checkpoint_folder)
@@ -92,13 +92,13 @@ class PushingMixin(_Base):
         push.jobs = [job for job in self._jobs() if job not in before]
 
     def write_progress_card(self) -> None:
-        """For classes with a card of their own: write it where it will be pushed from."""
+        """Write the card into the folder that is pushed; for classes that have their own card."""
 
     def _jobs(self) -> list[Future[Any]]:
         return [] if self.push_in_progress is None else list(self.push_in_progress.jobs)
 
     def report_pushes(self) -> None:
-        """Warn about pushes that failed since this was last called."""
+        """Warn about pushes that failed since the last call."""
         for push in self._pushes or []:
             if push.jobs and not push.failed and all(job.done() for job in push.jobs):
                 error = next(filter(None, (job.exception() for job in push.jobs)), None)
@@ -109,7 +109,7 @@ class PushingMixin(_Base):
     def _report(self, push: _Push, error: BaseException) -> None:
         push.failed = True
         logger.warning(
-            "pushing step %d to %s failed. Training goes on: %s is complete, and what the Hub lacks is pushed at the end (%s)",
+            "pushing step %d to %s failed. Training continues. %s is complete, and the push is repeated at the end (%s)",
             push.step,
             self.hub_model_id,
             push.folder,
@@ -117,16 +117,16 @@ class PushingMixin(_Base):
         )
 
     def log(self, *args: Any, **kwargs: Any) -> None:
-        """As the base class; failed pushes are reported first."""
+        """Report failed pushes, then log as the base class does."""
         self.report_pushes()
         super().log(*args, **kwargs)
 
     # At the end -------------------------------------------------------------------------------------------------------
 
     def finish_pushing(self) -> None:
-        """When training has ended: wait for what is being pushed, and push again what failed or was skipped.
+        """After training: wait for running pushes, then repeat those that failed or were skipped.
 
-        If that fails too, it is a warning: nobody should lose what `train()` returns for it.
+        If that fails too, it is a warning, so that the result of `train()` is not lost.
         """
         if not self._pushes:
             return
@@ -143,7 +143,7 @@ class PushingMixin(_Base):
             logger.warning("training is complete, but %s", error)
 
     def _missing_pushes(self) -> list[_Push]:
-        """Those that failed or were skipped, and that no later one replaces."""
+        """The pushes that failed or were skipped and that no later push replaces."""
         pushes = self._pushes or []
         each = self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS
         return [push for push in (pushes if each else pushes[-1:]) if not push.done]
@@ -152,7 +152,7 @@ class PushingMixin(_Base):
         return f"pushing step {push.step} to {self.hub_model_id}", push.folder
 
     def _push_now(self, push_from_checkpoint: Callable[[str], None], push: _Push) -> None:
-        """Push a checkpoint and the model in it, and wait for it; the errors are raised."""
+        """Push a checkpoint and its model, and wait. Errors are raised."""
         self.push_in_progress = None
         self.write_progress_card()
         push_from_checkpoint(str(push.folder))
@@ -161,7 +161,7 @@ class PushingMixin(_Base):
         push.done = True
 
     def _push_checkpoint(self, push: _Push) -> None:
-        """Push the folder of a checkpoint to where the base class has it, for strategies that push checkpoints as such."""
+        """Push a checkpoint's folder to the base class's place, for strategies that push whole checkpoints."""
         places: dict[Any, str] = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: push.folder.name}
         place = places.get(self.args.hub_strategy)
         if place is None:
@@ -182,10 +182,10 @@ class PushingMixin(_Base):
         push.done = True
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        """As the base class. The upload is tried again while that can help, and a branch that is missing is created.
+        """As the base class, but the upload is repeated while that can help, and a missing branch is created.
 
         Raises:
-            HubError: the push failed for good. Model, tokenizer and card are complete in the output directory.
+            HubError: the push failed for good. The output directory holds the complete model, tokenizer and card.
         """
         given = inspect.signature(Trainer.push_to_hub).bind(self, *args, **kwargs)
         given.apply_defaults()
@@ -204,7 +204,7 @@ class PushingMixin(_Base):
             return push(*args, **kwargs)
 
         def upload() -> Any:
-            # What the base class does last. All processes save the model: one alone must not do that again.
+            # The last part of the base class. All processes saved the model together, so one alone must not save it again.
             self._make_branch(revision, token)
             return hf_api().upload_folder(
                 repo_id=str(self.hub_model_id),

@@ -1,8 +1,8 @@
-"""What is asked of a Hub is asked again while that can help, and ends in one clear error when it cannot.
+"""Repeats requests to the Hub while that can help, and raises one clear error when it cannot.
 
-huggingface_hub tries reads and uploads of files again by itself, for about half a minute; commits only where files go through
-Xet, and conflicts (409, 412), new repositories and new branches never. Here an operation is tried again as a whole. That is
-safe for uploads: files that are there already are neither sent nor committed twice.
+huggingface_hub repeats reads and uploads of files for about half a minute. It repeats commits only for files that go through
+Xet, and never conflicts (409, 412), new repositories or new branches. Here a whole operation is repeated. That is safe for
+uploads: files that the Hub already has are neither sent nor committed twice.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 T = TypeVar("T")
 
-FIRST_WAIT = 1.0  # seconds before the second try; every further wait is twice as long
+FIRST_WAIT = 1.0  # seconds before the second try; each further wait is twice as long
 LONGEST_WAIT = 60.0
-PATIENCE = 300.0  # seconds that are waited in all; how long the tries themselves take depends on what is uploaded
-CONNECTION_TRIES = 3  # of a Hub that cannot be connected to at all
+PATIENCE = 300.0  # seconds of waiting in total, without the tries themselves
+CONNECTION_TRIES = 3  # the same for a Hub that cannot be reached at all
 MAY_PASS = frozenset({408, 409, 412, 425, 429, 500, 502, 503, 504})
-NO_CONNECTION = ("ConnectError", "ConnectTimeout", "ProxyError")  # of httpx, which is httpx2 from huggingface_hub 2 on
-# What a full disk is called by Python, and in the messages of safetensors and torch, whose errors have no number.
+NO_CONNECTION = ("ConnectError", "ConnectTimeout", "ProxyError")  # errors of httpx, which is httpx2 from huggingface_hub 2 on
+# A full disk: Python's error numbers, and words in the messages of safetensors and torch, whose errors have none.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_MESSAGES = (
     "No space left on device",
@@ -45,15 +45,15 @@ DISK_MESSAGES = (
     "unexpected pos",
 )
 
-_jitter = random.Random()  # not the global one: a push must not change what a run draws
+_jitter = random.Random()  # not the global generator: a push must not change a run's random numbers
 
 
 class HubError(OSError):
-    """Something asked of a Hub failed for good. The message says what, why, what can be done, and where the files are."""
+    """A request to the Hub failed for good. The message says what, why, what to do, and where the files are."""
 
 
 class ConflictError(Exception):
-    """A conflict that huggingface_hub took for "it exists already"; it may pass."""
+    """A conflict that huggingface_hub took for "it already exists". It may be temporary."""
 
 
 def with_retries(
@@ -64,21 +64,21 @@ def with_retries(
     patience: float | None = None,
     first_wait: float | None = None,
 ) -> T:
-    """Run `operation` until it succeeds, as long as its errors may pass.
+    """Run `operation` until it succeeds, as long as its errors may be temporary.
 
-    Conflicts, rate limits (with the wait that the Hub asks for), errors of the Hub itself, dropped connections and timeouts may
-    pass. A log line says why and when each further try is made.
+    Temporary errors are conflicts, rate limits (with the wait that the Hub asks for), errors of the Hub itself, dropped
+    connections and timeouts. A log line announces each further try with its reason.
 
     Args:
-        operation: what can be repeated without harm.
-        what: what it does, for messages: `"pushing runs/sums to org/sums"`.
-        kept: where on this machine everything is that was to go to the Hub, if it is complete there.
-        patience: seconds that are waited between tries in all; `PATIENCE` by default.
-        first_wait: seconds before the second try; `FIRST_WAIT` by default.
+        operation: a function that can be repeated without harm.
+        what: its description for messages, such as `"pushing runs/sums to org/sums"`.
+        kept: the local folder that holds the complete upload, for the error's message.
+        patience: total seconds of waiting between tries. Default: `PATIENCE`.
+        first_wait: seconds before the second try. Default: `FIRST_WAIT`.
 
     Raises:
-        HubError: the operation failed for a reason of the network, the Hub, the token or the disk. Anything else that
-            `operation` raises is a mistake in the call, and raised as it is.
+        HubError: the operation failed because of the network, the Hub, the token or the disk. Any other error is a mistake in
+            the call, and is raised unchanged.
 
     >>> with_retries(lambda: "done", "pushing runs/sums to org/sums")
     'done'
@@ -93,7 +93,7 @@ def with_retries(
             raise
         except Exception as raised:
             error: Exception = raised
-            # What kept a file from being looked up on the Hub, or from being stored there.
+            # The reason why a file could not be looked up or stored on the Hub.
             wrapped = raised.__cause__ if isinstance(raised, (LocalEntryNotFoundError, RuntimeError)) else None
             if isinstance(wrapped, Exception) and _advice(wrapped) is not None:
                 error = wrapped
@@ -112,7 +112,7 @@ def make_repo(make: Callable[[], T]) -> T:
     """Run `make`, which calls `create_repo(exist_ok=True)`.
 
     Raises:
-        ConflictError: the Hub answered with another conflict than that the repository exists, and so without its address.
+        ConflictError: the Hub reported a conflict other than an existing repository, and so gave no address.
     """
     try:
         return make()
@@ -123,10 +123,10 @@ def make_repo(make: Callable[[], T]) -> T:
 
 
 def make_branch(api: HfApi, repo_id: str, branch: str, **options: Any) -> None:
-    """Make a branch, unless it exists. `options` (`repo_type`, `token`) are those of `HfApi`.
+    """Create a branch, unless it exists. `options` (`repo_type`, `token`) go to `HfApi`.
 
     Raises:
-        ConflictError: the Hub answered with another conflict than that the branch exists.
+        ConflictError: the Hub reported a conflict other than an existing branch.
     """
     api.create_branch(repo_id, branch=branch, exist_ok=True, **options)
     try:
@@ -142,7 +142,7 @@ def cause(error: BaseException) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a file could not be written for want of space."""
+    """Whether a file could not be written because there is no space."""
     number = getattr(error, "errno", None)
     return number in DISK_ERRORS or any(message in str(error) for message in DISK_MESSAGES)
 
@@ -158,17 +158,17 @@ def _may_pass(error: Exception, tries: int) -> bool:
 
 
 def _asked_wait(error: Exception) -> float:
-    """Seconds that the Hub asks to wait. (It may name a date instead; then our own wait is as good.)"""
+    """Seconds that the Hub asks to wait; 0 if it does not ask, or names a date instead."""
     if not isinstance(error, HfHubHTTPError) or error.response.status_code not in MAY_PASS:
         return 0.0
     asked = error.response.headers.get("Retry-After", "")
-    # When nothing is left of a limit, the Hub says for how long: `"api";r=0;t=55`.
+    # If a limit is used up, the Hub gives the seconds until its reset: `"api";r=0;t=55`.
     limit = re.search(r";\s*r=0\s*;\s*t=(\d+)", error.response.headers.get("RateLimit", ""))
     return max(float(asked) if asked.isdigit() else 0.0, float(limit[1]) if limit else 0.0)
 
 
 def _advice(error: Exception) -> str | None:
-    """What can be done about an error; None if it is none of the network, the Hub, the token or the disk."""
+    """Advice about an error of the network, the Hub, the token or the disk; `None` for any other error."""
     if is_disk_full(error):
         return "The disk is full (or a quota or size limit is reached): free some space, then try again."
     if isinstance(error, OfflineModeIsEnabled):

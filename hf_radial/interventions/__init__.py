@@ -36,6 +36,7 @@ Model = TypeVar("Model")
 # Name -> file and class.
 INTERVENTIONS = {
     "weight_decay": ("weight_decay", "WeightDecay"),
+    "embedding_rate": ("embedding_rate", "EmbeddingRate"),
     "dropout": ("dropout", "Dropout"),
     "layer_norm": ("layer_norm", "LayerNorm"),
     "ngpt": ("ngpt", "NGPT"),

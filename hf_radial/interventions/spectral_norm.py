@@ -26,7 +26,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.gradients import wide
-from hf_radial.interventions.heads import hidden_layers
+from hf_radial.interventions.heads import hidden_layers, matrix_of
 
 FIRST_ITERATIONS = 15  # as torch's own parametrisation
 
@@ -101,7 +101,7 @@ class SpectralNorm(Intervention):
         model: Any = trainer.model
         self.layers = hidden_layers(model)
         for layer in self.layers.values():
-            parametrize.register_parametrization(layer, "weight", Divided(layer.weight, self.iterations))
+            parametrize.register_parametrization(layer, "weight", Divided(matrix_of(layer), self.iterations))
             self.handles.append(layer.register_state_dict_post_hook(save_divided))
 
     def end(self, trainer: Trainer) -> None:

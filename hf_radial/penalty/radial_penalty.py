@@ -246,7 +246,8 @@ class RadialPenalty:
             raise RuntimeError(
                 f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
                 f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled; "
-                "where it was compiled and called before attach(), call torch.compiler.reset() after attach()"
+                "where it was compiled and called before attach(), call torch.compiler.reset() after attach(). A loss that "
+                "runs the model in its backward pass (CachedMultipleNegativesRankingLoss, say) cannot have it: use another"
             )
         self.reset()
         if not passes:

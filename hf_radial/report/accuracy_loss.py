@@ -12,7 +12,7 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, fit_step, onset_
 
 
 def accuracy(run: Run, train_metric: str = TRAIN_METRIC, held_out_metric: str = HELD_OUT_METRIC) -> Drawing | None:
-    """Training and held-out accuracy with the fit, the onset and what lies between; epochs as a second axis."""
+    """Training and held-out accuracy with fit, onset and delay; epochs as a second axis."""
     train, held_out = run.logged(train_metric), run.logged(held_out_metric)
     if not len(train.steps) and not len(held_out.steps):
         return None
@@ -69,7 +69,7 @@ def loss(run: Run) -> Drawing | None:
 
 
 def _epochs_per_step(run: Run) -> float | None:
-    """How many epochs a step is, if the log says so and it is the same all along."""
+    """Epochs per step, if the log has epochs and the ratio is constant."""
     ratios = [
         logs["epoch"] / logs["step"] for logs in run.log if logs["step"] > 0 and isinstance(logs.get("epoch"), (int, float))
     ]

@@ -9,14 +9,14 @@ import numpy as np
 
 from hf_radial.runs.files import Floats, Series
 
-# Words in the names of axes on which values lie between 0 and 1, where a logarithm would only enlarge what is nearly 0.
+# Words in labels of values between 0 and 1. A logarithmic axis would only enlarge those near 0.
 BOUNDED = ("fraction", "probability", "= same", "cosine")
 
 
 def step_axis(
     axes: Any, series: Sequence[Series], epochs: float | None = None, ticks: int = 6, label: str = "optimizer step"
 ) -> None:
-    """Steps on a logarithmic axis; from 0 to the first step it is linear, if there is a measurement at 0."""
+    """A logarithmic axis of steps. If there is a measurement at step 0, it is linear up to the first step."""
     steps = np.concatenate([one.steps for one in series])
     positive = steps[steps > 0]
     if not len(positive):
@@ -49,7 +49,7 @@ def set_log_scale(axis: Any, low: float, high: float, zero: bool, ticks: int, te
 
 
 def round_numbers(low: float, high: float, most: int) -> list[float]:
-    """At most so many round numbers from `low` to `high`, spread over a logarithmic axis.
+    """At most `most` round numbers from `low` to `high`, spread over a logarithmic axis.
 
     >>> round_numbers(30, 4000, 5)
     [30.0, 100.0, 300.0, 1000.0, 3000.0]
@@ -64,7 +64,7 @@ def round_numbers(low: float, high: float, most: int) -> list[float]:
 
 
 def compact(value: float) -> str:
-    """A number as an axis has room for.
+    """A number in the short form of an axis.
 
     >>> compact(0), compact(2500), compact(20_000), compact(0.25), compact(3e-5)
     ('0', '2500', '20k', '0.25', '3e-5')
@@ -82,7 +82,7 @@ def compact(value: float) -> str:
 
 
 def value_axis(axes: Any, series: Sequence[Series], log: bool = False) -> None:
-    """Logarithmic if asked for, or if the values are positive and span more than a factor of 30."""
+    """Make the axis logarithmic if `log`, or if the values are positive and span more than a factor of 30."""
     values = np.concatenate([one.values for one in series])
     values = values[np.isfinite(values)]
     positive = values[values > 0]
@@ -92,9 +92,9 @@ def value_axis(axes: Any, series: Sequence[Series], log: bool = False) -> None:
     if len(positive) == len(values) and (log or high > 30 * low) and high > 1.001 * low:
         set_log_scale(axes.yaxis, low, high, False, 6, compact)
         bottom, top = axes.dataLim.intervaly if np.isfinite(axes.dataLim.intervaly).all() else (low, high)
-        if bottom > 0:  # bands and lines to compare with are to be seen as well
+        if bottom > 0:  # bands and lines for comparison must be visible too
             bottom, top = min(bottom, low), max(top, high)
-            margin = max(1.15, (top / bottom) ** 0.04)  # a line at the edge is cut in half
+            margin = max(1.15, (top / bottom) ** 0.04)  # otherwise a line at the edge is cut in half
             axes.set_ylim(bottom / margin, top * margin)
     elif len(positive) < len(values) and high > 1000:
         axes.set_yscale("symlog", linthresh=high / 1000)

@@ -1,7 +1,7 @@
 """What all figures share: an empty canvas, colours, text and the file that is written.
 
-A `Drawing` knows what it shows in words and draws itself in light or dark colours.
-Only this room and `hf_radial.comparison` draw, and all of it starts with `new_figure`.
+A `Drawing` describes itself in words and draws itself in light or dark colours. Every figure of this package starts with
+`new_figure`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 # Okabe and Ito's colours, told apart by readers with any common colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 WIDTH, HEIGHT = 4.8, 3.3  # inches; with text of 10.5 points still legible at the width of a phone
-DPI = 160  # of 4.8 inches: enough for the sharpest screens at the width that a page gives a figure
+DPI = 160  # at 4.8 inches, sharp enough for every screen at the page's width of a figure
 COLOURS_OF_A_PNG = 96
 NO_MATPLOTLIB = "figures need matplotlib: pip install 'hf_radial[plots]'"
 
@@ -54,7 +54,7 @@ class Theme:
             "legend.fontsize": 9.5,
             "legend.frameon": False,
             "lines.linewidth": 1.6,
-            "text.parse_math": False,  # names of modules and runs are no formulas
+            "text.parse_math": False,  # names of modules and runs are not formulas
             "svg.hashsalt": "hf_radial",  # the same figure gives the same file
             "svg.fonttype": "path",
         }
@@ -86,7 +86,7 @@ class Drawing:
 
         Raises:
             ImportError: matplotlib is not installed.
-            ValueError: `kind` is another.
+            ValueError: `kind` is neither `png` nor `svg`.
         """
         if kind not in ("png", "svg"):
             raise ValueError(f"figures are made as 'png' or 'svg', not {kind!r}")
@@ -97,7 +97,7 @@ class Drawing:
         from PIL import Image
 
         raw = io.BytesIO()
-        with rc_context(theme.rc):  # ticks take their colours from it only when they are drawn
+        with rc_context(theme.rc):  # ticks take their colours only when they are drawn
             figure = self.draw(theme)
             if titled:
                 figure.suptitle(self.title)
@@ -112,7 +112,7 @@ class Drawing:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure of a size in inches, which no window and no global state of `pyplot` knows of.
+    """An empty matplotlib figure of a size in inches, without a window and without `pyplot`'s global state.
 
     Raises:
         ImportError: matplotlib is not installed.

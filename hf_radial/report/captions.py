@@ -9,15 +9,15 @@ SITE_LINES: dict[str, tuple[str, str, tuple[float, str] | None, str]] = {
         "radial energy (isotropic = 1)",
         (1.0, "isotropic: 1"),
         "How much of the task's gradient points along the hidden vectors, to or from the origin. A gradient in random "
-        "directions gives 1; one that only lengthens or shortens them gives their width, so that even well above 1 most of it "
-        "may still turn them.",
+        "directions gives 1; one that only lengthens or shortens them gives their width. Even well above 1, most of it may "
+        "still turn them.",
     ),
     "radial_energy_total": (
         "Radial energy with the penalty",
         "radial energy (isotropic = 1)",
         (1.0, "isotropic: 1"),
-        "The same for the whole gradient, with the penalty's own part. That part is purely radial; what "
-        "differs from the figure of the task loss is the penalty's doing.",
+        "The same for the whole gradient, with the penalty's own part. That part is purely radial. The "
+        "penalty causes every difference from the figure of the task loss.",
     ),
     "effective_rank": (
         "Effective rank",
@@ -110,7 +110,7 @@ SITE_LINES: dict[str, tuple[str, str, tuple[float, str] | None, str]] = {
         "Mean selectivity of neurons",
         "selectivity (fraction of power)",
         None,
-        "How much of a neuron's activity is of one frequency, on average over the neurons of a site. It rises when neurons "
+        "How much of a neuron's activity has one frequency, on average over the neurons of a site. It rises when neurons "
         "specialise.",
     ),
     "prop1_cosine": (
@@ -125,8 +125,8 @@ SITE_LINES: dict[str, tuple[str, str, tuple[float, str] | None, str]] = {
         "Proposition 1: against weight decay",
         "cosine with weight decay",
         None,
-        "The same gradient compared with weight decay's, which pulls evenly at all weights. The further from 1, the less is "
-        "the penalty a weight decay under another name; below 0 it works against it.",
+        "The same gradient compared with weight decay's, which pulls evenly at all weights. The further it is from 1, the less "
+        "the penalty is a weight decay under another name. Below 0 it works against weight decay.",
     ),
     "nonfinite": (
         "Vectors that are not finite",

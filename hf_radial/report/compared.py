@@ -31,7 +31,7 @@ def comparisons(
 def compare_accuracy(
     groups: Sequence[Group], train_metric: str = TRAIN_METRIC, held_out_metric: str = HELD_OUT_METRIC
 ) -> Drawing | None:
-    """Held-out accuracy of groups of runs, training accuracy thin beneath, and every run's onset."""
+    """Held-out accuracy of groups of runs, with thin lines of training accuracy and every run's onset."""
     drawing = _overlay(
         groups,
         lambda run: run.logged(held_out_metric),
@@ -48,7 +48,7 @@ def compare_accuracy(
 
 
 def compare_loss(groups: Sequence[Group]) -> Drawing | None:
-    """The training loss of groups of runs: of the task alone where the log has it."""
+    """The training loss of groups of runs; the task loss if the log has it."""
     caption = "The loss of training batches, of the task alone where the log has it; both axes are logarithmic."
 
     def task_loss(run: Run) -> Series:
@@ -59,7 +59,7 @@ def compare_loss(groups: Sequence[Group]) -> Drawing | None:
 
 
 def _lines_are(groups: Sequence[Group]) -> str:
-    """What a line is: of seeds, or of one run."""
+    """What a line shows: several seeds, or one run."""
     if any(len(group.runs) > 1 for group in groups):
         return "A line is the median of runs that differ only in their seed, its band the smallest to the largest of them."
     return "A line is one run."
@@ -153,7 +153,7 @@ def _draw_group(axes: Any, group: Group, get: Callable[[Run], Series], style: di
     draw_line(axes, Series(steps, median, median), label=group.label + count, **style)
     if len(members) > 1:
         axes.fill_between(steps, low, high, color=style["color"], alpha=0.2, lw=0)
-        for series in members:  # those who went on after the first had ended
+        for series in members:  # members that trained longer than the shortest
             after = series.steps >= (steps[-1] if len(steps) else -np.inf)
             if after.sum() > 1:
                 draw_line(axes, Series(*(column[after] for column in series)), color=style["color"], lw=0.8, alpha=0.7)

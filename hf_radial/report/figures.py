@@ -1,7 +1,7 @@
 """Which figures a run has, in the order of a report. Each takes a run and gives a `Drawing`, or `None` without data for it.
 
 Every figure is one idea and can be read on a phone. The figures themselves are in the other files of this folder, by kind.
-Nothing here reads files or knows of HTML. Needs matplotlib (`pip install hf_radial[plots]`).
+Nothing here reads files or writes HTML. Needs matplotlib (`pip install hf_radial[plots]`).
 """
 
 from __future__ import annotations

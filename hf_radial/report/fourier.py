@@ -14,7 +14,7 @@ from hf_radial.runs.files import Floats, Run, Series, short_names
 
 
 def frequencies(run: Run) -> list[Drawing | None]:
-    """Heat maps, frequency by time, of the share of power: embedding and logits by themselves, sites in small panels."""
+    """Heat maps of the share of power, frequency by time: one each for embedding and logits, small panels for sites."""
     found = [site for site in run.sites("fourier_power") if np.isfinite(run.indexed("fourier_power", site)[2]).any()]
     alone = [site for site in ("embedding", "logits") if site in found]
     sites = [site for site in found if site not in alone]

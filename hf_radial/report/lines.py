@@ -13,7 +13,7 @@ from hf_radial.report.canvas import HEIGHT, Drawing, Theme, new_canvas
 from hf_radial.runs.files import Floats, Series
 
 POINTS = 2000  # more than a figure has pixels
-LEGEND_SITES = 6  # as many as there are colours; more sites are coloured by their place in the model
+LEGEND_SITES = 6  # the number of colours; more sites are coloured by their place in the model
 PANELS = 8  # sites in one figure of small panels
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
@@ -28,7 +28,7 @@ def lines_drawing(
     errors: float = 0.0,
     compare: tuple[float, str] | None = None,
 ) -> Drawing | None:
-    """A line per entry in one panel: with a legend if they are few, coloured by their place if they are many."""
+    """One line per entry in one panel: few lines get a legend, many are coloured by their place."""
     lines = {text: series for text, series in lines.items() if np.isfinite(series.values).any()}
     if not lines:
         return None
@@ -63,7 +63,7 @@ def _coloured_lines(figure: Any, axes: Any, lines: dict[str, Series], theme: The
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap
 
-    # Without the end that is as bright, or as dark, as the background.
+    # Leaves out the colours that are as bright, or as dark, as the background.
     low, high = (0.0, 0.88) if theme.name == "light" else (0.2, 1.0)
     colours = colormaps[theme.sequential](np.linspace(low, high, len(lines)))
     for series, colour, style in zip(lines.values(), colours, cycle(STYLES[:2]), strict=False):
@@ -86,7 +86,7 @@ def draw_panels(
     series: Sequence[Series],
     legend: bool = True,
 ) -> Any:
-    """Small panels, one a site, with the same axes and one legend."""
+    """Small panels, one per site, with the same axes and one legend."""
     columns = 1 if len(sites) == 1 else 2
     rows = -(-len(sites) // columns)
     figure, grid = new_canvas(HEIGHT + 0.4 if rows == 1 else 1.0 + 1.45 * rows, rows, columns)
@@ -118,7 +118,7 @@ def draw_line(axes: Any, series: Series, **style: Any) -> None:
 
 
 def thinned(values: Floats, points: int = POINTS) -> Any:
-    """The places of at most so many values: all if they are no more, else the smallest and largest of every stretch.
+    """The indices of at most `points` values: all of them, or the smallest and largest of every stretch.
 
     >>> thinned(np.array([0.0, 9.0, 1.0, 1.0, -5.0, 1.0]), points=4).tolist()
     [0, 1, 3, 4]
@@ -139,7 +139,7 @@ def line_styles(theme: Theme) -> Iterator[dict[str, Any]]:
 
 
 def draw_legend(figure: Any, axes: Any, columns: int | None = None) -> None:
-    """Below the axes, where it hides no data."""
+    """A legend below the axes, where it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
     labels = [_clipped(label, 48) for label in labels]
     if handles:
@@ -148,18 +148,18 @@ def draw_legend(figure: Any, axes: Any, columns: int | None = None) -> None:
 
 
 def _clipped(text: str, length: int) -> str:
-    text = f" {text}" if text.startswith("_") else text  # matplotlib leaves out of a legend what begins with one
+    text = f" {text}" if text.startswith("_") else text  # matplotlib leaves labels with a leading underscore out of a legend
     return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 :]}"
 
 
 def pages_of_sites(sites: Sequence[str]) -> list[tuple[list[str], str]]:
-    """The sites in figures of at most `PANELS`, with what tells their titles apart."""
+    """The sites in groups of at most `PANELS`, each with a number for its title."""
     pages = [list(sites[i : i + PANELS]) for i in range(0, len(sites), PANELS)]
     return [(page, f" {i} of {len(pages)}" if len(pages) > 1 else "") for i, page in enumerate(pages, 1)]
 
 
 def describe_ends(lines: dict[str, Series]) -> str:
-    """What lines do, for those who cannot see them: where each begins and ends; of many only the range."""
+    """A description of lines for readers who cannot see them: the ends of each, or the range of many."""
     lines = {name: Series(*(c[np.isfinite(s.values)] for c in s)) for name, s in lines.items()}
     lines = {name: series for name, series in lines.items() if len(series.values)}
     if len(lines) > 2 * LEGEND_SITES:

@@ -17,14 +17,14 @@ def site_lines(run: Run, metric: str) -> Drawing | None:
     names = short_names(sites)
     lines = {names[site]: run.series(metric, site) for site in sites}
     if metric == "nonfinite" and not any((line.values > 0).any() for line in lines.values()):
-        return None  # as it should be, so that there is nothing to see
+        return None  # all vectors are finite, so there is nothing to see
     if metric == "radial_energy_total" and all(_same(run.series(metric, s), run.series("radial_energy", s)) for s in sites):
-        return None  # a run without a penalty: its gradient is the task's
+        return None  # without a penalty, the gradient is the task's
     return lines_drawing(lines, metric, title, label, caption, compare=compare)
 
 
 def model_lines(run: Run, name: str, title: str, label: str, metrics: dict[str, str], caption: str) -> Drawing | None:
-    """Metrics of the model as a whole, a line each."""
+    """Metrics of the whole model, one line each."""
     return lines_drawing({text: run.series(metric) for metric, text in metrics.items()}, name, title, label, caption)
 
 

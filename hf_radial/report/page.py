@@ -1,7 +1,7 @@
-"""One page about runs: `write_report` makes a single HTML file, with all figures in it, that needs neither network nor scripts.
+"""One page about runs: `write_report` makes a single HTML file that holds all figures and needs neither network nor scripts.
 
-What it says is read from the runs' files (`run_files`), the numbers are `grokking.summarise`'s, the figures `figures`'. Missing
-parts are left out and named. The same files give the same page.
+`hf_radial.runs.files` reads the runs' files, `hf_radial.runs.onset` summarises them, and `figures.py` draws them. The page
+leaves out missing parts, and names them. The same files give the same page.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hf_radial.safe_files import write_bytes, write_text
 PAGE = "report.html"
 FIGURES = "figures"
 KINDS = ("png", "svg")
-DETAILED = 6  # groups of runs with figures of their own; a page of more is too large to send
+DETAILED = 6  # groups of runs with their own figures; with more, the page is too large to send
 CSS_PIXELS = 96
 
 
@@ -41,11 +41,12 @@ def write_report(
 
     Args:
         folders: output directories of runs; see `read_runs`.
-        out: a folder, or a file that ends with `.html`. By default `report` in the run's folder, or here if there are several.
+        out: a folder, or a file that ends with `.html`. Default: `report` in the run's folder, or in the working directory for
+            several runs.
         figures: also write every figure as a file into `figures` beside the page, as `png`, `svg` or both.
-        train_metric: name of the accuracy on training rows, as the log has it.
+        train_metric: name of the accuracy on training rows in the log.
         held_out_metric: the same for held-out rows.
-        title: of the page.
+        title: the page's title.
 
     Raises:
         FileNotFoundError: a folder is no run.
@@ -74,7 +75,7 @@ def make_report(
 ) -> tuple[str, dict[str, Drawing]]:
     """The page as text, and its figures by name; raises as `write_report`."""
     groups = group_runs(runs)
-    sections: list[tuple[str, str, list[tuple[str, list[Drawing]]]]] = []  # heading, what it is of, figures by heading
+    sections: list[tuple[str, str, list[tuple[str, list[Drawing]]]]] = []  # heading, a note, figures by heading
     try:
         if len(runs) > 1:
             compared = comparisons(groups, train_metric, held_out_metric)
@@ -139,7 +140,7 @@ RESULTS = [
 
 
 def _results_row(run: Run, group: Group, train_metric: str, held_out_metric: str) -> dict[str, tuple[str, bool]]:
-    """One run's row of the results: cell -> (text, whether it is a number). `?` is what the log cannot say."""
+    """One run's row of the results: cell -> (text, whether it is a number). `?` marks what the log does not tell."""
     train, held_out = run.logged(train_metric), run.logged(held_out_metric)
     row = dict.fromkeys(RESULTS, ("not logged", False))
     row |= {
@@ -147,7 +148,7 @@ def _results_row(run: Run, group: Group, train_metric: str, held_out_metric: str
         "settings": (group.label, False),
         "seed": ("?" if seed(run) is None else str(seed(run)), True),
     }
-    # One metric is enough for its own half of the summary.
+    # Each metric is enough for its half of the summary.
     summary: dict[str, Any] = {}
     if len(train.steps) or len(held_out.steps):
         one = train_metric if len(train.steps) else held_out_metric
@@ -197,7 +198,7 @@ def _table(columns: Sequence[str], rows: Sequence[dict[str, tuple[str, bool]]]) 
 
 
 def _facts(groups: Sequence[Group]) -> str:
-    """What was run, a column per group; a fact that all have in common is said once."""
+    """The facts about the runs, one column per group; common facts appear once."""
     told = {name: [_told(get, group) for group in groups] for name, get in FACTS.items()}
     lines = []
     if len(groups) > 1:
@@ -352,11 +353,11 @@ def _page_path(runs: Sequence[Run], out: str | Path | None) -> Path:
 
 
 def _check_named(runs: Sequence[Run], **named: tuple[str, str]) -> None:
-    """A metric that the user named must be in the log of a run at least; of the usual ones a page can do without."""
+    """Raise unless a metric that the user named is in the log of at least one run. The default metrics may be missing."""
     for argument, (metric, usual) in named.items():
         if metric != usual and not any(metric in logs for run in runs for logs in run.log):
             log = [logs for run in runs for logs in run.log]
-            if "/" not in metric:  # hundreds of measurements would hide what was evaluated
+            if "/" not in metric:  # without the hundreds of measurements, which would hide the evaluated metrics
                 log = [{name: value for name, value in logs.items() if "/" not in name} for logs in log]
             try:
                 check_metrics(log, **{argument: metric})

@@ -1,5 +1,7 @@
-"""What a run writes and what can be read from it afterwards.
+"""What a run writes, and what can be read from it afterwards.
 
-- `record.py`: `run.json`, what a run was. `files.py`: a run's folder, read back. `onset.py`: when it fitted and generalised.
-- `start.py`: how a recipe begins and ends: options, presets, the run's folder.
+- `start.py`: how a recipe starts and ends (options, presets, the run's folder). `resume.py`: how an interrupted run continues.
+- `record.py`: `run.json`. `results.py`: results, card and table. `processes.py`: a study's runs as processes.
+- `files.py`: a run's folder, read back. `text_files.py`: JSON and YAML files, read back.
+- `onset.py`: from which step a run has fitted its training data, and from which step it generalises.
 """

@@ -1,7 +1,7 @@
-"""What runs left on disk, read back: their log, their record, what was measured of their geometry; and which belong together.
+"""Runs, read back from disk: log, record and measured geometry; and which runs belong to one group.
 
-A folder is a run if it has a `trainer_state.json`, or a checkpoint with one, as any `Trainer` writes; `run.json` and
-`geometry.parquet` may be missing. Nothing here draws, and nothing is computed but medians over runs.
+A folder is a run if it, or a checkpoint in it, has a `trainer_state.json`, which any `Trainer` writes. `run.json` and
+`geometry.parquet` may be missing. Nothing here draws. The only numbers that are computed are medians over runs.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ KEPT_OF_STATE = ("epoch", "global_step", "max_steps", "num_train_epochs", "eval_
 OF_NEURONS = ("neuron_frequency", "neuron_selectivity")
 Floats = NDArray[np.float64]
 
-# What may differ between two runs of one arm, beside seeds: where they were kept and how they were watched.
+# Two runs of one group may differ in seeds and in these: where they are kept and how they are watched.
 UNIMPORTANT_ARGS = re.compile(
     r"output_dir|logging_|log_|report_to|run_name|project|trackio|disable_tqdm|save_|hub_|push_to_hub|eval_|per_device_eval"
     r"|load_best|metric_for_best|greater_is_better|resume_from|restore_callback|dataloader_|do_|include_num|skip_memory"
     r"|enable_jit_checkpoint|remove_unused|local_rank|ddp_timeout|batch_eval|prediction_loss_only|overwrite_output"
 )
 UNIMPORTANT_FACTS = {"title", "usage", "limits", "license", "results", "tuned_on", "arms", "solved_at", "solved_evaluations"}
-# Follow from other settings, so that they are the last to be named.
+# They follow from other settings, so a label names them last.
 DERIVED = {"radial.variant", "facts.arm", "facts.preset"}
 FIRST_NAMED = (
     "radial.radial_lambda",
@@ -66,11 +66,11 @@ class Run:
 
     Attributes:
         folder: where it lies.
-        name: the shortest end of its path that no other run of the report has.
+        name: the shortest end of its path that tells it from the other runs of the report.
         log: the `log_history` of its state.
-        record: its `run.json`; empty if it has none.
+        record: its `run.json`; empty if there is none.
         measured: metric -> site -> the rows of the table, as columns step, index (-1 for none), value, standard_error.
-        foreign_record: whether its `run.json` is of an earlier run in the same folder, and so not read.
+        foreign_record: whether its `run.json` belongs to an earlier run in the same folder. It is not read then.
     """
 
     folder: Path
@@ -81,7 +81,7 @@ class Run:
     foreign_record: bool = False
 
     def sites(self, metric: str) -> list[str]:
-        """Sites that have the metric, without the model as a whole: as the run's record orders them, else the table or log."""
+        """Sites that have the metric, in the order of the run's record, or else of the table or log."""
         found = [site for site in self.measured.get(metric, {}) if site]
         first = [site["name"] for site in self.record.get("radial", {}).get("sites", [])]
         return [site for site in first if site in found] + [site for site in found if site not in first]
@@ -103,7 +103,7 @@ class Run:
         steps, row = np.unique(rows[:, 0], return_inverse=True)
         indices, column = np.unique(rows[:, 1], return_inverse=True)
         values = np.full((len(steps), len(indices)), np.nan)
-        values[row, column] = rows[:, 2]  # of two measurements at one step the later counts
+        values[row, column] = rows[:, 2]  # of two measurements at one step, the later one counts
         return steps, indices, values
 
     def logged(self, metric: str) -> Series:
@@ -114,7 +114,7 @@ class Run:
 
 @dataclass
 class Group:
-    """Runs that differ in nothing but seeds; `label` says how they differ from the other groups."""
+    """Runs that differ only in their seeds; `label` says how they differ from the other groups."""
 
     label: str
     runs: list[Run]
@@ -158,7 +158,7 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
         )
     log = [] if state is None else _read_log(state)
     record = read_object(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
-    # A record without one of these was written by something else: what there is, is shown.
+    # A record without one of these was not written by us. The report shows what there is.
     record = {key: value for key, value in record.items() if key not in _MAPPINGS or isinstance(value, dict)}
     sites = record.get("radial", {}).get("sites")
     if sites is not None and not (isinstance(sites, list) and all(isinstance(site, dict) and "name" in site for site in sites)):
@@ -171,7 +171,7 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
 
 
 def _is_foreign(record: dict[str, Any], log: Sequence[dict[str, Any]]) -> bool:
-    """Whether a record of sites with a penalty or radii lies beside a training log that has none: a plain Trainer ran last."""
+    """Whether the record has sites, but the training log has no penalty and no radii: a plain Trainer ran here last."""
     trained = [logs for logs in log if "loss" in logs and "learning_rate" in logs]
     return bool(trained and record.get("radial", {}).get("sites")) and not any("radial_lambda" in logs for logs in trained)
 
@@ -180,7 +180,7 @@ _MAPPINGS = ("radial", "facts", "model", "training_args", "environment")
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """The runs, with those that differ in nothing but seeds in one group; a run without `run.json` is a group of its own."""
+    """The runs in groups. Runs that differ only in seeds are one group; a run without `run.json` is its own group."""
     groups: list[tuple[dict[str, str] | None, list[Run]]] = []
     for run in runs:
         settings = _settings(run) if run.record else None
@@ -199,9 +199,9 @@ def seed(run: Run) -> Any:
 
 
 def band(series: Sequence[Series]) -> tuple[Floats, Floats, Floats, Floats]:
-    """Steps, median, minimum and maximum over runs, where every run has values; in between, a run is interpolated linearly.
+    """Steps, median, minimum and maximum over runs. Between its own steps, a run is interpolated linearly.
 
-    Where only some runs go on there is no median of all: whoever went on longest would decide it.
+    Steps that not all runs reach are left out: there, the median would depend on which run was longest.
 
     >>> one, two = (Series(np.array([0.0, 10.0]), np.array(values), np.empty(2)) for values in ([0.0, 1.0], [1.0, 3.0]))
     >>> [numbers.tolist() for numbers in band([one, two])]
@@ -220,7 +220,7 @@ def band(series: Sequence[Series]) -> tuple[Floats, Floats, Floats, Floats]:
 
 
 def short_names(sites: Sequence[str]) -> dict[str, str]:
-    """Site -> its name without the parts that all of them begin and end with.
+    """Site -> its name without the beginning and the end that all names share.
 
     >>> short_names(["transformer.h.0.attn.c_proj", "transformer.h.0.mlp.c_proj", "transformer.h.1.mlp.c_proj"])
     {'transformer.h.0.attn.c_proj': 'h.0.attn', 'transformer.h.0.mlp.c_proj': 'h.0.mlp',
@@ -234,7 +234,7 @@ def short_names(sites: Sequence[str]) -> dict[str, str]:
     shortest = min(map(len, parts))
     begin = next((i for i in range(shortest) if len({p[i] for p in parts}) > 1), shortest - 1)
     end = next((i for i in range(shortest - begin) if len({p[-1 - i] for p in parts}) > 1), shortest - begin - 1)
-    if any(p[begin].isdigit() for p in parts):  # a number says little without what it counts
+    if any(p[begin].isdigit() for p in parts):  # a number alone does not say what it counts
         begin = max(begin - 1, 0)
     return names | {site: ".".join(p[begin : len(p) - end]) for site, p in zip(modules, parts, strict=True)}
 
@@ -302,7 +302,7 @@ def _measured_in_table(path: Path) -> dict[str, dict[str, Floats]]:
 
 
 def _measured_in_log(log: Sequence[dict[str, Any]]) -> dict[str, dict[str, Floats]]:
-    """The same from a log alone: what `logs_of` put there, and the radii that a `RadialTrainer` logs."""
+    """The same, from the log: what `logs_of` put there, and the radii that a `RadialTrainer` logs."""
     names = {name for logs in log for name in logs if "/" in name}
     places: dict[str, tuple[str, str]] = {}
     for name in names:
@@ -312,7 +312,7 @@ def _measured_in_log(log: Sequence[dict[str, Any]]) -> dict[str, dict[str, Float
         elif len(parts) == 2 and parts[0] in ("radius", "radius_target"):
             places.setdefault(name, ("radius_mean" if parts[0] == "radius" else "radius_target", parts[1]))
     measured: dict[str, dict[str, Floats]] = {}
-    # The measured radii last, so that they and not the means over training batches are kept.
+    # The measured radii come last: they replace the means over training batches.
     for name in sorted(places, key=lambda name: (name.startswith(f"{PREFIX}/"), _natural(name))):
         if name.endswith("_se") and name.removesuffix("_se") in places:
             continue
@@ -325,7 +325,7 @@ def _measured_in_log(log: Sequence[dict[str, Any]]) -> dict[str, dict[str, Float
 
 
 def _by_step(rows: Floats) -> Floats:
-    """By step, the last of each; a resumed run measures a step again."""
+    """Sorted by step. Of several rows of one step the last is kept: a resumed run measures a step again."""
     steps, last = np.unique(rows[::-1, 0], return_index=True)
     return rows[::-1][last] if len(steps) else rows
 
@@ -340,13 +340,13 @@ def _natural(name: str) -> list[Any]:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     length = 1
-    while len({path.parts[-length:] for path in paths}) < len(paths):  # they are distinct, so that it ends
+    while len({path.parts[-length:] for path in paths}) < len(paths):  # ends, because no two paths are equal
         length += 1
     return ["/".join(path.parts[-length:]) for path in paths]
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """What made the run as flat text, without seeds and without what changes nothing in training."""
+    """The settings of the run as texts, without seeds and without settings that do not change the training."""
     kept: dict[str, Any] = {}
     for part in ("radial", "facts", "model", "training_args"):
         for key, value in run.record.get(part, {}).items():
@@ -356,7 +356,7 @@ def _settings(run: Run) -> dict[str, str]:
                 continue
             if part == "facts" and key in UNIMPORTANT_FACTS:
                 continue
-            if key == "sites":  # their targets may come from initial radii, which depend on the seed
+            if key == "sites":  # only names: targets from initial radii depend on the seed
                 value = [site.get("name") for site in value]
             kept[f"{part}.{key}"] = value
     kept["processes"] = run.record.get("processes")
@@ -370,7 +370,7 @@ def _labels(settings: Sequence[dict[str, str] | None], members: Sequence[Sequenc
         return names
     keys = sorted({key for one in known for key in one if len({other.get(key) for other in known}) > 1})
     keys = [key for key in FIRST_NAMED if key in keys] + [key for key in keys if key not in FIRST_NAMED and key not in DERIVED]
-    # A list or a dictionary is no label; three settings are all that a legend can hold.
+    # Lists and dictionaries make no label. A legend has room for three settings.
     scalars = [key for key in keys if not any(one.get(key, "").startswith(("[", "{")) for one in known)]
     for count in range(1, min(3, len(scalars)) + 1):
         labels = [", ".join(_setting(key, one.get(key)) for key in scalars[:count]) for one in known]

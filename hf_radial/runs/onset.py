@@ -1,26 +1,29 @@
-"""When a run had fitted its training data, and when it generalised: numbers read off a `log_history`.
+"""When a run fitted its training data, and when it generalised: numbers from its `log_history`.
 
-Definitions, with accuracies as fractions of 1. *Fit*: the first evaluation at which training accuracy is at least 99 %.
-*Onset at t*: the first evaluation from which held-out accuracy stays at or above `t` to the end of the log (arXiv 2606.32000
-uses t = 90 %). *Delay*: onset minus fit. A run that had not got there at its last evaluation is right-censored: its onset is
-`None` with `..._censored: True`, and it is later than `last_step`, not absent.
+Definitions, with accuracies as fractions of 1. *Fit*: the first evaluation with a training accuracy of at least 99 %.
+*Onset at t*: the first evaluation from which held-out accuracy stays at or above `t` until the end of the log (arXiv 2606.32000
+uses t = 90 %). *Delay*: onset minus fit. A run that has no onset by its last evaluation is right-censored: its onset is
+`None` with `..._censored: True`. The true onset is later than `last_step`, or never.
 
 How a log is read:
 
-- The two metrics of one evaluation are separate entries where `eval_dataset` is a dictionary; they belong together by step.
-- NaN is not at or above anything: it neither counts as reached nor lets an onset stand.
-- A step that comes again counts once, with the value it had first. The later one is an evaluation of the same weights (a
-  resumed run with `eval_on_start`), or of others (`evaluate()` after `load_best_model_at_end`).
-- A step that is smaller than the one before it means that the run went on from an earlier checkpoint: what the log had from
-  that step on belongs to no run. `Trainer` cuts its log itself; a log that was put together by hand may not be cut.
+- If `eval_dataset` is a dictionary, the two metrics of one evaluation are separate entries, which belong
+  together by step.
+- NaN is below every threshold: it does not count as reached, and it ends an onset.
+- If a step appears again, its first value counts. The later value is of the same weights (a resumed run with `eval_on_start`)
+  or of other weights (`evaluate()` after `load_best_model_at_end`).
+- A step smaller than the one before means that the run went on from an earlier checkpoint. Entries from that step on are
+  dropped. `Trainer` cuts its log itself; a log that was joined by hand may not be cut.
 
-Nothing here trains, prints or plots. `hf_radial.callbacks.grokking` says the same while a run goes on.
+Nothing here trains, prints or plots. `hf_radial.callbacks.grokking` reports the same numbers during a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from math import isfinite
+from numbers import Real
 from typing import Any, NamedTuple
 
 TRAIN_METRIC = "eval_train_exact_match"
@@ -69,16 +72,16 @@ def onset_step(log_history: Log, metric: str = HELD_OUT_METRIC, threshold: float
     return None if onset is None else onset.step
 
 
-def first_of_run(log_history: Log, metric: str, threshold: float, length: int) -> int | None:
+def first_streak(log_history: Log, metric: str, threshold: float, length: int) -> int | None:
     """Step of the first of `length` evaluations in a row at or above the threshold, or `None`.
 
-    Unlike `onset_step` it does not look at what comes later, so it does not depend on how long the run went on.
+    Later evaluations do not change it. `onset_step`, in contrast, depends on how long the run goes on.
 
     Raises:
         ValueError: as `fit_step`, or `length` is smaller than 1.
 
     >>> log = [{"step": s, "eval_validation_exact_match": v} for s, v in [(1, 0.95), (2, 0.5), (3, 0.92), (4, 0.99)]]
-    >>> first_of_run(log, "eval_validation_exact_match", 0.9, 2)
+    >>> first_streak(log, "eval_validation_exact_match", 0.9, 2)
     3
     """
     if length < 1:
@@ -179,7 +182,7 @@ def format_step(step: float | None, last_step: float | None) -> str:
     return "?" if last_step is None else f"not by step {last_step:,.0f}"
 
 
-def check_metrics(log_history: Log, **metrics: str) -> None:
+def check_metrics(log_history: Log, **metrics: Any) -> None:
     """Raise a `ValueError` if the log lacks one of the metrics, given as argument name = metric name.
 
     >>> check_metrics([{"step": 5, "eval_val_accuracy": 0.5}], held_out_metric="eval_accuracy")
@@ -188,7 +191,10 @@ def check_metrics(log_history: Log, **metrics: str) -> None:
     ValueError: held_out_metric='eval_accuracy' is not in the log; did you mean 'eval_val_accuracy'? The log has
     the evaluation metrics: eval_val_accuracy
     """
+    _check_log(log_history)
     for argument, metric in metrics.items():
+        if not isinstance(metric, str):
+            raise ValueError(f"{argument}={metric!r} must be the name of a metric, such as {TRAIN_METRIC!r}")
         if any(metric in logs for logs in log_history):
             continue
         names = sorted({name for logs in log_history for name in logs} - {"step", "epoch"})
@@ -201,21 +207,33 @@ def check_metrics(log_history: Log, **metrics: str) -> None:
         raise ValueError(f"{argument}={metric!r} is not in the log{f'; did you mean {near}?' if near else '.'} {has}")
 
 
-def check_threshold(**thresholds: float) -> float:
+def _check_log(log_history: Any) -> None:
+    if not isinstance(log_history, Sequence) or not all(isinstance(logs, Mapping) for logs in log_history):
+        inside = "; give its 'log_history'" if isinstance(log_history, Mapping) and "log_history" in log_history else ""
+        raise ValueError(
+            f"log_history is a {type(log_history).__name__}, not a list of dictionaries such as "
+            f"trainer.state.log_history{inside}"
+        )
+
+
+def check_threshold(**thresholds: Any) -> float:
     """The threshold, given as argument name = value; a `ValueError` unless it is a fraction of 1 above 0."""
-    ((argument, threshold),) = thresholds.items()
-    if not 0 < threshold <= 1:
-        raise ValueError(f"{argument}={threshold} must be an accuracy above 0 and at most 1; write 90 % as 0.9")
+    argument, threshold = next(iter(thresholds.items()))
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold <= 1:
+        raise ValueError(f"{argument}={threshold!r} must be an accuracy above 0 and at most 1; write 90 % as 0.9")
     return threshold
 
 
 def _points(log_history: Log, metric: str) -> list[Point]:
     """The values of one metric by step, each step once and of one run; see the top of this file."""
+    _check_log(log_history)
     points: list[Point] = []
     before: float = -1
     for logs in log_history:
         if "step" not in logs:
             raise ValueError(f"an entry of the log has no 'step', so it is no log_history of a Trainer: {logs}")
+        if not isinstance(logs["step"], Real) or not isfinite(logs["step"]):
+            raise ValueError(f"an entry of the log has the step {logs['step']!r}, which is no number: {logs}")
         step = int(logs["step"])
         if step < before:
             while points and points[-1].step >= step:

@@ -1,4 +1,4 @@
-"""What a run was: its resolved configuration, versions and machine, written before its first step as `run.json`."""
+"""The record of a run, `run.json`: its resolved configuration, versions and machine, written before its first step."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def describe_environment() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[name] = None
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
-    # Libraries that were put before all others, allocators and the like, may change speed and rounding.
+    # Preloaded libraries, such as allocators, may change speed and rounding.
     preloaded = [Path(name).name for name in re.split(r"[ :]+", os.environ.get("LD_PRELOAD", "")) if name]
     return {
         "versions": {"python": platform.python_version(), **versions},
@@ -96,7 +96,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def made_on(environment: dict[str, Any]) -> str | None:
-    """Where a run was made, in words, of what `describe_environment` gave; `None` without a record of it.
+    """In words, the machine of a run, from what `describe_environment` returned; `None` if it is not recorded.
 
     >>> made_on({"machine": {"device": "a CPU", "preloaded": ["lib.so"]}, "versions": {"torch": "2.13.0"}})
     'a CPU, torch 2.13.0, lib.so preloaded'

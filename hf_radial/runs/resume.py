@@ -12,10 +12,10 @@ from hf_radial.runs.text_files import read_object
 
 
 def wants_resume(resume_from_checkpoint: str | bool | None) -> bool:
-    """Whether a recipe's run is to go on. A recipe finds each arm's newest checkpoint by itself.
+    """Whether a recipe resumes a run. The recipe itself finds the newest checkpoint of each arm.
 
     Raises:
-        ValueError: the value is neither true nor false, but the path of a checkpoint, say.
+        ValueError: the value is neither true nor false, for example the path of a checkpoint.
     """
     answers = {"none": False, "false": False, "true": True}
     if str(resume_from_checkpoint).lower() not in answers:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Sequence
-from dataclasses import field
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import field, fields
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
@@ -60,8 +63,8 @@ def parse_options(
             raise ValueError(f"the configuration file {str(file)!r} does not exist")
     else:
         file = _preset_file(argv, presets, default)
-    # No abbreviations: `--preset` must not also be understood from `--pre`, which was not looked for above.
-    parser = HfArgumentParser(list(dataclass_types), description=description, allow_abbrev=False)
+    # No abbreviations: the preset is read above from `--preset` only, not from `--pre`.
+    parser = _Parser(list(dataclass_types), description=description, allow_abbrev=False)
     values = read_yaml(file) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{file}: must hold lines of the form `option: value`")
@@ -79,7 +82,29 @@ def parse_options(
         near = get_close_matches(name, known, 1) if word.startswith("--") else []
         meant = f"; did you mean --{near[0]}?" if near else "; --help lists the options"
         raise ValueError(f"{word!r} is no option and no value of one{meant}")
+    for one in made:
+        for each in fields(one):
+            value = getattr(one, each.name, None)
+            if any(
+                isinstance(number, float) and not isfinite(number) for number in (value if isinstance(value, list) else [value])
+            ):
+                raise ValueError(f"{each.name}={value} must be finite")
     return tuple(made)
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise, where argparse would print more than a hundred lines of options before the message."""
+        raise ValueError(f"{message}; --help lists the options")
+
+
+def at_least(made: Any, low: float, *names: str) -> None:
+    """Raise a ValueError unless the named numbers of a dataclass, or all in a list of numbers, are at least `low`."""
+    for name in names:
+        value = getattr(made, name)
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and not number >= low:
+                raise ValueError(f"{name}={value} must be at least {low:g}")
 
 
 def _check_value(name: str, value: Any, action: argparse.Action) -> None:
@@ -89,7 +114,7 @@ def _check_value(name: str, value: Any, action: argparse.Action) -> None:
     wanted = {int: (int,), float: (int, float)}.get(action.type)  # type: ignore[call-overload]
     if isinstance(action.default, bool):
         wanted = (bool,)
-    if wanted is None or value is None or isinstance(value, (str, list)):
+    if wanted is None or isinstance(value, str) or (value is None and action.default is None) or action.nargs in ("+", "*"):
         return
     if isinstance(value, bool) != (wanted == (bool,)) or not isinstance(value, wanted):
         expected = {int: "a whole number", float: "a number"}.get(wanted[-1], "true or false")
@@ -122,9 +147,13 @@ def open_run(args: TrainingArguments, default: str) -> tuple[PartialState, Path,
     """
     from datasets import disable_progress_bars
 
+    if args.max_steps <= 0 and not args.num_train_epochs > 0:
+        raise ValueError(f"num_train_epochs={args.num_train_epochs} must be above 0; or give --max_steps")
+    if not 0 <= args.seed < 2**32:
+        raise ValueError(f"seed={args.seed} must be from 0 to 2**32 - 1")
     state, resume = PartialState(cpu=args.use_cpu), wants_resume(args.resume_from_checkpoint)
     folder = choose_run_folder(str(args.output_dir), resume, default)
-    # Their bars (of writing a checkpoint, say) would break the one that matters; the training bar is not among them.
+    # Bars of the libraries, for example of writing a checkpoint, would break the training bar, which stays.
     logging.disable_progress_bar()
     disable_progress_bars()
     return state, folder, resume
@@ -145,6 +174,8 @@ def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
     """
     if output_dir:
         folder = Path(output_dir)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"output_dir={output_dir!r} is a file; give a folder")
         if not resume and (any(folder.glob(RUN_FILE)) or any(folder.glob(f"*/{RUN_FILE}"))):
             raise ValueError(
                 f"output_dir={str(folder)!r} holds another run: give another --output_dir, continue that run with "
@@ -157,13 +188,29 @@ def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
     return Path(broadcast_object_list(chosen)[0])
 
 
+def run_recipe(main: Callable[[list[str]], Any]) -> None:
+    """Run a recipe as a script: `main` with the words of the command line, and a mistake of the user as one line.
+
+    An error that this package raises says what to type instead, so that its traceback only hides it. Any other error keeps
+    its traceback.
+    """
+    ours = (str(Path(__file__).resolve().parents[1]), str(Path(sys.argv[0]).resolve().parent))
+    try:
+        main(sys.argv[1:])
+    except (ValueError, ImportError) as error:
+        if not str(Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()).startswith(ours):
+            raise
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
 def end_processes() -> None:
     """Leave the process group, as the last act of a script whose trainers are out of scope.
 
-    A script that just ends can be aborted by a Gloo thread that outlives the interpreter (pytorch#179291). The threads end with
-    the group, and the group with the last trainer that holds it.
-    A trainer that goes after `destroy_process_group` would end the group while it holds the GIL, and wait for ever for a thread
-    that wants the GIL itself.
+    A script that ends without it can be aborted by a Gloo thread that outlives the interpreter (pytorch#179291). The threads
+    end with the group, and the group ends with the last trainer that holds it.
+    A trainer that is collected after `destroy_process_group` ends the group while it holds the GIL. It then waits forever for a
+    thread that needs the GIL.
     """
     gc.collect()
     if torch.distributed.is_available() and torch.distributed.is_initialized():

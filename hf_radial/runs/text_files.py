@@ -68,10 +68,10 @@ def read_yaml(file: Path) -> Any:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is not YAML; the message names the file and the line.
+        ValueError: it is not YAML, or has a key twice; the message names the file and the line.
     """
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         words = " ".join(str(error).replace('in "<unicode string>", ', "").split())
         raise ValueError(f"{file} is not YAML: {words}") from error
@@ -79,6 +79,19 @@ def read_yaml(file: Path) -> Any:
 
 def _name(value: Any) -> str:
     return NAMES.get(type(value), f"a {type(value).__name__}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping with the same key twice, of which YAML would keep the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge":
+                if str(key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
+                seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def check_types(made: Any, where: str = "") -> None:

@@ -113,6 +113,9 @@ def find_sites(
     >>> [(site.name, site.width) for site in find_sites(mlp)]
     [('0', 8)]
     """
+    given: Any = model
+    if not isinstance(given, nn.Module):
+        raise TypeError(f"model={given!r} must be a torch.nn.Module, such as AutoModelForCausalLM.from_pretrained(...)")
     if where not in WHERE:
         raise ValueError(f"where={where!r} is unknown; choose one of {', '.join(map(repr, WHERE))}")
     wanted, unwanted = _patterns(sites)
@@ -204,10 +207,10 @@ def default_inputs(model: nn.Module) -> dict[str, Any]:
 # What the user named ---------------------------------------------------------------------------------------------------------
 
 
-def _patterns(sites: Sequence[str] | None) -> tuple[list[str], list[str]]:
+def _patterns(sites: Any) -> tuple[list[str], list[str]]:
     if sites is None:
         return [], []
-    if isinstance(sites, str) or not all(isinstance(p, str) for p in sites):
+    if isinstance(sites, str) or not isinstance(sites, Iterable) or not all(isinstance(p, str) for p in sites):
         raise TypeError(f"sites={sites!r} must be a list of module name patterns, such as ['*.mlp.c_proj']")
     if not sites:
         raise ValueError("sites=[] names no module; leave it out to use the sublayers' outputs")

@@ -8,7 +8,8 @@ from math import prod
 from hf_radial.sites.trace import Node
 
 MIXING = re.compile(
-    r"mm|conv|attention|fft|pool|einsum|linear|matmul|scan|grouped|lstm|gru|rnn|upsample|index_add|scatter_add|cumsum|pixel_shuffle|_bag"
+    r"mm|mv|[48]bit|conv|attention|fft|pool|einsum|linear|matmul|scan|grouped|lstm|gru|rnn|upsample|index_add|scatter_add|cumsum"
+    r"|pixel_shuffle|_bag"
 )
 ADDS = {"add", "add_"}
 SCALINGS = {"mul", "mul_", "div", "div_"}

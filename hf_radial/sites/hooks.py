@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any
@@ -68,10 +67,10 @@ def order_hooks(model: nn.Module, names: Sequence[str]) -> None:
         if wanted != ours:
             rest = iter(wanted)
             for key in [next(rest) if key in ours else key for key in hooks]:
-                hooks.move_to_end(key)
+                hooks[key] = hooks.pop(key)
 
 
-def _hooks_of(model: nn.Module) -> Iterator[OrderedDict[int, Any]]:
+def _hooks_of(model: nn.Module) -> Iterator[dict[int, Any]]:
     for module in model.modules():
         yield module._forward_pre_hooks
         yield module._forward_hooks

@@ -12,7 +12,7 @@ from torch import nn
 
 
 @contextmanager
-def undisturbed_random_state(seed: int | None = None) -> Iterator[None]:
+def preserve_random_state(seed: int | None = None) -> Iterator[None]:
     """Restore Python's, NumPy's and torch's random states afterwards. Inside they start from `seed`, if it is given."""
     states = random.getstate(), np.random.get_state()
     # Only accelerators in use: reading the state of another one would initialise it.
@@ -38,13 +38,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     `nn.TransformerEncoder` computes as in training: its fast path packs padded batches into nested tensors.
     """
-    training = [module for module in model.modules() if module.training]
+    training = [(module, module.training) for module in model.modules()]
     fast_path = torch.backends.mha.get_fastpath_enabled()
     model.eval()
+    for module, _ in training:
+        # On a CPU these pack their weights when they are first evaluated, and compute wrong gradients from then on.
+        if type(module).__module__.startswith("bitsandbytes."):
+            module.training = True
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for module in training:
-            module.training = True
+        for module, was in training:
+            module.training = was

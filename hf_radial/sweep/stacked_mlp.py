@@ -1,17 +1,17 @@
 """`StackedMLP`: several `ModularMLPForSequenceClassification` of one shape, whose losses and gradients are computed together.
 
 Here: the parameters of all members as tensors with the members on the first axis, the forward pass, and the gradient of the
-task loss and of the hypersphere penalty, written out. Members never mix: what becomes of one does not depend on the others.
-Not here: optimizer, order of rows, logs (`hf_radial.sweep`).
+task loss and of the hypersphere penalty, written out. No member depends on the others. Not here: optimizer, order of rows, logs
+(`hf_radial.sweep`).
 
-Why by hand. A model this small spends its step in Python, in autograd's bookkeeping and in the optimizer, not in products of
-matrices. `torch.func.vmap` of `grad` takes away much of that; written out, with two facts that it cannot know, the step is
-faster still (benchmarks/sweep_speed.py measures both):
+The gradient is written by hand for speed. The step of a model this small spends its time in Python, in autograd's bookkeeping
+and in the optimizer, not in matrix products. `torch.func.vmap` of `grad` removes much of that. The hand-written step is faster
+still, since it uses two facts (benchmarks/sweep_speed.py measures both):
 
-- There are far fewer operands than rows, so the first layer is applied to the embedding table and not to the rows:
+- There are far fewer operands than rows. The first layer is therefore applied to the embedding table instead of the rows:
   `W_0 [e(a); e(b)] = (E A^T)_a + (E B^T)_b` with `W_0 = [A B]`. A row is a sum of rows of two small tables.
-- Its gradient sums rows by operand. Sorted first, that is the same fast sum of rows; it is also the same in every run, which
-  an `index_add` on a GPU is not.
+- Its gradient sums rows by operand. After sorting, this is a fast sum of neighbouring rows. It is also the same in every run,
+  unlike `index_add` on a GPU.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequence
 SHAPE = ("modulus", "num_operands", "embedding_size", "hidden_size", "num_hidden_layers", "normalization")
 STACKED_NORMALIZATIONS = ("none", "layer_norm", "layer_norm_last")
 EPS = nn.LayerNorm(1).eps
-FIRST = "hidden.0.weight"  # its columns belong to one operand after the other
-BLOCK = 2**18  # activations of one layer that a processor keeps in its cache: members that do not fit wait for their turn
+FIRST = "hidden.0.weight"  # its columns are ordered by operand
+BLOCK = 2**18  # activations of one layer that fit into a processor's cache; members beyond that are computed afterwards
 
 
 @dataclass(frozen=True)
 class StepValues:
-    """What one step saw, a column for each member: means over the batch, on the members' device.
+    """Means over the batch of one step, one column per member, on the members' device.
 
     Attributes:
         task_loss: cross-entropy, shape `(members,)`.
@@ -56,8 +56,8 @@ class StackedMLP:
         device: where to compute.
 
     Attributes:
-        parameters, gradients: name of a model's parameter -> tensors of shape `(members, ...)`: one, or for the first layer
-            one for the columns of each operand.
+        parameters, gradients: name of a model's parameter -> tensors of shape `(members, ...)`: one tensor, or one per operand
+            for the columns of the first layer.
 
     Raises:
         TypeError: a model is not a `ModularMLPForSequenceClassification`.
@@ -107,11 +107,11 @@ class StackedMLP:
         self._spaces: dict[tuple[Any, ...], Tensor] = {}
 
     def _space(self, name: str, *shape: int) -> Tensor:
-        """An uninitialised tensor; on a CPU the same one in every step, since new memory costs more than what is put there."""
+        """An uninitialised tensor. On a CPU it is reused in every step, since new memory costs more than filling it."""
         key = (name, *shape)
         if key not in self._spaces:
             space = self.parameters[FIRST][0].new_empty(shape)
-            if self.device.type != "cpu":  # its allocator keeps memory
+            if self.device.type != "cpu":  # a GPU's allocator reuses memory
                 return space
             self._spaces[key] = space
         return self._spaces[key]
@@ -122,7 +122,7 @@ class StackedMLP:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The parameters' device."""
         return self.parameters[FIRST][0].device
 
     def state_dict(self, member: int) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ class StackedMLP:
         return {name: torch.cat([piece[member] for piece in pieces], -1) for name, pieces in self.parameters.items()}
 
     def keep(self, members: Sequence[int]) -> None:
-        """Go on with these members alone, in this order."""
+        """Keep only these members, in this order."""
         chosen = torch.as_tensor(members, device=self.device)
         self.parameters = {name: [piece[chosen] for piece in pieces] for name, pieces in self.parameters.items()}
         self._prepare()
@@ -230,7 +230,7 @@ class StackedMLP:
             input_ids: each member's operands, integers of shape `(members, batch, num_operands)`.
             labels: each member's answers, integers of shape `(members, batch)`.
             targets: the radius `R` of every site, shape `(sites, members)`.
-            side: `"both"`, or `"above"` to leave vectors inside the sphere alone.
+            side: `"both"`, or `"above"` to penalise only vectors outside the sphere.
             weights: `radial_lambda` of each member, shape `(members,)`; `None` if all are 0.
         """
         values = [
@@ -267,7 +267,7 @@ class StackedMLP:
         log_p = torch.ops.aten._log_softmax.out(logits, -1, False, out=self._space("log_p", *logits.shape))
         answers = labels.reshape(-1, 1)
         task_loss = log_p.gather(1, answers).view(members, batch).mean(1).neg_()
-        # As autograd, in one pass. exp() would take ten times as long where probabilities become denormal numbers.
+        # The same as autograd, in one pass. exp() takes ten times as long if probabilities are denormal numbers.
         g = self._space("of log_p", *logits.shape).zero_().scatter_(1, answers, -1 / batch)
         g = torch.ops.aten._log_softmax_backward_data.out(g, log_p, -1, g.dtype, out=self._space("of logits", *logits.shape))
         g = g.view(members, batch, -1)

@@ -65,7 +65,7 @@ class _Sweep:
         self.device, self.dtype = self.args.device, first.model.dtype
         self.columns = self._columns([member.train_dataset for member in members])
         self.held_out = {
-            name: self._columns([member.eval_dataset[name] for member in members])  # type: ignore[index, call-overload]
+            name: self._columns([member.eval_dataset[name] for member in members])  # type: ignore[index]
             for name in first.eval_dataset
         }
         self.stack = StackedMLP([member.model for member in members], self.device)  # type: ignore[misc]
@@ -202,8 +202,8 @@ class _Sweep:
         if self.columns["labels"].ndim == 1:
             self.ids, self.labels = self.columns["input_ids"][order], self.columns["labels"][order]
         else:
-            member = torch.arange(len(self.members), device=self.device).unsqueeze(1)
-            self.ids, self.labels = self.columns["input_ids"][member, order], self.columns["labels"][member, order]
+            each = torch.arange(len(self.members), device=self.device).unsqueeze(1)
+            self.ids, self.labels = self.columns["input_ids"][each, order], self.columns["labels"][each, order]
 
     def _step(self, rows: slice) -> None:
         ids, labels = self.ids[:, rows], self.labels[:, rows]

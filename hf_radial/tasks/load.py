@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 
 from hf_radial.tasks.cache import cache_folder, load_rows, open_builder
-from hf_radial.tasks.checks import one_of, shown
+from hf_radial.tasks.checks import flag, one_of, shown
 
 if TYPE_CHECKING:
     from hf_radial.tasks.base import TaskBuilder
@@ -119,8 +120,11 @@ def load_task(
         >>> splits["test"][0]
         {'input_ids': [3, 1], 'labels': 3}
     """
+    place: Any = cache_dir
+    if place is not None and not isinstance(place, (str, os.PathLike)):
+        raise ValueError(f"cache_dir={cache_dir!r} must be a path, or None for the cache of datasets")
     with quietly():
-        if streaming:
+        if flag("streaming", streaming):
             return task_builder(task, config, cache_dir=cache_dir, **fields).as_streaming_dataset()
         return load_rows(*_place(task, config, cache_dir, fields), cache_dir)
 

@@ -1,10 +1,11 @@
 """How the penalty trains inside a `Trainer`.
 
-- `mixin.py`: `RadialMixin`, for any class derived from `Trainer`. `trainer.py`: `RadialTrainer`.
-- `window.py`: what is summed between two logs. `rows.py`: rows of the training set as a batch.
-- `calling.py`: the trainer that is calling a callback. `sharded.py`: its whole model where weights are sharded.
-  `task_loss.py`: its task loss, for measurements.
-- `precision.py`: whether float32 or bfloat16 is faster here.
-- `checkpoints.py`: the newest complete checkpoint to go on from.
-- `fast/`: what replaces slower code of the libraries below, and how a change there is noticed.
+- `trainer.py`: `RadialTrainer`. `mixin.py`: `RadialMixin`, one step with the penalty, for any class derived from `Trainer`.
+- `run.py`: a run with the penalty, from its start to its end. `set_up.py`: checks and the penalty before the first step.
+- `calibration.py`: target radii from the first batch. `site_counts.py`: batches that are counted within the step.
+- `window.py`: the sums between two logs. `checkpoints.py`: the newest complete checkpoint.
+- `rows.py`: rows of the training set as a batch. `precision.py`: whether float32 or bfloat16 is faster here.
+- For measurements: `calling.py`, the trainer that calls a callback; `sharded.py`, its whole model if weights are sharded;
+  `task_loss.py`, its task loss.
+- `fast/`: replacements for slower code of the libraries.
 """

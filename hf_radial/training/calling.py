@@ -1,4 +1,8 @@
-"""The `Trainer` that calls a callback, and its checkpoint: callbacks are handed its parts, but neither of these."""
+"""The `Trainer` that calls a callback, and its checkpoint. Callbacks get the trainer's parts, but neither of these.
+
+Both are found in the frames of the call stack, by the names `self` and `resume_from_checkpoint` of `Trainer`'s methods.
+`tests/test_internals.py` notices if those names change.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ def calling_trainer() -> Trainer | None:
 
 
 def resumed_from(trainer: Trainer) -> Path | None:
-    """The folder of the checkpoint that the running `trainer` goes on from; `None` if it does not, or it is not to be found."""
+    """The checkpoint folder that the running `trainer` resumes from; `None` if it does not resume or names no folder."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_locals.get("self") is trainer:

@@ -24,7 +24,7 @@ from transformers.utils import logging
 from hf_radial.penalty.vectors import count_vectors
 from hf_radial.training import set_up
 from hf_radial.training.checkpoints import CheckpointMixin
-from hf_radial.training.fast.epoch import LeanEpochMixin
+from hf_radial.training.fast.epoch import FastEpochMixin
 from hf_radial.training.fast.resident import ResidentMixin
 from hf_radial.training.run import RunMixin
 from hf_radial.training.window import Window
@@ -32,7 +32,7 @@ from hf_radial.training.window import Window
 logger = logging.get_logger(__name__)
 
 
-class RadialMixin(RunMixin, LeanEpochMixin, ResidentMixin, CheckpointMixin):
+class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
     """The penalty for any class derived from `Trainer`: `class RadialSFTTrainer(RadialMixin, SFTTrainer): ...`.
 
     Args:
@@ -60,7 +60,8 @@ class RadialMixin(RunMixin, LeanEpochMixin, ResidentMixin, CheckpointMixin):
     micro-batch but the last of a step. See `hf_radial.training.site_counts`.
 
     Attributes:
-        radial_counts_at_sites: `True` counts every batch in the step, `False` none; `None` (the default) decides as above.
+        radial_counts_at_sites: `True` counts every batch in the step, `False` none that can be counted before it; `None` (the
+            default) decides as above.
 
     Raises:
         ValueError: an option is out of range, no site is found, no parameter is trained, or the set-up would make the penalty
@@ -69,7 +70,7 @@ class RadialMixin(RunMixin, LeanEpochMixin, ResidentMixin, CheckpointMixin):
         RuntimeError: in the first step, if the trainer's own `training_step` does not use `accelerator.backward`.
     """
 
-    allows_fast_epoch = True  # what this class overrides, `lean_step` does as well
+    allows_fast_epoch = True  # what this class overrides, `fast_step` does as well
     radial_counts_at_sites: bool | None = None
     _told_of_rest = False
 
@@ -249,7 +250,7 @@ class RadialMixin(RunMixin, LeanEpochMixin, ResidentMixin, CheckpointMixin):
                 self.args.gradient_accumulation_steps,
             )
 
-    def lean_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
+    def fast_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
         """As `training_step`, where one batch is the whole step: then its vectors are all there are, and need no count."""
         if self._first_forward:
             self._micro_batches_left = 1
@@ -258,9 +259,9 @@ class RadialMixin(RunMixin, LeanEpochMixin, ResidentMixin, CheckpointMixin):
             window.radial_penalty.radial_lambda = self.radial_config.lambda_at(self.state.global_step, self.state.max_steps)
             window.is_single_batch_step = True
         elif not self._first_forward:
-            return super().lean_step(model, inputs, num_items_in_batch)
+            return super().fast_step(model, inputs, num_items_in_batch)
         with self._collecting(inputs):
-            loss = self._lean_loss(model, inputs, num_items_in_batch)
+            loss = self._fast_loss(model, inputs, num_items_in_batch)
             window = self._radial_window
             if window is None:
                 loss.backward()

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import Trainer
 
 from hf_radial.sites.find import ForwardFailedError, Sites, find_sites
-from hf_radial.sites.preserve import undisturbed_random_state
+from hf_radial.sites.preserve import preserve_random_state
 
 TRACED_ROWS = 2
 
@@ -19,7 +19,7 @@ def sites_of(trainer: Trainer) -> Sites:
     """The sites of a trainer's model, found as the penalty's are.
 
     Raises:
-        ValueError: it has none that are known.
+        ValueError: no sites are found.
     """
     model = trainer.model
     if model is None:
@@ -49,22 +49,22 @@ def first_rows(trainer: Trainer, count: int) -> dict[str, Any] | None:
 def batch_of_rows(trainer: Trainer, dataset: Any, rows: Sequence[int], seed: int | None = None) -> dict[str, Any] | None:
     """These rows of `dataset` as the trainer would give them to its model; `None` without an index, or if it is no dict.
 
-    Random states, and that of the collator, are left as they are; whatever the collator draws, it draws from `seed`.
+    Random states and the collator's state do not change. The collator draws from `seed`, if it is given.
     """
     if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return None
-    with undisturbed_random_state(seed):
+    with preserve_random_state(seed):
         collator = trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
-        # As a DataLoader fetches them: a data set may hand out several rows at once.
+        # As a DataLoader does: a data set may return several rows at once.
         fetched = dataset.__getitems__(list(rows)) if hasattr(dataset, "__getitems__") else [dataset[i] for i in rows]
-        # A copy of the collator, but not of the model that it may hold.
+        # A copy of the collator, without a copy of the model that it may hold.
         model: Any = trainer.model
         batch = copy.deepcopy(collator, {id(module): module for module in model.modules()})(fetched)
         if not isinstance(batch, Mapping):
             return None
-        # To the device; a trainer that makes its batches here would generate, and keep what it made.
-        prepare = Trainer._prepare_inputs if makes_its_batches(trainer) else type(trainer)._prepare_inputs
-        return dict(prepare(trainer, dict(batch)))
+        if hasattr(trainer, "_buffered_inputs"):  # trl's: it would generate here, and train on that later
+            return dict(Trainer._prepare_inputs(trainer, dict(batch)))
+        return dict(trainer._prepare_inputs(dict(batch)))
 
 
 def makes_its_batches(trainer: Trainer) -> bool:

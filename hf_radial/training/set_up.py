@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from hf_radial.penalty.config import RadialConfig
 from hf_radial.penalty.radial_penalty import RadialPenalty, RootHook, parameter_names
-from hf_radial.sites.find import ForwardFailedError, roots_of
+from hf_radial.sites.find import ForwardFailedError
 from hf_radial.sites.finder import HOW_TO_NAME
 from hf_radial.training.rows import TRACED_ROWS, calls_model_with_rows, first_rows
 
@@ -94,14 +94,13 @@ def penalty_of(trainer: Trainer, config: RadialConfig, inputs: dict[str, Any] | 
 def on_first_forward(
     model: nn.Module, act: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], dict[str, Any]], None]
 ) -> list[torch.utils.hooks.RemovableHandle]:
-    """Call `act` in every training forward of the model; with its module, its arguments, and these by name."""
-    root = roots_of(model)[-1]  # the transformers model within, if there is one: what it is called with is known by name
+    """Call `act` at the beginning of every training forward: with the model, its arguments, and these by name."""
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module.training and torch.is_grad_enabled():
-            act(module, args, kwargs, {**dict(zip(parameter_names(root), args, strict=False)), **kwargs})
+            act(module, args, kwargs, {**dict(zip(parameter_names(model), args, strict=False)), **kwargs})
 
-    return [root.register_forward_pre_hook(RootHook(enter), with_kwargs=True)]
+    return [model.register_forward_pre_hook(RootHook(enter), with_kwargs=True)]
 
 
 def is_compiled(trainer: Trainer, model: nn.Module) -> bool:

@@ -1,7 +1,7 @@
-"""The whole model where its weights are sharded (FSDP 2), and the main process's word in every process.
+"""The whole model if its weights are sharded (FSDP 2), and the main process's values in every process.
 
-Reaches into torch: `copy.deepcopy` with a memo of parameters makes a model of other weights; `DTensor.full_tensor` gathers one.
-Checked with torch 2.11 to 2.13 (`tests/test_sharded.py`, two processes).
+It relies on two things of torch: `copy.deepcopy` with a memo of parameters makes a model with other weights, and
+`DTensor.full_tensor` gathers one. `tests/test_sharded.py` checks both with two processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def check_sharding(trainer: Trainer) -> None:
 
 
 def skeleton_of(trainer: Trainer) -> nn.Module | None:
-    """A copy of the model without its weights, to be made before they are sharded; `None` where they are not going to be."""
+    """A copy of the model without weights, made before they are sharded; `None` if they will not be sharded."""
     if not trainer.is_fsdp_enabled or trainer.model is None:
         return None
     bare = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in trainer.model.parameters()}
@@ -36,7 +36,7 @@ def skeleton_of(trainer: Trainer) -> nn.Module | None:
 
 @contextmanager
 def gathered(trainer: Trainer, skeleton: nn.Module | None) -> Iterator[nn.Module]:
-    """The whole model: the trainer's own, or where its weights are sharded a copy of `skeleton` with all of them.
+    """The whole model: the trainer's own, or a copy of `skeleton` with all weights if they are sharded.
 
     Raises:
         ValueError: weights are sharded, and there is no skeleton.

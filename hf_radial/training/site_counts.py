@@ -58,7 +58,7 @@ class SiteCounts:
         The graph is left for the backward pass of the task loss.
         """
         counted = self.counted(sums)
-        if self.unit is None:
+        if self.unit is None or self.total is None or self.means is None:
             self.unit = counted.clamp(min=1)
             self.total = torch.zeros_like(counted)
             self.means = torch.zeros_like(sums.penalty.detach())

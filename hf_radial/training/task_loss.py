@@ -9,12 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Trainer
 
-# Where trl's trainers keep statistics of every batch for their next log (checked with trl 1.16).
+# trl's trainers keep statistics of every batch for their next log in these attributes (`docs/internals.md`).
 NOTED = ("_metrics", "_total_train_tokens")
 
 
 def task_loss_of(trainer: Trainer) -> Callable[[nn.Module, dict[str, Any]], Tensor]:
-    """The trainer's own task loss of a model and a batch; what it notes about the batch on the way is forgotten again."""
+    """The trainer's own task loss as a function of model and batch. Statistics that the trainer collects meanwhile are
+    undone."""
 
     def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
         noted = {name: copy.deepcopy(value) for name, value in vars(trainer).items() if name in NOTED}

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from hf_radial.comparison.grid import ranges_of, read_grid, run_name, run_options
+from hf_radial.comparison.run import read_run
 
 pytestmark = pytest.mark.quick
 
@@ -85,3 +86,89 @@ def test_a_file_that_means_nothing_is_refused(tmp_path, changes, message):
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="nowhere"):
         read_grid(Path("nowhere.yaml"))
+
+
+TUNING = {"trials": 3, "seeds": [100]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": "012"}, "seeds='012' must be a list of at least one seed"),
+        ({"seeds": 5}, "seeds=5 must be a list"),
+        ({"seeds": ["a"]}, r"seeds=\['a'\] must be a list of at least one seed"),
+        ({"seeds": [True]}, r"seeds=\[True\]"),
+        ({"seeds": [-1]}, r"seeds=\[-1\]"),
+        ({"seeds": [10**30]}, "whole numbers from 0"),
+        ({"arms": ["a"]}, r"arms=\['a'\] must be a mapping"),
+        ({"arms": {"a": "b"}}, "arm 'a'='b' must be a mapping"),
+        ({"arms": {"a": {"options": [1]}}}, r"arm 'a': options=\[1\] must be a mapping"),
+        ({"axes": [1]}, r"axes=\[1\] must be a mapping"),
+        ({"axes": {"width": "32"}}, "axes: width='32' must be a list"),
+        ({"axes": {"width": []}}, r"axes: width=\[\] must be a list of at least one"),
+        ({"axes": {"cell": ["x"]}}, "a value of cell='x' must be a mapping"),
+        ({"base": [1]}, r"base=\[1\] must be a mapping"),
+        ({"title": [1]}, r"title=\[1\] must be a text"),
+        ({"published": "x"}, "published='x' must be a list"),
+        ({"tunning": TUNING}, "unknown key 'tunning'; did you mean 'tuning'"),
+        ({"tuning": [1]}, r"tuning=\[1\] must be a mapping"),
+        ({"tuning": {"seeds": [100]}}, "tuning: trials=None must be a whole number of at least 1"),
+        ({"tuning": {"trials": 3}}, "tuning: seeds=None must be a list"),
+        ({"tuning": {**TUNING, "trials": "many"}}, "tuning: trials='many'"),
+        ({"tuning": {**TUNING, "trials": 2.5}}, "tuning: trials=2.5"),
+        ({"tuning": {**TUNING, "trial": 2}}, "tuning: unknown key 'trial'; did you mean 'trials'"),
+        ({"tuning": {**TUNING, "common": [1]}}, r"tuning: common=\[1\] must be a mapping"),
+        ({"tuning": {**TUNING, "common": {"weight_decay": {"log": ["1e-3", 1]}}}}, "YAML reads 1e-3 as text"),
+        ({"tuning": {**TUNING, "common": {"weight_decay": {"log": [float("nan"), 1]}}}}, "with 0 < low < high"),
+        ({"tuning": {**TUNING, "common": {"weight_decay": {"linear": [0, float("inf")]}}}}, "with low < high"),
+        ({"tuning": {**TUNING, "common": {"weight_decay": {"choices": "abc"}}}}, "weight_decay"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_what_was_expected(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=f"compare_x.yaml: .*{message}"):
+        grid(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1\nb: {", "is not YAML: .*line 2"),
+        (b"\xff\xfe", "is not YAML"),
+        (b"a:\n\tb: 1", "is not YAML"),
+        (b"", "must hold a mapping"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_named_with_the_line(tmp_path, content, message):
+    file = tmp_path / "compare_x.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"compare_x.yaml.*{message}"):
+        read_grid(file)
+    with pytest.raises(ValueError, match="is a folder"):
+        read_grid(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": "1e-3"}, "learning_rate='1e-3' must be a number; YAML reads 1e-3 as text: write 1.0e-03"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 must not be negative"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan must be a number"),
+        ({"width": "64"}, "width='64' must be a whole number"),
+        ({"width": 64.5}, "width=64.5 must be a whole number"),
+        ({"width": True}, "width=True must be a whole number"),
+        ({"batch_size": -1}, "batch_size=-1 must not be negative"),
+        ({"stop": "no"}, "stop='no' must be true or false"),
+        ({"task": 5}, "task=5 must be a text"),
+        ({"task": "modula"}, "did you mean 'modular'"),
+        ({"fields": [1]}, r"fields=\[1\] must be a mapping"),
+        ({"fields": {"operaton": "add"}}, "operaton"),
+        ({"train_fraction": 2.0}, "train_fraction=2.0 must be between 0 and 1"),
+        ({"interventions": "dropout:p=0.1"}, "interventions='dropout:p=0.1' must be a list of texts"),
+        ({"adam_beta2": 1.0}, "adam_beta2=1.0"),
+        ({"model": "transformer", "width": 30}, "width=30 must be a multiple of heads=4"),
+        ({"learning_rat": 0.1}, "unknown option 'learning_rat' of a run; did you mean 'learning_rate'"),
+    ],
+)
+def test_an_option_of_a_run_is_checked_before_anything_is_trained(options, message):
+    with pytest.raises(ValueError, match=message):
+        read_run(options)

@@ -105,7 +105,7 @@ def test_measuring_twice_gives_the_same_numbers():
     first, second = (measure(model, batch, GROUPS, modular=ModularTable(7), learning_rate=0.1) for _ in range(2))
     assert values(first) == values(second)
     assert {site for site, _, _ in values(first)} >= {"", "hidden.0", "hidden.1", "embedding", "logits"}
-    assert not first.troubles
+    assert not first.failures
 
 
 def test_a_model_in_bfloat16_is_measured_in_float32():
@@ -159,8 +159,8 @@ def test_nan_at_a_site_is_named_and_the_others_are_measured():
     with torch.no_grad():
         model.hidden[1].weight[0] = float("nan")
     found = measure(model, batch, GROUPS, modular=ModularTable(7))
-    assert any("'hidden.1'" in trouble for trouble in found.troubles)
-    assert any(trouble.startswith("curvature") for trouble in found.troubles)
+    assert any("'hidden.1'" in failure for failure in found.failures)
+    assert any(failure.startswith("curvature") for failure in found.failures)
     numbers = values(found)
     assert numbers["hidden.1", "nonfinite", None] == 1
     assert numbers["hidden.0", "radius_mean", None] > 0 and numbers["hidden.0", "effective_rank", None] > 1
@@ -181,3 +181,11 @@ def test_bad_input_is_named():
         ModularTable(7, inputs={"input_ids": batch["input_ids"][1:]})
     with pytest.raises(ValueError, match="operation='mul' is not supported"):
         ModularTable(7, "mul")
+
+
+def test_former_names_still_work():
+    from hf_radial.geometry.measure import DEAR_GROUPS, EXPENSIVE_GROUPS, Measurement, Memory
+
+    assert DEAR_GROUPS is EXPENSIVE_GROUPS
+    with pytest.warns(FutureWarning, match="failures"):
+        assert Measurement([], Memory(), ["no labels"]).troubles == ["no labels"]

@@ -92,7 +92,7 @@ def test_a_missing_branch_is_created(hub, runs):
 def test_a_failed_push_is_reported_and_made_again_when_training_ends(hub, runs, name):
     found = runs.found["healed"][name]
     assert found["steps"] == STEPS
-    reports = [line for line in found["logged"] if "failed. Training goes on" in line]
+    reports = [line for line in found["logged"] if "failed. Training continues" in line]
     assert f"pushing step 2 to user/{name} failed" in reports[0] and "not now" in reports[0]
     check_all_checkpoints(hub, runs, name)
     check_pushed(hub, f"user/{name}", runs.root / name / "checkpoint-6", ("model.safetensors", "config.json"))
@@ -153,7 +153,7 @@ def test_the_last_push_comes_through_what_may_pass(runs, fault):
 def test_a_full_disk_stops_no_training_and_no_later_push(hub, runs):
     found = runs.found["full_disk"]
     assert found["steps"] == STEPS
-    assert "pushing step 2 to user/full-disk failed. Training goes on" in found["logged"][0]
+    assert "pushing step 2 to user/full-disk failed. Training continues" in found["logged"][0]
     assert "File too large" in found["logged"][0]
     assert "free some space" in found["error"] and "Nothing is lost" not in found["error"]
     assert found["intact"] and found["resumes"]

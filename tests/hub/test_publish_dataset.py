@@ -243,7 +243,7 @@ def test_a_damaged_file_in_the_folder_is_written_anew_with_a_warning(tmp_path, c
         file.write_bytes(damaged)
         caplog.clear()
         write_dataset("modular", [CLASSES], folder, cache_dir=str(tmp_path / "cache"))
-        assert "written anew" in caplog.text
+        assert "written again" in caplog.text
         assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == files
 
 

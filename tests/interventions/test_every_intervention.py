@@ -15,6 +15,7 @@ from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequence
 # One setting of each; `record` and `replay` have tests of their own.
 SETTINGS = {
     "weight_decay": "weight_decay:value=0.5",
+    "embedding_rate": "embedding_rate:ratio=3",
     "dropout": "dropout:p=0.2",
     "layer_norm": "layer_norm:affine=true",
     "ngpt": "ngpt",
@@ -95,6 +96,9 @@ def test_what_is_saved_loads_and_says_the_same(name, tmp_path):
         ("grokfast_ma:window_size=0", "window_size=0"),
         ("stablemax:x=1", "it has no options"),
         ("weight_decay:value=-1", "value=-1"),
+        ("embedding_rate:ratio=0", "ratio=0 must be above 0"),
+        ("layer_norm:layers=first", "layers='first' must be 'all' or 'last'"),
+        ("layer_norm:layers=last,affine=true", "affine=True is not there for layers='last'"),
         ("weight_decay", "value"),
         ("muon:momentum=2", "momentum=2"),
         ("optim:optim=adamx", "adamx"),

@@ -3,7 +3,7 @@
 In the step of a small model, `Trainer` and accelerate take longer than the model. They ask which packages are installed,
 compute a gradient norm that is not logged, call callbacks that do nothing, and check for each of their features whether it is
 on. In the plain case (one process, no accumulation, no gradient scaler, no overridden step) these answers are known before the
-epoch. This file holds the check for that case (`why_not_lean`) and its loop (`LeanEpochMixin`). In any other case, `Trainer`'s
+epoch. This file holds the check for that case (`why_not_fast`) and its loop (`FastEpochMixin`). In any other case, `Trainer`'s
 own loop runs.
 
 The order of events, the random states, the weights, the logs and the trainer's state equal those of `Trainer._run_epoch` to the
@@ -63,37 +63,37 @@ EPOCH_ARGUMENTS = (
 )
 
 
-class LeanEpochMixin(_Base):
+class FastEpochMixin(_Base):
     """`Trainer` with the fast training loop where it applies. Put it before `Trainer` among a class's bases."""
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
         parameters = inspect.signature(Trainer._run_epoch)
         given = parameters.bind(self, *args, **kwargs).arguments
-        if reason := why_not_lean(self, given):
+        if reason := why_not_fast(self, given):
             logger.debug("the plain Trainer's loop runs: %s", reason)
             return super()._run_epoch(*args, **kwargs)
         with _idle_callbacks_skipped(self.callback_handler):
-            return self._lean_epoch(*(given[name] for name in EPOCH_ARGUMENTS[:8]))
+            return self._fast_epoch(*(given[name] for name in EPOCH_ARGUMENTS[:8]))
 
-    def lean_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
+    def fast_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
         """Forward and backward of a step of one batch; returns the loss, detached."""
-        loss = self._lean_loss(model, inputs, num_items_in_batch)
+        loss = self._fast_loss(model, inputs, num_items_in_batch)
         loss.backward()
         return loss.detach()
 
-    def _lean_loss(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
-        if not all(module.training for module in self._known.modules):
+    def _fast_loss(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
+        if not all(module.training for module in self._epoch_facts.modules):
             model.train()
         with self.compute_loss_context_manager():
-            loss: Any = self.compute_loss(model, self._lean_inputs(inputs), num_items_in_batch=num_items_in_batch)
+            loss: Any = self.compute_loss(model, self._fast_inputs(inputs), num_items_in_batch=num_items_in_batch)
         return loss
 
-    def _lean_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        device, known = self._tr_loss.device, self._known
+    def _fast_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        device, facts = self._tr_loss.device, self._epoch_facts
         there = inputs and all(isinstance(value, Tensor) and value.device == device for value in inputs.values())
-        return dict(inputs) if there and known.inputs_are_own else self._prepare_inputs(inputs)
+        return dict(inputs) if there and facts.inputs_are_own else self._prepare_inputs(inputs)
 
-    def _lean_epoch(
+    def _fast_epoch(
         self,
         model: nn.Module,
         epoch: float,
@@ -110,8 +110,8 @@ class LeanEpochMixin(_Base):
         if type(optimizer) is AcceleratedOptimizer:
             optimizer._opt_called = True  # a scheduler made for the wrapper checks this to see whether a step came first
             optimizer = optimizer.optimizer
-        known = self._known = _Known(self, model, optimizer)
-        parameters = known.parameters
+        facts = self._epoch_facts = _EpochFacts(self, model, optimizer)
+        parameters = facts.parameters
         grad_norm: Any = None
         learning_rate: float | None = None
         batches = _begin(dataloader, epoch)
@@ -123,14 +123,14 @@ class LeanEpochMixin(_Base):
         for step, inputs in zip(range(steps), batches):  # noqa: B905 - the loader may end before
             num_items = self._get_num_items_in_batch([inputs], device)
             self.control = handler.on_step_begin(args, state, self.control)
-            loss = self.lean_step(model, inputs, num_items)
+            loss = self.fast_step(model, inputs, num_items)
             self._add_loss(loss)
             self.current_flos += self._flops(inputs)  # type: ignore[assignment]
             self._track_num_input_tokens(inputs)
             gradients: Sequence[Tensor] = ()
             if (args.max_grad_norm or 0) > 0:
                 grad_norm = super()._get_grad_norm(model, grad_norm=self._clip_grad_norm(model))
-            elif known.gradients_can_wait and self._nobody_at("on_pre_optimizer_step", "on_optimizer_step"):
+            elif facts.gradients_can_wait and self._nobody_at("on_pre_optimizer_step", "on_optimizer_step"):
                 gradients = [p.grad for p in parameters if p.grad is not None]
             else:
                 grad_norm = super()._get_grad_norm(model, grad_norm=None)
@@ -181,20 +181,20 @@ class LeanEpochMixin(_Base):
 
     def _flops(self, inputs: dict[str, Any]) -> float:
         """`floating_point_ops`, cached by the main input's size, since the original counts the parameters at each call."""
-        known = self._known
-        main_input = inputs.get(known.main_input) if known.flops_are_own else None
+        facts = self._epoch_facts
+        main_input = inputs.get(facts.main_input) if facts.flops_are_own else None
         if not isinstance(main_input, Tensor):
             return float(self.floating_point_ops(inputs))
         size = main_input.numel()
-        if size not in known.flops:
-            known.flops[size] = float(self.floating_point_ops(inputs))
-        return known.flops[size]
+        if size not in facts.flops:
+            facts.flops[size] = float(self.floating_point_ops(inputs))
+        return facts.flops[size]
 
     def _nobody_at(self, *events: str) -> bool:
         return all(_is_idle(callback, event) for callback in self.callback_handler.callbacks for event in events)
 
 
-class _Known:
+class _EpochFacts:
     """Facts that do not change within an epoch.
 
     Attributes:
@@ -212,7 +212,7 @@ class _Known:
         self.gradients_can_wait = type(optimizer).__module__.startswith("torch.optim") and size <= MOST_KEPT_GRADIENTS
 
 
-def why_not_lean(trainer: Trainer, given: dict[str, Any]) -> str | None:
+def why_not_fast(trainer: Trainer, given: dict[str, Any]) -> str | None:
     """The reason why an epoch needs `Trainer`'s own loop, or `None`. `given` holds the arguments of `_run_epoch` by name."""
     args, accelerator = trainer.args, trainer.accelerator
     overridden = [name for name in REPLACED if not _is_own(trainer, name)]

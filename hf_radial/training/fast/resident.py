@@ -24,7 +24,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from transformers import DefaultDataCollator, Trainer, default_data_collator
 from transformers.utils import logging
 
-from hf_radial.sites.preserve import undisturbed_random_state
+from hf_radial.sites.preserve import preserve_random_state
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ def known_samplers() -> tuple[type, ...]:
 
 
 def _order_is_as_of(kind: Any) -> bool:
-    with undisturbed_random_state(seed=0):
+    with preserve_random_state(seed=0):
         theirs, ours = kind(range(11)), kind(range(11))
         expected, state = [list(theirs), list(theirs)], torch.random.get_rng_state()
         torch.default_generator.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The lean epoch: the same training as `Trainer`'s own loop, bit for bit, and only where it is the same."""
+"""The fast training loop: the same training as `Trainer`'s own loop, bit for bit, and only where it is the same."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from reference import tiny_gpt2, token_rows
 from transformers import Trainer, TrainerCallback
 
 from hf_radial import RadialTrainer
-from hf_radial.training.fast import epoch as lean_epoch
-from hf_radial.training.fast.epoch import LeanEpochMixin
+from hf_radial.training.fast import epoch as fast_epoch
+from hf_radial.training.fast.epoch import FastEpochMixin
 from runs import DOORS, arguments, make_trainer
 
 CLOCKS = ("runtime", "per_second")
@@ -52,13 +52,13 @@ def state_of(trainer):
 
 
 def both(monkeypatch, train):
-    """What `train()` returns with the lean epoch, and with `Trainer`'s; and how many lean epochs there were."""
+    """What `train()` returns with the fast loop, and with `Trainer`'s; and how many of its epochs there were."""
     epochs = []
-    lean = LeanEpochMixin._lean_epoch
-    monkeypatch.setattr(LeanEpochMixin, "_lean_epoch", lambda self, *args: (epochs.append(args[1]), lean(self, *args)))
-    found = train("lean")
+    fast = FastEpochMixin._fast_epoch
+    monkeypatch.setattr(FastEpochMixin, "_fast_epoch", lambda self, *args: (epochs.append(args[1]), fast(self, *args)))
+    found = train("fast")
     assert epochs
-    monkeypatch.setattr(lean_epoch, "why_not_lean", lambda *args: "to compare")
+    monkeypatch.setattr(fast_epoch, "why_not_fast", lambda *args: "to compare")
     count, expected = len(epochs), train("stock")
     assert len(epochs) == count
     return found, expected, count
@@ -151,9 +151,9 @@ def test_losses_that_are_not_finite_are_logged_alike(monkeypatch, tmp_path):
 
 
 def test_a_run_that_goes_on_in_the_middle_of_an_epoch(monkeypatch, tmp_path):
-    """The epoch that it goes on in is `Trainer`'s own; the next are lean."""
+    """The epoch that it goes on in is `Trainer`'s own; the next are the fast loop's."""
     options = {"max_steps": -1, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 5, "save_total_limit": 9}
-    for name in ("lean", "stock"):
+    for name in ("fast", "stock"):
         make_trainer("trainer", tmp_path / name, model=tiny_gpt2(dropout=0.1), rows=token_rows(30, True), **options).train()
     _, epochs = compare(monkeypatch, tmp_path, resume=True, events=EVENTS, **options)
     assert epochs == 2
@@ -161,7 +161,7 @@ def test_a_run_that_goes_on_in_the_middle_of_an_epoch(monkeypatch, tmp_path):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("door", DOORS)
-def test_both_doors_are_lean(door, monkeypatch, tmp_path):
+def test_both_doors_are_fast(door, monkeypatch, tmp_path):
     def train(name):
         model = tiny_gpt2()
         trainer = make_trainer(door, tmp_path / name, model=model, rows=token_rows(16, True), max_steps=8)
@@ -195,8 +195,8 @@ class OwnBatches(RadialTrainer):
 )
 def test_everything_else_is_left_to_trainer(change, reason, monkeypatch, tmp_path):
     found = []
-    why = lean_epoch.why_not_lean
-    monkeypatch.setattr(lean_epoch, "why_not_lean", lambda *args: (found.append(why(*args)), found[-1])[1])
+    why = fast_epoch.why_not_fast
+    monkeypatch.setattr(fast_epoch, "why_not_fast", lambda *args: (found.append(why(*args)), found[-1])[1])
     make_trainer("trainer", tmp_path, eval_rows=token_rows(4, True), max_steps=3, **change).train()
     assert found and all(reason in str(answer) for answer in found)
 
@@ -227,11 +227,11 @@ def test_nothing_is_left_on_the_callback_handler(tmp_path):
 def test_a_plain_trainer_with_the_mixin(monkeypatch, tmp_path):
     """The loop knows nothing of the penalty."""
 
-    class Lean(LeanEpochMixin, Trainer):
+    class Fast(FastEpochMixin, Trainer):
         pass
 
     weights = []
-    for cls in (Lean, Trainer):
+    for cls in (Fast, Trainer):
         model = tiny_gpt2(dropout=0.1)
         cls(model=model, args=arguments(tmp_path / cls.__name__), train_dataset=token_rows(16, True)).train()
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))

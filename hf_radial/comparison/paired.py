@@ -1,0 +1,158 @@
+"""The paired design: every arm at the same random draws, and what can be said of the pairs.
+
+Nothing is tuned, so that no arm can be lucky in a search, and no best of many trials is judged. In here: the draws, the runs
+and the statistics. Not in here: the page (`paired_page`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from hf_radial.comparison.grid import Grid, Paired, bounds, run_options
+from hf_radial.comparison.statistics import RESAMPLES
+from hf_radial.comparison.trials import Cell, label
+
+Pair = tuple[float, float]  # times of the arm and of the reference, the horizon where a run did not get there
+
+
+def draws(paired: Paired, setting: str) -> list[dict[str, Any]]:
+    """The draws of one setting: random ones, or every combination of the choices.
+
+    The sampler's seed is of the setting, so that two tasks have no random draw in common.
+
+    >>> paired = Paired(2, {"learning_rate": {"log": [1e-3, 0.1]}, "warmup_steps": {"choices": [0, 100]}})
+    >>> draws(paired, "modular") == draws(paired, "modular"), draws(paired, "modular")[0] == draws(paired, "groups")[0]
+    (True, False)
+    """
+    if paired.cross:
+        every = product(*(bounds(choice, name)[1] for name, choice in paired.common.items()))
+        return [dict(zip(paired.common, values, strict=True)) for values in every for _ in range(paired.draws)]
+    digest = sha256(f"{paired.sampler_seed} {setting}".encode()).digest()
+    generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    found = []
+    for _ in range(paired.draws):
+        drawn: dict[str, Any] = {}
+        for name, choice in paired.common.items():
+            kind, values = bounds(choice, name)
+            place = float(generator.random())
+            if kind == "choices":
+                drawn[name] = values[int(place * len(values))]
+            else:
+                low, high = map(math.log, values) if kind == "log" else values
+                value = low + place * (high - low)
+                drawn[name] = float(f"{math.exp(value) if kind == 'log' else value:.3g}")
+        found.append(drawn)
+    return found
+
+
+def paired_cells(grid: Grid) -> list[Cell]:
+    """The runs of a grid: setting by setting, and there draw by draw with all arms, so that what is early can be compared."""
+    if grid.paired is None:
+        return []
+    cells = []
+    for setting in grid.settings:
+        for i, drawn in enumerate(draws(grid.paired, label(setting))):
+            for arm in grid.arms:
+                options = run_options(grid, setting, arm, drawn, grid.paired.first_seed + i)
+                cells.append(Cell(label(setting), arm.name, "paired", drawn, options))
+    return cells
+
+
+def chunks(grid: Grid, size: int) -> list[list[Cell]]:
+    """The same in pieces: `size` draws of one setting with all arms, and at least 4."""
+    cells = paired_cells(grid)
+    piece = max(size, 4) * len(grid.arms)
+    by_setting: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_setting.setdefault(cell.setting, []).append(cell)
+    return [own[i : i + piece] for own in by_setting.values() for i in range(0, len(own), piece)]
+
+
+@dataclass(frozen=True)
+class PairedRatio:
+    """An arm against the reference over draws.
+
+    Attributes:
+        ratio: geometric mean over the decided draws, those that at least one of the two solved, of the reference's time by the
+            arm's, in which a run that did not get there counts with the horizon; above 1 the arm is earlier.
+        low, high: its 95 % interval, a bootstrap over draws (and over tasks, if there are several); `None` without a decided
+            draw.
+        earlier, later: on how many draws the arm was the earlier one, and the later one.
+        draws: how many draws both have.
+        p_value: of the sign test over the draws that are not level; `None` without any.
+    """
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    earlier: int
+    later: int
+    draws: int
+    p_value: float | None
+
+
+def pairs_of(rows: Sequence[dict[str, Any]], arm: str, reference: str) -> dict[str, list[Pair]]:
+    """For each setting, the times of the arm and of the reference at each draw that both have been run at.
+
+    Times end at the horizon, which is the last epoch of the runs; a run that failed counts with it.
+    """
+    found: dict[str, list[Pair]] = {}
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        times: dict[str, dict[int, float]] = {
+            name: {row["seed"]: time_of(row) for row in rows if (row["setting"], row["arm"]) == (setting, name)}
+            for name in (arm, reference)
+        }
+        both = [seed for seed in times[arm] if seed in times[reference]]
+        if both:
+            found[setting] = [(times[arm][seed], times[reference][seed]) for seed in both]
+    return found
+
+
+def time_of(row: dict[str, Any]) -> float:
+    """The onset of a run in epochs; of one that did not get there, the number of its epochs."""
+    return float(row["onset"] if row["status"] == "solved" else row["options"]["epochs"])
+
+
+def compare_paired(pairs: dict[str, list[Pair]], horizons: dict[str, float], tasks: bool = True, seed: int = 0) -> PairedRatio:
+    """Compare an arm with a reference over the draws of several settings; see `PairedRatio`.
+
+    Args:
+        pairs: of `pairs_of`.
+        horizons: setting -> the epoch at which its runs end.
+        tasks: whether settings are resampled, too.
+
+    >>> compare_paired({"x": [(10.0, 20.0), (10.0, 20.0), (300.0, 300.0)]}, {"x": 300.0}).ratio
+    2.0
+    """
+    from scipy import stats
+
+    logs = {
+        setting: [
+            math.log(min(theirs, horizons[setting]) / min(ours, horizons[setting]))
+            for ours, theirs in own
+            if min(ours, theirs) < horizons[setting]
+        ]
+        for setting, own in pairs.items()
+    }
+    groups = [np.array(own) for own in logs.values() if own]
+    every = np.concatenate(groups) if groups else np.array([])
+    earlier, later = int((every > 0).sum()), int((every < 0).sum())
+    count = sum(map(len, pairs.values()))
+    p_value = float(stats.binomtest(earlier, earlier + later).pvalue) if earlier + later else None
+    if not groups:
+        return PairedRatio(None, None, None, earlier, later, count, p_value)
+    draw = np.random.default_rng(seed)
+    means = []
+    for _ in range(RESAMPLES):
+        picked = draw.integers(len(groups), size=len(groups)) if tasks else range(len(groups))
+        means.append(np.mean([groups[i][draw.integers(len(groups[i]), size=len(groups[i]))].mean() for i in picked]))
+    low, high = np.quantile(means, [0.025, 0.975])
+    ratio = float(np.mean([own.mean() for own in groups]))
+    return PairedRatio(math.exp(ratio), math.exp(low), math.exp(high), earlier, later, count, p_value)

@@ -1,0 +1,156 @@
+"""The page of a paired design, from its rows: shares solved, and paired ratios with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_radial.comparison.paired import PairedRatio, compare_paired, pairs_of, time_of
+from hf_radial.comparison.statistics import Time, restricted_mean
+from hf_radial.comparison.times import number, range_text
+
+HEAD = ["arm", "solved", "never got there", "mean time"]
+
+
+def horizons_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Setting -> the last epoch of its runs, up to which mean times go."""
+    return {row["setting"]: float(row["options"]["epochs"]) for row in rows}
+
+
+def shares(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
+    """One entry for each setting and arm, and for all settings together: counts, mean times, and ratios over draws.
+
+    `mean` is the restricted mean time up to the horizon, in epochs; over all settings there is none.
+    """
+    horizons = horizons_of(rows)
+    settings = list(horizons)
+    entries = []
+    for setting in [*settings, None]:
+        if setting is None and len(settings) == 1:
+            continue
+        here = [row for row in rows if setting in (None, row["setting"])]
+        for arm in dict.fromkeys(row["arm"] for row in rows):
+            own = [row for row in here if row["arm"] == arm]
+            if not own:
+                continue
+            solved = sum(row["status"] == "solved" for row in own)
+            entry: dict[str, Any] = {"setting": setting, "arm": arm, "runs": len(own), "solved": solved, "mean": None}
+            if setting is not None:
+                horizon = horizons[setting]
+                times = [
+                    Time(row["seed"], row["onset"], False) if row["status"] == "solved" else Time(row["seed"], horizon, True)
+                    for row in own
+                ]
+                entry["mean"] = restricted_mean(horizon)(times)
+            entry["against"] = {
+                reference: compare_paired(pairs_of(here, arm, reference), horizons, tasks=False)
+                for reference in references
+                if reference != arm and pairs_of(here, arm, reference)
+            }
+            entries.append(entry)
+    return entries
+
+
+def ratio_text(found: PairedRatio | None) -> list[str]:
+    """A ratio with its interval, and the counts behind it.
+
+    >>> ratio_text(PairedRatio(2.0, 1.5, 2.5, 8, 1, 12, 0.04))
+    ['2 (1.5 to 2.5)', '8 / 1 of 12']
+    """
+    if found is None:
+        return ["–", "–"]
+    ratio = "–" if found.ratio is None else f"{number(found.ratio)} ({number(found.low)} to {number(found.high)})"
+    return [ratio, f"{found.earlier} / {found.later} of {found.draws}"]
+
+
+def paired_table(entries: Sequence[dict[str, Any]], references: Sequence[str], setting: str | None) -> str:
+    """The table of one setting, or of all."""
+    head = list(HEAD)
+    for reference in references:
+        head += [f"against {reference}", "earlier / later"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for entry in (entry for entry in entries if entry["setting"] == setting):
+        never = entry["runs"] - entry["solved"]
+        line = [entry["arm"], f"{entry['solved']} of {entry['runs']}", f"{never / entry['runs']:.0%}", number(entry["mean"])]
+        for reference in references:
+            line += ratio_text(entry["against"].get(reference))
+        lines.append("| " + " | ".join(line) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def by_value(rows: Sequence[dict[str, Any]], name: str) -> str:
+    """For each value of one number that is crossed: how many runs of each arm got there, and their mean time."""
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    horizons = horizons_of(rows)
+    lines = [f"| {name} | " + " | ".join(arms) + " |", "|" + "---|" * (1 + len(arms))]
+    for value in sorted({row["drawn"][name] for row in rows}):
+        line = [f"{value:g}"]
+        for arm in arms:
+            own = [row for row in rows if row["arm"] == arm and row["drawn"][name] == value]
+            solved = sum(row["status"] == "solved" for row in own)
+            mean = sum(min(time_of(row), horizons[row["setting"]]) for row in own) / max(1, len(own))
+            line.append(f"{solved} of {len(own)}, {number(mean)}" if own else "–")
+        lines.append("| " + " | ".join(line) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def best_values(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    """Each arm at its own best combination, the one with the smallest mean time; it has the luck of the best of many."""
+    horizons = horizons_of(rows)
+    lines = ["| arm | best combination | got there | mean time |", "|---|---|---|---|"]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in (row for row in rows if row["arm"] == arm):
+            groups.setdefault(tuple(row["drawn"][name] for name in names), []).append(row)
+        means = {key: sum(min(time_of(row), horizons[row["setting"]]) for row in own) / len(own) for key, own in groups.items()}
+        best = min(means, key=lambda key: means[key])
+        told = ", ".join(f"{name} {value:g}" for name, value in zip(names, best, strict=True))
+        solved = sum(row["status"] == "solved" for row in groups[best])
+        lines.append(f"| {arm} | {told} | {solved} of {len(groups[best])} | {number(means[best])} |")
+    return "\n".join(lines) + "\n"
+
+
+def paired_page(data: dict[str, Any]) -> str:
+    """The page: what was asked, what would count as an answer, under which rules, and the tables."""
+    rows, paired = data["rows"], data["paired"]
+    references = references_of(data)
+    entries = shares(rows, references)
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    made_on = "; ".join(sorted({str(row.get("made_on")) for row in rows}))
+    revisions = ", ".join(sorted({str(row.get("revision")) for row in rows}))
+    ranges = "; ".join(f"{name} {range_text(choice)}" for name, choice in paired["common"].items())
+    design = f"Every combination {paired['draws']} times" if paired.get("cross") else f"{paired['draws']} random draws"
+    lines = [
+        f"# {data['title']}",
+        "",
+        data["question"].strip(),
+        "",
+        f"Made by `{data['command']}` from {data['grid']}.json, which has every run. {len(rows)} runs; {data['missing']} runs "
+        "of the grid were not made.",
+        "",
+        f"Design: paired. {design} a setting ({ranges}), each with a fresh seed and split; every arm at "
+        "each draw, at one fixed strength. Nothing is tuned. *Solved*: three evaluations in a row at 95 % or above before the "
+        "last epoch. *Mean time*: the restricted mean of the onset up to the last epoch; a run that did not get there "
+        "counts with the last epoch. *Against*: the geometric mean, over draws that at least one of the two solved, of the "
+        "reference's time by the arm's (above 1 the arm is earlier), and its 95 % interval from a bootstrap over the draws of "
+        "each setting. *Earlier / later*: on how many draws.",
+        "",
+        f"Runs made on {made_on}, at revision {revisions}.",
+        "",
+    ]
+    if len(settings) > 1:
+        lines += ["**All settings**", "", paired_table(entries, references, None)]
+    for setting in settings:
+        end = number(horizons_of(rows)[setting])
+        lines += [f"**{setting}** (up to epoch {end})", "", paired_table(entries, references, setting)]
+        if paired.get("cross"):
+            own = [row for row in rows if row["setting"] == setting]
+            lines += ["Got there, and mean time, by value:", ""]
+            lines += [by_value(own, name) for name in paired["common"]]
+            lines += ["Each at its own best combination:", "", best_values(own, list(paired["common"]))]
+    return "\n".join(lines)
+
+
+def references_of(data: dict[str, Any]) -> list[str]:
+    """The arms that others are compared with: the grid's reference, and the rival that it names beside it."""
+    return [data["reference"], *(data["paired"].get("also_against") or [])]
