@@ -23,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+from hf_radial.comparison.paired_page import paired_table, references_of, shares  # noqa: E402
 from hf_radial.comparison.pooled import tunings_of  # noqa: E402
 from hf_radial.comparison.statistics import hierarchical  # noqa: E402
 from hf_radial.comparison.table import overview, summary  # noqa: E402
@@ -64,6 +65,9 @@ def comparison(name: str) -> dict[str, Any]:
 def compared(name: str) -> str:
     """Median onsets of a comparison: a row an arm, a column a setting."""
     data = comparison(name)
+    if data.get("paired"):
+        references = references_of(data)
+        return paired_table(shares(data["rows"], references), references, None)
     return overview(summary(data["rows"], data["reference"]), COMPARED[name], fit=name in WITH_FIT)
 
 
