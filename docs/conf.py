@@ -18,7 +18,7 @@ project = "hf_radial"
 author = "The hf_radial authors"
 project_copyright = author
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "mathml", "repository", "method_cards"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "mathml", "repository", "method_cards", "errors"]
 exclude_patterns = ["_ext"]
 highlight_language = "text"
 suppress_warnings = ["myst.header"]  # pages made elsewhere begin with whatever heading they need
@@ -34,7 +34,7 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 nitpicky = True
 # Only our own names can be resolved: without a network there is no index of another project.
-nitpick_ignore_regex = [("py:.*", r"(?!hf_radial).*")]
+nitpick_ignore_regex = [("py:.*", r"(?!hf_radial).*"), ("py:.*", r"hf_radial\.interventions\.Model")]  # a type variable
 python_use_unqualified_type_names = True
 
 html_theme = "furo"

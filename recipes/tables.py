@@ -54,7 +54,7 @@ def pages() -> list[Path]:
 def is_made(file: Path) -> bool:
     """Whether a page is written when the site is built, from the code or from a page elsewhere."""
     folder = file.relative_to(ROOT / "docs").parts[0]
-    return folder == "repository" or (folder == "methods" and file.name != "index.md")
+    return folder in ("repository", "errors.md") or (folder == "methods" and file.name != "index.md")
 
 
 def comparison(name: str) -> dict[str, Any]:
@@ -208,7 +208,11 @@ def _file(path: Path) -> Any:
         raise ImportError(f"{path} cannot be imported")
     module = module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from pathlib import Path
 from statistics import median
 
 import pytest
-from compared import TABLES, WITH_FIT
+from pages import TEXT, said
 
 from hf_radial.comparison.draws import on_every_task, repeated
 from hf_radial.comparison.grid import read_grid
 from hf_radial.comparison.paired import paired_cells
-from hf_radial.comparison.paired_page import paired_table, references_of, shares
 from hf_radial.comparison.pooled import pooled, tunings_of
 from hf_radial.comparison.statistics import hierarchical, ratio_of_tunings, restricted_mean
-from hf_radial.comparison.table import overview, page, page_of, summary
+from hf_radial.comparison.table import page, page_of, summary
 from hf_radial.comparison.times import number, times_of
+from recipes.tables import COMPARED
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "recipes" / "results" / "compare"
 COMMITTED = sorted(file.stem for file in RESULTS.glob("*.json"))
 
@@ -40,18 +38,10 @@ def of(entries, task):
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-def test_pages_and_the_readme_are_made_from_the_data(name):
+def test_pages_are_made_from_the_data_and_shown(name):
     data, entries = read(name)
     assert (RESULTS / f"{name}.md").read_text() == (page_of(data) or page(data, entries))
-    if name not in TABLES:
-        assert f"(recipes/results/compare/{name}.md)" in README
-        return
-    table = re.search(rf"<!-- compare_{name} -->\n(.*?)<!-- end -->", README, re.S)
-    if data.get("paired"):
-        references = references_of(data)
-        assert table and table[1] == paired_table(shares(data["rows"], references), references, None)
-        return
-    assert table and table[1] == overview(entries, TABLES[name], fit=name in WITH_FIT)
+    assert name in COMPARED or f"recipes/results/compare/{name}.md)" in TEXT
 
 
 @pytest.mark.parametrize("name", COMMITTED)
@@ -144,9 +134,6 @@ def test_in_which_unit_the_paper_counts():
 
 
 def test_is_it_harmless():
-    table = (ROOT / "recipes" / "results" / "harmless.md").read_text()
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    assert re.search(r"<!-- harmless -->\n(.*?)<!-- end -->", README, re.S)[1] == "\n".join(lines) + "\n"
     arms = json.loads((ROOT / "recipes" / "results" / "harmless.json").read_text())["arms"]
     for arm in ("penalty 0.01 (paper)", "penalty 0.05"):
         for with_it, without in zip(arms[arm], arms["no penalty"], strict=True):
@@ -159,11 +146,6 @@ def test_is_it_harmless():
             assert with_it["effective_rank"] > without["effective_rank"]
     for one_sided, without in zip(arms["one-sided 0.01"], arms["no penalty"], strict=True):
         assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
-
-
-def said(text):
-    """The README has this sentence, however its lines are broken."""
-    return text in " ".join(README.split())
 
 
 def test_should_i_use_this():

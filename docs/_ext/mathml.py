@@ -5,21 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from docutils import nodes
-from docutils.utils.math import latex2mathml
+from docutils.utils.math import MathError, latex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
+
+LOGGER = logging.getLogger(__name__)
 
 
-def _made(text: str, block: bool) -> str:
-    return latex2mathml.tex2mathml(text, as_block=block)
+def _made(node: nodes.Element, block: bool) -> str:
+    try:
+        return latex2mathml.tex2mathml(node.astext(), as_block=block)
+    except MathError as error:
+        LOGGER.warning("formula %r: %s", node.astext(), error, location=node)
+        return ""
 
 
 def inline(self: Any, node: nodes.math) -> None:
-    self.body.append(_made(node.astext(), False))
+    self.body.append(_made(node, False))
     raise nodes.SkipNode
 
 
 def block(self: Any, node: nodes.math_block) -> None:
-    self.body.append(f'<div class="math">{_made(node.astext(), True)}</div>')
+    self.body.append(f'<div class="math">{_made(node, True)}</div>')
     raise nodes.SkipNode
 
 
