@@ -57,13 +57,13 @@ test-slow: $(STAMP)  ## Run the tests marked slow, offline
 	@$(PYTEST) -m slow $(ARGS)
 
 versions: $(STAMP)  ## Run test-quick in other environments; PYTHONS="/env/bin/python ..."; writes recipes/results/versions*
-	@$(TEST_ENV) $(BIN)/python tests/versions.py $(PYTHONS) -n$(JOBS) $(DIST)
+	@$(TEST_ENV) $(BIN)/python tests/support/versions.py $(PYTHONS) -n$(JOBS) $(DIST)
 
 architectures: $(STAMP)  ## Look for the sites of every architecture; writes recipes/results/architectures*
-	@$(TEST_ENV) $(BIN)/python tests/architectures_worker.py --anew
+	@$(TEST_ENV) $(BIN)/python tests/support/architectures_worker.py --anew
 
 trainers: $(STAMP)  ## One step of every trainer beside a reference; writes recipes/results/trainers*
-	@$(TEST_ENV) $(BIN)/python tests/trainers_worker.py --write
+	@$(TEST_ENV) $(BIN)/python tests/support/trainers_worker.py --write
 
 # Strict: a broken link, a reference to nothing or a bad docstring is an error. The site opens from disk: build/docs/html/index.html.
 docs: $(STAMP)  ## Build the documentation as a site, strictly; offline

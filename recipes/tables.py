@@ -116,7 +116,7 @@ def benchmarks() -> str:
 
 def architectures() -> str:
     """In how many architectures of transformers the sites are found and right."""
-    worker = _file(ROOT / "tests" / "architectures_worker.py")
+    worker = _file(ROOT / "tests" / "support" / "architectures_worker.py")
     return worker.summary(worker.load())
 
 

@@ -117,7 +117,8 @@ class GeometryCallback(TrainerCallback):
         known: Any = modular
         if known is not None and not isinstance(known, ModularTable):
             raise TypeError(f"modular={modular!r} must be a table, such as ModularTable(modulus=97, operation='add')")
-        if budget is not None and (not isinstance(budget, Real) or not 0 <= budget <= 1):
+        share: Any = budget
+        if share is not None and (not isinstance(share, Real) or not 0 <= float(share) <= 1):
             raise ValueError(f"budget={budget!r} must be a share of training time between 0 and 1, or None for no limit")
         self.chosen = metrics is not None
         if metrics is None:

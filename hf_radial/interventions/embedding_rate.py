@@ -1,9 +1,20 @@
-"""A learning rate, and a weight decay, of embeddings apart from the rest (arXiv 2505.15624)."""
+"""Embedding rate: a learning rate, and a weight decay, of embeddings apart from the rest.
+
+Method: the parameters of every `nn.Embedding` get groups of their own in the trainer's optimizer. The schedule multiplies their
+learning rate as it does that of the rest.
+
+Source: arXiv 2505.15624.
+
+Use: tune `ratio` from 0.1 to 10, as in `embedding_rate:ratio=3`. It works with any optimizer that the trainer makes from its
+arguments.
+
+Saved model: weights alone. `from_pretrained` gives the model that was trained.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -18,9 +29,10 @@ def set_apart(optimizer: Optimizer, parameters: Iterable[Tensor], ratio: float, 
     """Give some parameters of an optimizer that has made no step groups of their own.
 
     Args:
-        parameters: those; what the optimizer does not have is left out.
-        ratio: their learning rate by that of the group in which they were.
-        weight_decay: theirs; `None` leaves that of the group.
+        optimizer: the optimizer.
+        parameters: the parameters; those that the optimizer does not have are left out.
+        ratio: their learning rate, as a multiple of that of the group in which they were.
+        weight_decay: their weight decay; `None` leaves that of the group.
     """
     wanted = {id(parameter) for parameter in parameters}
     groups, optimizer.param_groups = optimizer.param_groups, []
@@ -34,39 +46,40 @@ def set_apart(optimizer: Optimizer, parameters: Iterable[Tensor], ratio: float, 
             optimizer.add_param_group({**group, "params": own, "lr": group["lr"] * ratio, "weight_decay": decay})
 
 
+def embeddings_of(model: Any) -> list[Tensor]:
+    """The parameters of every `nn.Embedding`."""
+    return [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+
+
 @dataclass(eq=False)
 class EmbeddingRate(Intervention):
-    """Multiplies the learning rate of every `nn.Embedding` of the model.
-
-    Args:
-        ratio: above 0; 1 is no change.
-        weight_decay: of embeddings, at least 0; left out, that of the rest.
-    """
+    """Multiplies the learning rate of every `nn.Embedding` of the model."""
 
     name: ClassVar[str] = "embedding_rate"
-    ratio: float
-    weight_decay: float | None = None
+    ratio: float = field(
+        metadata={"help": "Learning rate of embeddings, as a multiple of that of the rest.", "above": 0, "example": 3}
+    )
+    weight_decay: float | None = field(
+        default=None,
+        metadata={"help": "Weight decay of embeddings; that of the rest otherwise.", "at_least": 0, "example": 0.1},
+    )
 
-    def __post_init__(self) -> None:
-        if not self.ratio > 0:
-            raise ValueError(f"ratio={self.ratio} must be above 0")
-        if self.weight_decay is not None and not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay={self.weight_decay} must be at least 0")
+    def check(self, trainer: Trainer) -> None:
+        if trainer.model is None or not embeddings_of(trainer.model):
+            raise ValueError(f"{self.name}: {type(trainer.model).__name__} has no nn.Embedding")
+        if self.trainer is not trainer:
+            check_no_optimizer(trainer, self.name)
+        elif trainer.optimizer_cls_and_kwargs is not None:
+            raise ValueError(f"{self.name}: the trainer was given another optimizer after it; leave one of them out")
 
     def attach(self, trainer: Trainer) -> None:
-        check_no_optimizer(trainer, self.name)
-        model = trainer.model
-        embeddings = [] if model is None else [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-        if not embeddings:
-            raise ValueError(f"{self.name}: {type(model).__name__} has no nn.Embedding")
-        create = trainer.create_optimizer
-
-        def create_optimizer(*args: Any, **kwargs: Any) -> Any:
-            made = trainer.optimizer is None  # a second call returns the first one's
-            optimizer = create(*args, **kwargs)
-            if made:
-                set_apart(optimizer, embeddings, self.ratio, self.weight_decay)
-            return optimizer
-
-        trainer.create_optimizer = create_optimizer  # type: ignore[method-assign]
         super().attach(trainer)
+        trainer.create_optimizer = self.create_optimizer  # type: ignore[method-assign]
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.create_optimizer`, with the embeddings of the trainer's model set apart."""
+        made = self.trainer.optimizer is None  # a second call returns the first one's
+        optimizer = type(self.trainer).create_optimizer(self.trainer, *args, **kwargs)
+        if made:
+            set_apart(optimizer, embeddings_of(self.trainer.model), self.ratio, self.weight_decay)
+        return optimizer

@@ -7,6 +7,20 @@
 - `plots.py`: the curves of a model card.
 """
 
-from hf_radial.report.page import make_report, write_report
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_radial.report.page import make_report, write_report
 
 __all__ = ["make_report", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    # When it is asked for: a recipe that draws curves needs no page.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hf_radial.report import page
+
+    return getattr(page, name)

@@ -219,9 +219,9 @@ def _check_log(log_history: Any) -> None:
 def check_threshold(**thresholds: Any) -> float:
     """The threshold, given as argument name = value; a `ValueError` unless it is a fraction of 1 above 0."""
     argument, threshold = next(iter(thresholds.items()))
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold <= 1:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < float(threshold) <= 1:
         raise ValueError(f"{argument}={threshold!r} must be an accuracy above 0 and at most 1; write 90 % as 0.9")
-    return threshold
+    return float(threshold)
 
 
 def _points(log_history: Log, metric: str) -> list[Point]:
@@ -234,7 +234,7 @@ def _points(log_history: Log, metric: str) -> list[Point]:
             raise ValueError(f"an entry of the log has no 'step', so it is no log_history of a Trainer: {logs}")
         if not isinstance(logs["step"], Real) or not isfinite(logs["step"]):
             raise ValueError(f"an entry of the log has the step {logs['step']!r}, which is no number: {logs}")
-        step = int(logs["step"])
+        step = int(float(logs["step"]))
         if step < before:
             while points and points[-1].step >= step:
                 points.pop()

@@ -130,7 +130,8 @@ def _preset_file(argv: Sequence[str], presets: Path, default: str) -> Path:
             name = word.split("=", 1)[1]
     file = presets / f"{name}.yaml"
     if not file.is_file():
-        known = ", ".join(sorted(f.stem for f in presets.glob("*.yaml")))
+        # Of this recipe: the folder has other recipes' files as well.
+        known = ", ".join(sorted(f.stem for f in presets.glob(f"{default.split('_')[0]}_*.yaml")))
         raise ValueError(f"preset={name!r} is unknown; there are {known}")
     return file
 

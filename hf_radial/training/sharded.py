@@ -1,7 +1,7 @@
 """The whole model if its weights are sharded (FSDP 2), and the main process's values in every process.
 
 It relies on two things of torch: `copy.deepcopy` with a memo of parameters makes a model with other weights, and
-`DTensor.full_tensor` gathers one. `tests/test_sharded.py` checks both with two processes.
+`DTensor.full_tensor` gathers one. `tests/training/test_sharded.py` checks both with two processes.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ def environment(hub: HubClient, home: Path, **variables: str) -> dict[str, str]:
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, (HERE.parents[1], HERE.parent, HERE))),  # the package, tests/ and tests/hub/
+        # The package and the tests' helpers.
+        "PYTHONPATH": os.pathsep.join(map(str, (HERE.parents[1], HERE.parent / "support", HERE))),
     }
     return inherited | set_here | variables
 

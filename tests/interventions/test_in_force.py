@@ -43,6 +43,7 @@ SETTINGS = {
     "stablemax": "stablemax",
     "muon": "muon",
     "optim": "optim:optim=adafactor",
+    "embedding_rate": "embedding_rate:ratio=3",
     "record": "record",
     "replay weight_norm": "replay:what=weight_norm,file=FILE",
     "replay logit_scale": "replay:what=logit_scale,file=FILE",
@@ -295,7 +296,12 @@ def test_interventions_take_effect_in_the_order_in_which_they_are_given(names, t
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("weight_decay:value=0.5", "ngpt"), ("optim:optim=adafactor", "muon"), ("muon", "optim:optim=adafactor")],
+    [
+        ("weight_decay:value=0.5", "ngpt"),
+        ("optim:optim=adafactor", "muon"),
+        ("muon", "optim:optim=adafactor"),
+        ("embedding_rate:ratio=3", "muon"),
+    ],
 )
 def test_one_that_another_takes_out_of_force_is_refused_before_the_first_step(first, second, tmp_path):
     with pytest.raises(ValueError, match="leave"):

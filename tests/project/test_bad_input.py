@@ -28,7 +28,7 @@ from hf_radial.tasks.load import load_task
 
 pytestmark = pytest.mark.quick
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def recipe():

@@ -4,7 +4,7 @@
     make versions PYTHONS="... --failed"  # of a row that there is, only the tests that failed (on a busy machine, say)
 
 Each is the interpreter of an environment with `hf_radial[test]`. The tests run on the checkout beside this file. A row replaces
-an earlier one of the same versions. What setup.cfg claims is held against the table by tests/test_versions.py.
+an earlier one of the same versions. What setup.cfg claims is held against the table by tests/project/test_versions.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "recipes" / "results"
 NAMES = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "numpy")
 ASK = """

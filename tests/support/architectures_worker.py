@@ -1,7 +1,7 @@
 """What can be said of each architecture: one JSON record per task and model type, resumable, and the table made from it.
 
-python tests/architectures_worker.py                                     # all, into recipes/results, as `make architectures`
-python tests/architectures_worker.py OUTPUT.json causal-lm/gpt2 masked-lm/bert
+python tests/support/architectures_worker.py                             # all, into recipes/results, as `make architectures`
+python tests/support/architectures_worker.py OUTPUT.json causal-lm/gpt2 masked-lm/bert
 
 Each runs in a process of its own, forked so that the imports are shared, with a limit on time and on memory. What the file
 already holds is not run again, but with --anew. A file belongs to one version of transformers.
@@ -33,7 +33,7 @@ from hf_radial.runs.record import describe_environment
 from hf_radial.sites.find import Sites, find_sites
 from hf_radial.sites.site import Site, site_vectors
 
-RESULTS = Path(__file__).resolve().parent.parent / "recipes" / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "recipes" / "results"
 SECONDS, ADDRESS_SPACE = 200, 8 << 30
 INTRODUCTION = """
 Made by `make architectures` from `architectures/*.json`: tiny random models of every architecture in four Auto mappings

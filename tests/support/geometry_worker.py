@@ -1,6 +1,6 @@
 """Three steps of a tiny GPT-2 with its geometry measured, in as many processes as it is launched with; each writes its log.
 
-torchrun --nproc_per_node 2 tests/geometry_worker.py {ddp,fsdp,one_fails} FOLDER
+torchrun --nproc_per_node 2 tests/support/geometry_worker.py {ddp,fsdp,one_fails} FOLDER
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     git clone --depth 1 --branch v5.23.0 https://github.com/huggingface/transformers
     pip install parameterized
-    python tests/upstream.py transformers                                     # all of tests/trainer that needs no launcher
-    python tests/upstream.py transformers tests/trainer/test_trainer.py -k resume
+    python tests/support/upstream.py transformers                             # all of tests/trainer that needs no launcher
+    python tests/support/upstream.py transformers tests/trainer/test_trainer.py -k resume
 
 Runs the tests of the checkout twice with the installed transformers: as they are, and with `Trainer` and `Seq2SeqTrainer`
 replaced. Prints every test whose outcome differs, and exits with 1 if one that is not in `EXPECTED` passes only as it is. The
@@ -47,7 +47,7 @@ def pytest_configure() -> None:
 def outcomes(checkout: Path, words: list[str], replaced: bool) -> dict[str, tuple[str, str]]:
     """Outcome and message of each test of the checkout."""
     here = Path(__file__).resolve().parent
-    paths = [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(here), str(here.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     environment.pop(SWITCH, None)
     if replaced:

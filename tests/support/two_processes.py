@@ -44,7 +44,7 @@ def _launched(script: Path, arguments: tuple[str, ...], timeout: float) -> tuple
         "TORCHELASTIC_RESTART_COUNT": "0",
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
     with tempfile.TemporaryFile() as said:
         processes = []

@@ -10,7 +10,7 @@ from pathlib import Path
 import versions
 
 METADATA = configparser.ConfigParser()
-METADATA.read(Path(__file__).parents[1] / "setup.cfg")
+METADATA.read(Path(__file__).parents[2] / "setup.cfg")
 ROWS = json.loads((versions.RESULTS / "versions.json").read_text())
 
 

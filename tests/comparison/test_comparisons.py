@@ -1,4 +1,4 @@
-"""What the README says of comparisons is in the data, tables are made from it, and a committed cell runs again as it ran."""
+"""What the pages say of comparisons is in the data, tables are made from it, and a committed cell runs again as it ran."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hf_radial.comparison.table import page, page_of, summary
 from hf_radial.comparison.times import number, times_of
 from recipes.tables import COMPARED
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "compare"
 COMMITTED = sorted(file.stem for file in RESULTS.glob("*.json"))
 

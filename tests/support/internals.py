@@ -1,6 +1,6 @@
 """Sources of the private functions of libraries that hf_radial replaces or copies, told apart by a hash.
 
-    python tests/internals.py --wheels FOLDER     records those of wheels, as `pip download --no-deps` fetches them
+    python tests/support/internals.py --wheels FOLDER     records those of wheels, as `pip download --no-deps` fetches them
 
 `internals.json` holds, for every function, hash -> versions of its library. A version that is not among them passes if the
 function's source is one of those that were read. Comments, docstrings and empty lines do not count. Nothing is imported.

@@ -288,5 +288,5 @@ def _end(argv: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     exec(IMPORTED[sys.argv[2]])
-    del sys.path[0]  # tests/
+    del sys.path[0]  # this folder
     _end(_serve(socket.socket(fileno=int(sys.argv[1]))))

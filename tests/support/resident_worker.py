@@ -1,6 +1,6 @@
 """The same training over a table, from the device and by the ordinary loader, in as many processes as it is launched with.
 
-torchrun --nproc_per_node 2 tests/resident_worker.py FOLDER
+torchrun --nproc_per_node 2 tests/support/resident_worker.py FOLDER
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.quick
 
 pytest.importorskip("importlinter")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

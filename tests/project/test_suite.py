@@ -24,7 +24,9 @@ ROOMS = sorted(
 def quick_texts() -> str:
     """The quick tests, and the scripts that they start."""
     files = [ROOT / file for file in quick_files()]
-    workers = [w for file in files for w in file.parent.glob("*_worker.py") if w.name in file.read_text()]
+    folders = [ROOT / "tests" / "support", *(file.parent for file in files)]
+    scripts = {script for folder in folders for script in folder.glob("*_worker.py")}
+    workers = [script for script in scripts if any(script.name in file.read_text() for file in files)]
     return "\n".join(file.read_text() for file in (*files, *workers))
 
 

@@ -1,6 +1,6 @@
 """One optimizer step per case of the matrix, in as many processes as it is launched with; rank 0 writes what came out.
 
-torchrun --nproc_per_node 2 tests/exactness_worker.py FOLDER
+torchrun --nproc_per_node 2 tests/support/exactness_worker.py FOLDER
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One step per case, in as many processes as it is launched with; each rank writes its micro-batches, rank 0 the rest.
 
-torchrun --nproc_per_node 2 tests/loss_scaling_worker.py FOLDER
+torchrun --nproc_per_node 2 tests/support/loss_scaling_worker.py FOLDER
 """
 
 from __future__ import annotations

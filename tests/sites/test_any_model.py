@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from pages import TEXT
 from reference import whole_error
 from torch import Tensor, nn
 from transformers import (
@@ -234,3 +235,8 @@ def test_a_loop_of_ones_own(name):
         (loss + value).backward()
     gradients = {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}
     check(plain, gradients, {"radial_penalty": value.item() / LAMBDA}, model, batch, sites, dim)
+
+
+def test_the_architectures_that_are_counted_are_those_of_the_tests():
+    assert (len(CASES), len(CHECKPOINTED)) == (15, 11)
+    assert "| fifteen architectures: " in TEXT and "| gradient checkpointing, eleven architectures |" in TEXT

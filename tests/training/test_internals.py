@@ -20,7 +20,7 @@ from transformers import Trainer
 from hf_radial.training.fast.epoch import EPOCH_ARGUMENTS
 from hf_radial.training.mixin import RadialMixin
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/internals.md").read_text(encoding="utf-8")
 READ = json.loads(internals.RECORD.read_text())
 pytestmark = pytest.mark.quick  # so that every environment of `make versions` is asked
@@ -32,7 +32,8 @@ def test_the_source_is_one_that_was_read(library):
     new = [name for name, code in found.items() if code not in READ[name]]
     assert not new, (
         f"{library} {version} has other sources of {', '.join(new)} than hf_radial was written for. Compare them with "
-        "the last version, correct what docs/internals.md names, then record them: python tests/internals.py --wheels FOLDER"
+        "the last version, correct what docs/internals.md names, then record them:\n"
+        "python tests/support/internals.py --wheels FOLDER"
     )
 
 

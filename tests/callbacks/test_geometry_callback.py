@@ -94,7 +94,7 @@ def test_thirty_steps_end_in_the_same_bits_with_it_and_without(how, tmp_path):
 def test_the_log_of_trl_is_the_same_and_the_geometry_is_there(tmp_path):
     trl = pytest.importorskip("trl")
     from reference import tiny_llama
-    from test_trl import sentences, tokenizer
+    from trl_rows import sentences, tokenizer
 
     def run(kind, name, callbacks):
         trainer_class, config = {"sft": (trl.SFTTrainer, trl.SFTConfig), "dpo": (trl.DPOTrainer, trl.DPOConfig)}[kind]

@@ -31,8 +31,9 @@ def test_that_is_not(launched):
 def test_a_script_that_was_tried_again_is_named_in_the_summary(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_inner.py").write_text(TESTS)
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent)))}
+    tests = Path(__file__).parents[1]
+    paths = (tests, tests / "support", tests.parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     run = run_python("-m", "pytest", "-q", "-p", "no:xdist", "-p", "conftest", str(tmp_path), cwd=tmp_path, env=environment)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "tried again after an abort by Gloo: 1" in run.stdout

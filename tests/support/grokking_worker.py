@@ -1,6 +1,6 @@
 """A run with a GrokkingCallback in as many processes as it is launched with, and the same run resumed where it stopped.
 
-torchrun --nproc_per_node 2 tests/grokking_worker.py FOLDER
+torchrun --nproc_per_node 2 tests/support/grokking_worker.py FOLDER
 """
 
 from __future__ import annotations

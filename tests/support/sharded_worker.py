@@ -1,6 +1,6 @@
 """One SGD step per case with a sharded model, in as many processes as it is launched with.
 
-torchrun --nproc_per_node 2 tests/sharded_worker.py {fsdp,deepspeed} FOLDER
+torchrun --nproc_per_node 2 tests/support/sharded_worker.py {fsdp,deepspeed} FOLDER
 
 Each rank writes its micro-batches; rank 0 writes by how much the whole parameters moved, and the log.
 """

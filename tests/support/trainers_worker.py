@@ -1,7 +1,7 @@
 """Which trainers have the exact penalty: one step of each, beside a float64 reference without hooks.
 
-    python tests/trainers_worker.py --write           all cases, here; then recipes/results/trainers.json and .md
-    torchrun --nproc_per_node 2 tests/trainers_worker.py FOLDER [CASE ...]
+    python tests/support/trainers_worker.py --write           all cases, here; then recipes/results/trainers.json and .md
+    torchrun --nproc_per_node 2 tests/support/trainers_worker.py FOLDER [CASE ...]
 
 Each case is trained twice for one optimizer step with learning rate 0: by the plain trainer, whose model's calls with gradients
 are kept, and with `RadialCallback`. The difference of their gradients must be `radial_lambda` times the gradient of
@@ -55,7 +55,7 @@ LAMBDA = 0.3
 TOLERANCE = 1e-5  # Llama's norms and rotations are in float32 always
 ROUNDED = 1e-4  # what is logged is rounded by some trainers
 VOCABULARY = 13
-RESULTS = Path(__file__).parents[1] / "recipes" / "results"
+RESULTS = Path(__file__).parents[2] / "recipes" / "results"
 PACKAGE_OF = {"trl": "trl", "trl.experimental": "trl", "transformers": "transformers", "setfit": "setfit"}
 PACKAGE_OF["sentence_transformers"] = "sentence-transformers"
 
@@ -517,7 +517,7 @@ def table(data: dict[str, Any]) -> str:
     lines = [
         "# Trainers with the penalty",
         "",
-        "Made by `python tests/trainers_worker.py --write`. One optimizer step of each trainer with `RadialCallback`, beside a",
+        "Made by `make trainers`. One optimizer step of each trainer with `RadialCallback`, beside a",
         "float64 reference without hooks that calls the model's layers by hand on what the model was called with. In brackets:",
         "the larger of the relative errors of the penalty's gradient and of the logged penalty. Training is in float64; sums",
         "for the log, the weights of micro-batches and parts of Llama are in float32.",

@@ -6,7 +6,17 @@ import copy
 
 import pytest
 import torch
-from reference import check_step, keeping, reference_of_step, relative_error, stack, tiny_gpt2, tiny_llama, token_rows
+from reference import (
+    attention_bias,
+    check_step,
+    keeping,
+    reference_of_step,
+    relative_error,
+    stack,
+    tiny_gpt2,
+    tiny_llama,
+    token_rows,
+)
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
@@ -109,9 +119,36 @@ def test_the_base_model_stays_as_it_was(tmp_path):
         assert torch.equal(tensor, before[name]) == ("lora_" not in name), name
 
 
-def test_virtual_tokens_are_refused(tmp_path):
-    """Prompt tuning puts vectors before those that the mask tells about."""
+@pytest.mark.parametrize("door", ["trainer", "callback"])
+def test_virtual_tokens_count(door, tmp_path):
+    """Prompt tuning puts vectors before those of the batch; the prompt gets the gradient of the penalty of all of them."""
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    torch.manual_seed(3)
     model = peft.get_peft_model(tiny_llama(), config)
-    with pytest.raises(ValueError, match="attention_mask has shape"):
-        one_step(model, "trainer", tmp_path)
+    start, twin = copy.deepcopy(model), copy.deepcopy(model).double()
+    batches, gradients, log = one_step(model, door, tmp_path)
+    base = twin.get_base_model()
+    base.set_attn_implementation("eager")
+    squares = {}
+    for batch in batches:
+        words = base.get_input_embeddings()(batch["input_ids"])
+        embeddings = torch.cat([twin.get_prompt(len(words)).to(words.dtype), words], 1)
+        real = torch.cat([batch["attention_mask"].new_ones(len(words), 3), batch["attention_mask"]], 1).bool()
+        positions = torch.arange(real.shape[1])[None]
+        bias = attention_bias({"input_ids": real.long(), "attention_mask": real}, embeddings.dtype)
+        turn, stream = base.model.rotary_emb(embeddings, position_ids=positions), embeddings
+        for i, block in enumerate(base.model.layers):
+            added = block.self_attn(block.input_layernorm(stream), position_embeddings=turn, attention_mask=bias)[0]
+            squares.setdefault((i, "attention"), []).append((added[real].norm(dim=-1) - 32**0.5).square() / 32)
+            stream = stream + added
+            added = block.mlp(block.post_attention_layernorm(stream))
+            squares.setdefault((i, "mlp"), []).append((added[real].norm(dim=-1) - 32**0.5).square() / 32)
+            stream = stream + added
+    penalty = sum(torch.cat(each).mean() for each in squares.values())
+    assert log["radial_penalty"] == pytest.approx(penalty.item(), rel=1e-5)
+    (expected,) = torch.autograd.grad(penalty, twin.prompt_encoder.default.embedding.weight)
+    args = one_step_arguments(tmp_path, per_device_train_batch_size=3, gradient_accumulation_steps=3)
+    plain = keeping(Trainer)(model=start, args=args, train_dataset=token_rows(8, padded=True), data_collator=collate)
+    plain.train()
+    (with_penalty,), (without,) = gradients.values(), plain.kept_gradients[0].values()
+    assert (with_penalty - without - LAMBDA * expected).norm() < 1e-5 * LAMBDA * expected.norm()
