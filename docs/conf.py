@@ -1,7 +1,7 @@
 """The documentation site: `make docs` builds it with Sphinx, MyST (Markdown) and furo, and every warning is an error.
 
-Sphinx, because it alone checks every reference of pages and docstrings, and runs without a network: furo brings no web fonts, and
-formulas become MathML, which browsers draw themselves (`_ext/mathml.py`).
+Sphinx, because it alone checks every reference of pages and docstrings, and runs without a network: furo brings no web fonts,
+and formulas become MathML, which browsers draw themselves (`_ext/mathml.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ project = "hf_radial"
 author = "The hf_radial authors"
 project_copyright = author
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "mathml", "repository", "method_cards", "errors"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "docstrings",
+    "mathml",
+    "repository",
+    "method_cards",
+    "errors",
+]
 exclude_patterns = ["_ext"]
 highlight_language = "text"
 suppress_warnings = ["myst.header"]  # pages made elsewhere begin with whatever heading they need

@@ -32,7 +32,9 @@ def draw(file: Path) -> None:
             above.plot(*_curve(log, TRAIN_METRIC), color=colour, linestyle="--", linewidth=1, label=f"{label}, training rows")
             epochs, radii = _curve(log, f"radius/{SITE}")
             target = _curve(log, f"radius_target/{SITE}")[1]
-            below.plot(epochs, [radius / wanted for radius, wanted in zip(radii, target, strict=True)], color=colour, label=label)
+            below.plot(
+                epochs, [radius / wanted for radius, wanted in zip(radii, target, strict=True)], color=colour, label=label
+            )
         below.axhline(1, color=LIGHT.ink, linewidth=0.8, linestyle=":")
         below.set_xscale("log")
         below.xaxis.set_major_formatter(lambda epoch, _: f"{epoch:,.0f}")

@@ -5,7 +5,7 @@ A page marks the place of a table with its name. What stands between the two mar
     <!-- harmless -->
     <!-- end -->
 
-Here is which names there are and what makes each table. The data are in recipes/results/, the tasks and interventions in the code.
+Here is which names there are and what makes each table. The data are in recipes/results/, tasks and interventions in the code.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 def converted(lines: list[str]) -> list[str]:
     """The lines of a docstring as reStructuredText."""
     text = "\n".join(lines)
-    text = CODE.sub(lambda found: "``" + " ".join(found[1].split()) + "``" + ("\\ " if _letter_after(text, found.end()) else ""), text)
+    text = CODE.sub(
+        lambda found: "``" + " ".join(found[1].split()) + "``" + ("\\ " if _letter_after(text, found.end()) else ""), text
+    )
     made: list[str] = []
     base, section = 0, False
     for line in text.split("\n"):

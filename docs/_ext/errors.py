@@ -14,8 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "errors.md"
 HEAD = """# All error messages
 
-Every error of this package says what is wrong, what was expected and what to type instead. Here are all of them, by the room of the
-package that raises them; `…` stands for a value of your run. The most frequent ones, with their causes, are in [questions](faq.md).
+Every error of this package says what is wrong, what was expected and what to type instead. Here are all of them, by the room
+of the package that raises them; `…` stands for a value of your run. The most frequent ones, with their causes, are in
+[questions](faq.md).
 
 To find a message, search this page for a part of it that has no value in it.
 """

@@ -1,4 +1,4 @@
-"""Formulas as MathML, made when the site is built by docutils' own converter: no script, no font and no network in the browser."""
+"""Formulas as MathML, made by docutils' own converter when the site is built: the browser needs no script, font or network."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A card for every intervention, made when the site is built: docs/methods/NAME.md.
 
-The words are those of the file that holds the intervention, the options those of its dataclass, and the measured results come from
-the committed comparisons. Nothing of a card is typed here.
+The words are those of the file that holds the intervention, the options those of its dataclass, and the measured results come
+from the committed comparisons. Nothing of a card is typed here.
 """
 
 from __future__ import annotations
@@ -56,8 +56,15 @@ def measured(name: str) -> list[str]:
         data, entries = _read(file.stem)
         if data.get("paired") or not (arms := arms_of(data, name)):
             continue
-        lines += ["", f"From [{file.stem}](../../recipes/results/compare/{file.stem}.md); the reference is *{data['reference']}*:", ""]
-        lines += ["| setting | arm | tuned to | solved | median onset, epochs | reference, epochs |", "|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"From [{file.stem}](../../recipes/results/compare/{file.stem}.md); the reference is *{data['reference']}*:",
+            "",
+        ]
+        lines += [
+            "| setting | arm | tuned to | solved | median onset, epochs | reference, epochs |",
+            "|---|---|---|---|---|---|",
+        ]
         reference = {entry["setting"]: entry for entry in entries if entry["arm"] == data["reference"]}
         for entry in entries:
             if entry["arm"] in arms:

@@ -89,7 +89,14 @@ def test_the_readme_is_two_screens():
 
 def test_every_public_name_is_in_the_reference():
     reference = "\n".join(text for name, text in PAGES.items() if name.startswith("docs/reference/"))
-    for package in ("hf_radial", "hf_radial.tasks", "hf_radial.metrics", "hf_radial.models", "hf_radial.report", "hf_radial.sites"):
+    for package in (
+        "hf_radial",
+        "hf_radial.tasks",
+        "hf_radial.metrics",
+        "hf_radial.models",
+        "hf_radial.report",
+        "hf_radial.sites",
+    ):
         for name in import_module(package).__all__:
             if not name.isupper():
                 assert f"{package}.{name}" in reference or f"hf_radial.{name}" in reference, f"{package}.{name}"
