@@ -26,7 +26,8 @@ if str(ROOT) not in sys.path:
 from hf_radial.comparison.paired_page import paired_table, references_of, shares  # noqa: E402
 from hf_radial.comparison.pooled import tunings_of  # noqa: E402
 from hf_radial.comparison.statistics import hierarchical  # noqa: E402
-from hf_radial.comparison.table import overview, summary  # noqa: E402
+from hf_radial.comparison.table import onset_cell, overview, short, summary  # noqa: E402
+from hf_radial.comparison.times import number  # noqa: E402
 from hf_radial.safe_files import write_text  # noqa: E402
 
 RESULTS = ROOT / "recipes" / "results"
@@ -78,6 +79,19 @@ def verdict() -> str:
     for arm in ("penalty, initial radius", "LayerNorm", "penalty"):
         found = hierarchical(tunings_of(rows, arm, AGAINST))
         lines.append(f"| {arm} | {found.value:.1f} | {found.low:.1f} to {found.high:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def tuned_to() -> str:
+    """What the search of `anew` ended at for the initial radius, and its judged result."""
+    data = comparison("anew")
+    lines = ["| setting | tuned to | median onset, epochs | ratio |", "|---|---|---|---|"]
+    for entry in summary(data["rows"], data["reference"]):
+        if entry["arm"] == "penalty, initial radius":
+            names = {**entry["drawn"], "radial_lambda": entry["drawn"]["strength"]}
+            drawn = ", ".join(f"{name} {value:g}" for name, value in names.items() if name != "strength")
+            cells = [short(entry["setting"]), drawn, onset_cell(entry), number(entry["speedup"]["ratio"])]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -152,6 +166,7 @@ def intervention_classes() -> dict[str, Any]:
 TABLES: dict[str, Callable[[], str]] = {
     **{f"compare_{name}": partial(compared, name) for name in COMPARED},
     "verdict": verdict,
+    "tuned_to": tuned_to,
     "addition_cpu": addition_cpu,
     "addition_nanogpt_cpu": addition_by_size,
     "geometry_study": geometry_study,

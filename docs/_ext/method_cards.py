@@ -15,11 +15,13 @@ from typing import Any
 from sphinx.application import Sphinx
 
 from hf_radial.comparison.pooled import pooled
-from hf_radial.comparison.table import onset_text, short, summary
+from hf_radial.comparison.table import onset_cell, short, summary
 from hf_radial.comparison.times import number
 from hf_radial.interventions.options import example, explain, options_of
 from recipes.tables import RESULTS, comparison, intervention_classes
 
+NOT_MEASURED = "It is in no committed comparison by itself: **not yet measured**."
+MISSING = "See the reference."
 METHODS = Path(__file__).resolve().parents[1] / "methods"
 PART = re.compile(r"^(Method|Source|Use|Saved model): ", re.M)
 TITLES = {"Method": "What it does", "Use": "How to use it", "Saved model": "What the saved model needs", "Source": "Source"}
@@ -50,45 +52,41 @@ def _interventions(row: dict[str, Any]) -> list[str]:
 
 
 def measured(name: str) -> list[str]:
-    """A table for each comparison in which the intervention ran alone."""
+    """A table for each tuned comparison in which the intervention ran alone, and links to the others."""
     lines: list[str] = []
+    others = []
     for file in sorted((RESULTS / "compare").glob("*.json")):
+        link = f"[{file.stem}](../../recipes/results/compare/{file.stem}.md)"
         data, entries = _read(file.stem)
-        if data.get("paired") or not (arms := arms_of(data, name)):
+        if not (arms := arms_of(data, name)):
             continue
-        lines += [
-            "",
-            f"From [{file.stem}](../../recipes/results/compare/{file.stem}.md); the reference is *{data['reference']}*:",
-            "",
-        ]
-        lines += [
-            "| setting | arm | tuned to | solved | median onset, epochs | reference, epochs |",
-            "|---|---|---|---|---|---|",
-        ]
+        if not entries:
+            others.append(link)
+            continue
+        lines += ["", f"From {link}; the reference is *{data['reference']}*:", ""]
+        lines += ["| setting | arm | tuned to | median onset, epochs | reference, epochs |", "|---|---|---|---|---|"]
         reference = {entry["setting"]: entry for entry in entries if entry["arm"] == data["reference"]}
-        for entry in entries:
-            if entry["arm"] in arms:
-                drawn = ", ".join(f"{key} {_number(value)}" for key, value in (entry.get("drawn") or {}).items()) or "not tuned"
-                other = reference.get(entry["setting"])
-                lines.append(
-                    f"| {short(entry['setting'])} | {entry['arm']} | {drawn} | {entry['solved']} of {entry['runs']} "
-                    f"| {onset_text(entry)} | {onset_text(other) if other else '–'} |"
-                )
-        if data.get("tuning"):
-            lines += [""]
-            lines += [
-                f"- Over all settings, *{one['arm']}* against the reference: {number(one['ratio'])} times as early, earlier in "
-                f"{one['earlier']} pairs of runs and later in {one['later']}."
-                for one in pooled(entries)
-                if one["arm"] in arms and one["ratio"] is not None
-            ]
-    return lines
+        for entry in (entry for entry in entries if entry["arm"] in arms):
+            drawn = ", ".join(f"{key} {_number(value)}" for key, value in (entry.get("drawn") or {}).items())
+            onsets = [onset_cell(one) for one in (entry, reference[entry["setting"]])]
+            lines.append(f"| {' | '.join([short(entry['setting']) or 'all', entry['arm'], drawn or 'not tuned', *onsets])} |")
+        lines += ["", *(_over_all(one) for one in pooled(entries) if one["arm"] in arms and one["ratio"] is not None)]
+    return [*lines, "", f"Also in {', '.join(others)}."] if others else lines
+
+
+def _over_all(one: dict[str, Any]) -> str:
+    seconds = "" if one["seconds_ratio"] is None else f", in seconds {number(one['seconds_ratio'])}"
+    return (
+        f"- *{one['arm']}* over all settings: {number(one['ratio'])} times as early as the reference by medians{seconds}; "
+        f"earlier in {one['earlier']} pairs of runs and later in {one['later']}."
+    )
 
 
 @cache
 def _read(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A comparison, and its entries if its arms were tuned."""
     data = comparison(name)
-    return data, [] if data.get("paired") else summary(data["rows"], data["reference"])
+    return data, summary(data["rows"], data["reference"]) if data.get("tuning") and not data.get("paired") else []
 
 
 def _number(value: Any) -> str:
@@ -99,20 +97,24 @@ def card(name: str, kind: Any) -> str:
     """The card of one intervention."""
     parts = parts_of(sys.modules[kind.__module__].__doc__ or "")
     title, _, sentence = parts["head"].partition(": ")
-    lines = [f"# {title}" if kind.name in title.lower() else f"# {title}: `{name}`", "", sentence or title, ""]
+    lines = [f"# {title}: `{name}`", "", _sentence(sentence or title), ""]
     for part in ("Method", "Use"):
-        lines += [f"## {TITLES[part]}", "", parts.get(part, "See the reference."), ""]
+        lines += [f"## {TITLES[part]}", "", _sentence(parts.get(part, MISSING)), ""]
     lines += ["```python", "from hf_radial.interventions import add_interventions", ""]
-    lines += [f"add_interventions(trainer, [{example(kind)!r}])  # after the trainer is made, before train()", "```", ""]
+    lines += [f'add_interventions(trainer, ["{example(kind)}"])  # after the trainer is made, before train()', "```", ""]
     lines += ["In a recipe of this repository:", "", f"    python recipes/modular.py --intervention {example(kind)}", ""]
     options = options_of(kind)
     lines += ["## Options", ""] if options else ["## Options", "", "It has none.", ""]
     lines += [f"- `{option.name}`: {explain(kind, option)}" for option in options]
     results = measured(name)
-    lines += ["", "## Measured", *(results or ["", "It is in no committed comparison by itself: **not yet measured**."]), ""]
+    lines += ["", "## Suggested settings, as measured", *(results or ["", NOT_MEASURED]), ""]
     for part in ("Saved model", "Source"):
-        lines += [f"## {TITLES[part]}", "", parts.get(part, "See the reference."), ""]
+        lines += [f"## {TITLES[part]}", "", _sentence(parts.get(part, MISSING)), ""]
     return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def make(app: Sphinx) -> None:

@@ -311,3 +311,15 @@ def test_is_it_the_radius():
         values = [value for _, value in row["curve"]]
         solved = next(i for i in range(2, len(values)) if min(values[i - 2 : i + 1]) >= 0.95)
         assert row["onset"] <= row["curve"][solved - 2][0]
+
+
+def test_what_to_set():
+    """What docs/choose.md says of the initial radius and of the search."""
+    data, entries = read("anew")
+    onset = {}
+    for entry in entries:
+        onset.setdefault(entry["setting"], {})[entry["arm"]] = entry["onset"]
+    best = sum(arms["penalty, initial radius"] == min(arms.values()) for arms in onset.values())
+    assert (best, len(onset)) == (4, 5) and said("It was earliest, or level with the earliest, on four of [five tasks]")
+    assert data["tuning"]["own"]["penalty, initial radius"] == {"strength": {"log": [0.003, 3]}}
+    assert said("Our searches ranged from 0.003 to 3.")

@@ -70,6 +70,28 @@ def test_the_tables_of_a_page_are_those_of_the_data(name):
     assert filled(PAGES[name]) == PAGES[name], "run: make tables"
 
 
+def extension(name):
+    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+    try:
+        return import_module(name)
+    finally:
+        sys.path.pop(0)
+
+
+def test_a_docstring_becomes_restructured_text():
+    lines = ["Gives `a * b`.", "", "    trainer = make(", "        x)", "", "Args:", "    x: of shape `(n,)`, *args too.", ""]
+    made = extension("docstrings").converted(lines)
+    assert made[:5] == ["Gives ``a * b``.", "", ".. code-block:: python", "", "    trainer = make("]
+    assert made[-2] == r"    x: of shape ``(n,)``, \*args too."
+
+
+def test_a_link_to_a_page_elsewhere_in_the_repository_becomes_one_to_its_copy():
+    page = ROOT / "docs" / "evidence" / "decay.md"
+    text = "[data](../../recipes/results/harmless.md#x) and [site](../sites.md) and [web](https://example.org/a.md)"
+    wanted = "[data](../repository/recipes/results/harmless.md#x) and [site](../sites.md) and [web](https://example.org/a.md)"
+    assert extension("repository").relinked(text, page, page) == wanted
+
+
 def test_every_table_is_on_a_page():
     assert [name for name in TABLES if not shown(name)] == []
     assert {f"compare_{name}" for name in COMPARED} < set(TABLES)
@@ -114,11 +136,7 @@ def test_every_page_is_in_the_contents_of_another():
 @cache
 def templates() -> list[str]:
     """Every message that the code raises or warns of, with … for what is put in."""
-    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
-    try:
-        from errors import text_of
-    finally:
-        sys.path.pop(0)
+    text_of = extension("errors").text_of
     found = []
     for file in (ROOT / "hf_radial").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
