@@ -97,6 +97,8 @@ class RadialArguments(TrainingArguments):
         given: Any = self.intervention
         if isinstance(given, str):
             raise ValueError(f"intervention={self.intervention!r} must be a list, such as [{self.intervention!r}]")
+        if given is not None and not isinstance(given, (list, tuple)):
+            raise ValueError(f"intervention={given!r} must be a list, such as ['dropout:p=0.1']")
         if not self.intervention:
             return []
         from hf_radial.interventions import interventions

@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,18 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 SEEDS = (0, 1, 2)
 PAPER = {("10.6M", NO_PENALTY): 22500, ("10.6M", "paper"): 9800}  # steps that arXiv 2606.32000 reports, on its own set-up
+
+
+def planned(preset: str) -> list[tuple[str, str, int]]:
+    """Size, arm and seed of each run of a preset, cheapest first; the warm-up is for the largest size only, and comes last.
+
+    All arms of one seed come before the next seed: a study that is interrupted has whole comparisons.
+    """
+    chosen = list(SIZES)[-1:] if preset == "addition_nanogpt" else list(SIZES)
+    *arms, last = ARMS
+    return [(size, arm, seed) for size in chosen for seed in SEEDS for arm in arms] + [
+        (chosen[-1], last, seed) for seed in SEEDS
+    ]
 
 
 @dataclass(frozen=True)
@@ -156,7 +169,15 @@ def page(rows: sizes.Rows, preset: str) -> str:
     there = list(dict.fromkeys(row["size"] for row in rows))
     first = {size: [r["memorised_first"] is True for r in sizes.of(rows, size, NO_PENALTY)] for size in there}
     under_way = [f"{r['size']}, {r['arm']}, seed {r['seed']}" for r in rows if r["status"] == "under way"]
-    precision = {row["size"]: row["precision"]["precision"] for row in rows}
+    made = {(row["size"], row["arm"], row["seed"]) for row in rows}
+    missing = Counter((size, arm) for size, arm, seed in planned(preset) if (size, arm, seed) not in made)
+    steps = {row["size"]: row["precision"]["seconds_a_step"] for row in rows}
+    precision = [
+        f"{size} in {min(seconds, key=seconds.__getitem__)} (a step: "
+        + ", ".join(f"{name} {second:.3f} s" for name, second in seconds.items())
+        + ")"
+        for size, seconds in steps.items()
+    ]
     machines = sorted({str(made_on(row["run"]["environment"])) for row in rows})
     revisions = sorted({str(row["run"]["environment"]["revision"]) for row in rows})
     feed = f"random windows of {facts['window']} characters" if facts["window"] else "a row is an example"
@@ -175,11 +196,12 @@ def page(rows: sizes.Rows, preset: str) -> str:
             if arm != NO_PENALTY and len(there) > 1
         ),
         *([f"- Under way, and counted as not reached: {'; '.join(under_way)}."] if under_way else []),
+        *(f"- Not yet run: {size}, {arm}, {count} of {len(SEEDS)} seeds." for (size, arm), count in missing.items()),
         "",
         f"{facts['train_size']:,} rows ({facts['sampling']}, {feed}), batch {args['per_device_train_batch_size']}, learning "
         f"rate {args['learning_rate']:g} ({args['lr_scheduler_type']}), weight decay {args['weight_decay']:g}, dropout "
         f"{facts['dropout']:g}, at most {args['max_steps']:,} steps, evaluated every {args['eval_steps']:g} on "
-        f"{facts['validation_size']:,} held-out sums; {', '.join(f'{size} in {name}' for size, name in precision.items())}. "
+        f"{facts['validation_size']:,} held-out sums; {'; '.join(precision)}. "
         f"How that differs from the paper's set-up stands in recipes/configs/{preset}.yaml. "
         f"Made on {'; '.join(machines)}; revision {', '.join(revisions)}.",
         "",
@@ -223,13 +245,13 @@ def report(study: Study) -> None:
     import pandas as pd
 
     if (search := study.results / "search.json").is_file():
-        search.with_suffix(".md").write_text(search_page(json.loads(search.read_text())))
+        write_text(search.with_suffix(".md"), search_page(json.loads(search.read_text())))
     rows = study.rows()
     if not rows:
         raise ValueError(f"--results {str(study.results)!r} has no rows; run without --report first")
     flat = [{key: json.dumps(value) if isinstance(value, dict) else value for key, value in row.items()} for row in rows]
     pd.DataFrame(flat).to_parquet(study.results / f"{study.preset}.parquet")
-    (study.results / f"{study.preset}.md").write_text(page(rows, study.preset))
+    write_text(study.results / f"{study.preset}.md", page(rows, study.preset))
     sizes.draw(rows, NO_PENALTY, study.results / f"{study.preset}.png")
 
 
@@ -238,9 +260,9 @@ def main(argv: Sequence[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--preset", default="addition_nanogpt_cpu", help="a file of recipes/configs (%(default)s)")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="default: all; of addition_nanogpt, 10.6M")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS)[:3], help="default: all but the last")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="only the planned runs of these")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="only the planned runs of these")
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS), help="the same")
     parser.add_argument("--report", action="store_true", help="no run: rows of what is under way, and the page")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where checkpoints and logs stay")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where rows and page go")
@@ -248,9 +270,9 @@ def main(argv: Sequence[str]) -> None:
     options, extra = parser.parse_known_args(argv)
     torch.set_num_threads(options.threads)
     study = Study(options.preset, options.runs / options.preset, options.results / options.preset, tuple(extra))
-    chosen = options.sizes or (list(SIZES)[-1:] if options.preset == "addition_nanogpt" else list(SIZES))
-    # All arms of one seed before the next seed: an interrupted study has whole comparisons.
-    for size, seed, arm in ((size, seed, arm) for size in chosen for seed in options.seeds for arm in options.arms):
+    for size, arm, seed in planned(options.preset):
+        if size not in options.sizes or arm not in options.arms or seed not in options.seeds:
+            continue
         file = study.row_file(size, arm, seed)
         if file.is_file() and json.loads(file.read_text())["status"] != "under way":
             continue

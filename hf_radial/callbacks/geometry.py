@@ -38,7 +38,7 @@ from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 from hf_radial.runs.record import run_folder
-from hf_radial.sites.find import Sites, find_sites
+from hf_radial.sites.find import Sites, check_patterns, find_sites
 from hf_radial.sites.preserve import preserve_random_state
 from hf_radial.training.calling import calling_trainer, resumed_from
 from hf_radial.training.sharded import check_sharding, from_main, gathered, skeleton_of
@@ -109,8 +109,7 @@ class GeometryCallback(TrainerCallback):
         _check_whole(every=every, rows=rows, curvature_probes=curvature_probes)
         if type(seed) is not int or not 0 <= seed < 2**63:
             raise ValueError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1")
-        if sites is not None and (isinstance(sites, str) or not all(isinstance(pattern, str) for pattern in sites)):
-            raise TypeError(f"sites={sites!r} must be a list of module name patterns, such as ['*.mlp.c_proj']")
+        check_patterns(sites)
         function: Any = loss
         if function is not None and not callable(function):
             raise TypeError(f"loss={loss!r} must be a function of the model and a batch that returns the task loss")

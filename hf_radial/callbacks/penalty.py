@@ -1,11 +1,11 @@
-"""`RadialCallback`: the penalty in a `Trainer` that is not ours.
+"""`RadialCallback`: the penalty in any `Trainer`.
 
     SFTTrainer(..., callbacks=[RadialCallback(radial_lambda=0.01)])
 
-A callback is told when things happen, but it can neither see the micro-batches of a step before they are used, nor change the
-loss of a model that returns none (label smoothing, custom losses), nor write into logs before they are reported. All of that
-the exact penalty needs. So the callback does one thing: it makes the trainer that runs it a radial one, by putting
-`RadialMixin` in front of its class, as `RadialTrainer` has it. Both doors then run the same code.
+A callback is called at certain events. It cannot see the micro-batches of a step before they are used. It cannot change the
+loss of a model that returns none (label smoothing, custom losses). It cannot write into logs before they are reported. The
+exact penalty needs all of this. So the callback does one thing: it puts `RadialMixin` in front of the class of the trainer that
+runs it, which is then a radial trainer, as `RadialTrainer` is. Both entry points run the same code.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from hf_radial.penalty.config import RadialConfig
 from hf_radial.training.calling import calling_trainer
 from hf_radial.training.mixin import RadialMixin
 
-FUNCTION = "function "  # before the name of a schedule that a checkpoint cannot hold
+FUNCTION = "function "  # prefix of a schedule that is a function: a checkpoint holds only its name
 
 
 class RadialCallback(TrainerCallback, ExportableState):
     """Adds the hypersphere penalty to the `Trainer` (plain, `Seq2SeqTrainer`, trl's, ...) that it is given to.
 
-    Options, logs and errors are those of `RadialTrainer`. Give it with `callbacks=[...]`, or with `add_callback` before
-    `train()`; take it away with `remove_callback`. The trainer's class and the model are as before when `train()` returns or
-    raises. (Only if another callback raises in `on_train_begin` or `on_epoch_begin` are hooks left until the next `train()`;
-    they collect nothing.)
+    Options, logs and errors are those of `RadialTrainer`. Pass it with `callbacks=[...]`, or with `add_callback` before
+    `train()`. Remove it with `remove_callback`. When `train()` returns or raises, the trainer's class and the model are as
+    before. (One exception: if another callback raises in `on_train_begin` or `on_epoch_begin`, hooks stay until the next
+    `train()`. They collect nothing.)
 
-    Its options and the targets of `radial_radius="initial"` are part of every checkpoint. A run that is resumed has the options
-    given here, or, with `restore_callback_states_from_checkpoint=True`, the checkpoint's.
+    Its options and the targets of `radial_radius="initial"` are part of every checkpoint. A resumed run has the options given
+    here, or, with `restore_callback_states_from_checkpoint=True`, the checkpoint's.
 
-    A callback cannot choose the checkpoint: in any trainer but `RadialTrainer`, `train(resume_from_checkpoint=True)` takes the
-    newest folder, even if a killed process left it incomplete. Then give `resume_from_checkpoint` the path that
+    A callback cannot choose the checkpoint. In any trainer but `RadialTrainer`, `train(resume_from_checkpoint=True)` takes the
+    newest folder, even if a killed process left it incomplete. To be safe, give `resume_from_checkpoint` the path that
     `hf_radial.runs.resume.last_complete_checkpoint(output_dir)` returns.
 
     Raises:
-        ValueError: an option is out of range; or, in the trainer, it has the penalty already, or the checkpoint to resume from
-            lacks what the options need.
+        ValueError: an option is out of range; the trainer already has the penalty; or the checkpoint to resume from lacks
+            targets that the options need.
     """
 
     def __init__(
@@ -58,24 +58,24 @@ class RadialCallback(TrainerCallback, ExportableState):
         self.config = RadialConfig(
             radial_lambda, radial_radius, radial_side, radial_warmup_steps, radial_sites, radial_schedule, radial_where
         )
-        self.targets: dict[str, float] | None = None  # of radius="initial", once they are known
+        self.targets: dict[str, float] | None = None  # those of radius="initial", once they are known
         self.trainer: Any = None  # the trainer while it trains
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of this callback."""
+        """The part of a checkpoint that belongs to this callback."""
         penalty = getattr(self.trainer, "radial_penalty", None)
         if self.config.radial_radius == "initial" and penalty is not None and penalty.targets:
-            self.targets = dict(penalty.targets)  # they may have come with the first batch
+            self.targets = dict(penalty.targets)  # the first batch may have set them
         args = self.config.to_dict()
         if callable(self.config.radial_schedule):
             args["radial_schedule"] = FUNCTION + self.config.schedule_name
         return {"args": args, "attributes": {"targets": self.targets}}
 
     def _function_named(self, name: str) -> Callable[[int], float]:
-        """The schedule of a checkpoint: the same function, if the callback that this one replaces was given it.
+        """The schedule named in a checkpoint, if the callback that this one replaces has the function of that name.
 
-        A name from a file is not imported, and that of a lambda, of a function within a function or of a class does not tell
-        which function it was.
+        A name from a file is not imported. The name of a lambda, of a nested function or of a class does not identify a
+        function.
         """
         trainer = calling_trainer()
         for callback in [] if trainer is None else trainer.callback_handler.callbacks:
@@ -93,7 +93,7 @@ class RadialCallback(TrainerCallback, ExportableState):
         trainer = calling_trainer()
         if trainer is None:
             raise RuntimeError("RadialCallback must be called by a transformers.Trainer")
-        self.release()  # where an earlier run failed and this callback was not told
+        self.release()  # an earlier run may have failed without calling this callback
         if isinstance(trainer, RadialMixin):
             name = type(trainer).__name__
             if trainer._radial_owner is not None:
@@ -110,12 +110,12 @@ class RadialCallback(TrainerCallback, ExportableState):
         except BaseException:
             self.release()
             raise
-        # The state of a checkpoint from before this callback has no place for it, and the next checkpoint would not find one.
+        # The state from an older checkpoint may lack an entry for this callback. The next checkpoint needs one.
         states: Any = state.stateful_callbacks
         states.setdefault(type(self).__name__, self.state())
 
     def _targets_in(self, state: TrainerState) -> dict[str, float]:
-        states: Any = state.stateful_callbacks  # declared as a list, but a dict by now
+        states: Any = state.stateful_callbacks  # declared as a list, but a dict at this point
         stored = states.get(type(self).__name__)
         targets = stored["attributes"].get("targets") if isinstance(stored, dict) else None
         if targets is None:
@@ -131,7 +131,7 @@ class RadialCallback(TrainerCallback, ExportableState):
         self.release()
 
     def release(self) -> None:
-        """Make the trainer, if it is a radial one, what it was before."""
+        """Give a radial trainer its old class back."""
         if self.trainer is not None:
             self.state()
             if hasattr(self.trainer, "radial_penalty"):

@@ -1,1 +1,1 @@
-"""Comparing ways of training: what is run (`grid`), what can be said of the times (`statistics`), and the tables (`table`)."""
+"""Comparisons of training methods: the runs (`grid`), statistics of their times (`statistics`), and the tables (`table`)."""

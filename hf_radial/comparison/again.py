@@ -1,4 +1,4 @@
-"""Committed runs made again, and both outcomes side by side."""
+"""Repeat committed runs, and compare the new outcomes with the committed ones."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hf_radial.comparison.trials import Cell
 
 
 def run_again(name: str, results: Path, words: Sequence[str], root: Path, runner: Runner, together: int = 1) -> str:
-    """Make judged runs of a committed comparison anew, with their committed options; returns a table of both outcomes.
+    """Repeat judged runs of a committed comparison with their committed options. Returns a table of both outcomes.
 
     Args:
-        name: of the grid.
+        name: name of the grid.
         results: the folder of the committed comparisons.
-        words: which runs: those that have all of these in "SETTING, ARM, seed N".
-        root: where the new runs are kept.
+        words: select the runs whose "SETTING, ARM, seed N" contains all of these words.
+        root: the folder for the new runs.
 
     Raises:
-        ValueError: the comparison is not there, or none of its judged runs has all of the words.
+        ValueError: the comparison does not exist, or none of its judged runs has all of the words.
     """
     file = results / f"{name}.json"
     if not file.is_file():

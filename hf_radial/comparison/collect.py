@@ -17,12 +17,12 @@ from hf_radial.runs.record import describe_environment, made_on
 
 
 def collect(grid: Grid, root: Path, command: str, jobs: int) -> dict[str, Any]:
-    """All rows of a grid, and what a reader needs to judge them.
+    """All rows of a grid, and the facts that a reader needs to judge them.
 
     Args:
         root: the folder of the runs.
         command: the command line that makes the grid.
-        jobs: how many runs were made at a time.
+        jobs: how many runs were made at the same time.
     """
     rows = []
     replicates = replicates_of(grid)

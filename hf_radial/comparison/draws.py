@@ -1,4 +1,4 @@
-"""What tunings have in common: draws that a second search repeats, and draws that are the same on every task."""
+"""Draws that tunings share: draws of the reference that an arm repeats, and draws that are the same on every task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def draws_of(rows: Sequence[dict[str, Any]], setting: str, arm: str, replicate: int = 0) -> list[str]:
-    """What was drawn for an arm at a setting, each draw once, as JSON."""
+    """The different draws for an arm at a setting, as JSON."""
     keys = (setting, arm, "tuning", replicate)
     return list(
         dict.fromkeys(
@@ -20,7 +20,7 @@ def draws_of(rows: Sequence[dict[str, Any]], setting: str, arm: str, replicate: 
 
 
 def repeated(rows: Sequence[dict[str, Any]], arm: str, reference: str) -> list[tuple[str, int, int]]:
-    """For each setting: its name, how many of the arm's draws the reference had as well, and how many draws the arm had."""
+    """For each setting: its name, how many of the arm's draws the reference also had, and how many draws the arm had."""
     found = []
     for setting in dict.fromkeys(row["setting"] for row in rows):
         ours, theirs = draws_of(rows, setting, arm), draws_of(rows, setting, reference)
@@ -29,13 +29,13 @@ def repeated(rows: Sequence[dict[str, Any]], arm: str, reference: str) -> list[t
 
 
 def on_every_task(rows: Sequence[dict[str, Any]], arm: str) -> int:
-    """How many draws of an arm are the same at every setting."""
+    """How many draws of an arm occur at every setting."""
     settings = dict.fromkeys(row["setting"] for row in rows)
     return len(set.intersection(*(set(draws_of(rows, setting, arm)) for setting in settings)))
 
 
 def repeated_text(rows: Sequence[dict[str, Any]], reference: str) -> list[str]:
-    """The same as lines of a page: none where no draw was made twice."""
+    """Both counts as lines of a page. Empty if no draw was repeated."""
     settings = list(dict.fromkeys(row["setting"] for row in rows))
     arms = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if draws_of(rows, settings[0], arm)]
     lines = []

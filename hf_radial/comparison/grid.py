@@ -1,43 +1,43 @@
-"""A grid file: which runs a comparison has, and how each method is tuned.
+"""A grid file: the runs of a comparison, and how each method is tuned.
 
     title: What the penalty adds to tuned weight decay
     base: {task: modular, learning_rate: 1.0e-3, epochs: 300}     # options of every run
-    axes: {train_fraction: [0.3, 0.5]}                            # every combination is a setting, judged by itself
-    arms:                                                         # the methods: options, and what is tuned of each
+    axes: {train_fraction: [0.3, 0.5]}                            # every combination is a setting with its own results
+    arms:                                                         # the methods: options, and the ranges to tune
       AdamW: {}
       penalty: {options: {interventions: ["radial:strength={strength}"]}, tune: {strength: {log: [1.0e-3, 1.0]}}}
-    seeds: [0, 1, 2, 3, 4]                                        # judged on these
-    published: [{where: Table 2, setting: {train_fraction: 0.5}, arm: penalty, onset: 2460}]     # printed beside ours
+    seeds: [0, 1, 2, 3, 4]                                        # the judged seeds
+    published: [{where: Table 2, setting: {train_fraction: 0.5}, arm: penalty, onset: 2460}]     # printed next to ours
     tuning:                                                       # the same budget for every arm; leave out to tune nothing
       trials: 20                                                  # each on `seeds`
       seeds: [100]
-      finalists: 3                                                # so many of the best are run on these seeds, too
+      finalists: 3                                                # this many of the best are also run on these seeds
       finalist_seeds: [101, 102]
-      sampler_seed: 0                                             # of the draws; another one for a tuning to be made again
-      common: {weight_decay: {log: [0.05, 5.0]}}                  # of every arm, unless its own `tune` has a range or null
+      sampler_seed: 0                                             # of the draws; change it for an independent tuning
+      common: {weight_decay: {log: [0.05, 5.0]}}                  # for every arm, unless its own `tune` has a range or null
 
-With `replicates: 8` beside `tuning`, everything of an arm and a setting is made that often from the start. Replicate r has its
-own seeds, and so splits: r thousand above the given ones. Each search has its own sampler seed, made of task, arm and
-replicate. No search begins at another's result, and finalists are chosen by their restricted mean time.
+With `replicates: 8` next to `tuning`, each arm is tuned and judged that many times at each setting, independently. Replicate r
+has its own seeds, and so splits: the given seeds plus r thousand. Each search has its own sampler seed, derived from task, arm
+and replicate. No search starts from another's result, and finalists are compared by their restricted mean time.
 
-A second design, `paired`, tunes nothing and has no winner's curse: random draws of what all arms share, each with a fresh seed,
-and every arm at each draw. It has `design` and `paired` in the place of `seeds` and `tuning`:
+A second design, `paired`, tunes nothing, so it has no winner's curse. It draws the numbers that all arms share at random, with
+a new seed for each draw, and runs every arm at each draw. It has `design` and `paired` instead of `seeds` and `tuning`:
 
     design: paired
     paired:
       draws: 40                                                   # for each setting, with a sampler seed of its own
       common: {learning_rate: {log: [1.0e-3, 0.1]}}
       cross: false                                                # true: every combination of choices, each `draws` times
-      also_against: [LayerNorm]                                   # beside the reference
+      also_against: [LayerNorm]                                   # arms to compare with, besides the reference
       first_seed: 1000                                            # draw i has seed first_seed + i
       sampler_seed: 0
 
-The values of an axis named `cell` are several options at once: `cell: [{task: modular, epochs: 300}, {task: groups}]`.
-A setting's options take the place of the base's, and an arm's those of both, interventions too; only `fields` are put together.
-An arm that `follows` another has in `{followed}` the folder of that arm's run on the same seed, which is made first.
+The values of an axis named `cell` set several options at once: `cell: [{task: modular, epochs: 300}, {task: groups}]`. A
+setting's options replace the base's, and an arm's options replace both, also for interventions. Only `fields` are merged. If an
+arm `follows` another, `{followed}` is the folder of that arm's run on the same seed, which is made first.
 
-In here: the file and its checks. `{name}` in an arm's interventions stands for what is tuned of it. Not in here: what is drawn
-(`tuning`), what an option means (`run`) and how runs are made (`jobs`).
+In here: the file and its checks. `{name}` in an arm's interventions stands for a tuned value. Not in here: the draws
+(`tuning`), the meaning of options (`run`) and how runs are made (`jobs`).
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ TUNING_KEYS = ("trials", "seeds", "finalists", "finalist_seeds", "sampler_seed",
 
 @dataclass(frozen=True)
 class Tuning:
-    """The budget of every arm: so many trials, each on all of these seeds, of which none is judged.
+    """The budget of every arm: `trials` trials, each on all of `seeds`. None of these seeds is judged.
 
-    The best `finalists` of them are run on `finalist_seeds` as well, and the best of these by the median over all is judged: a
-    trial that had luck on one seed is found out.
+    The best `finalists` are also run on `finalist_seeds`. The one with the best median over all seeds is judged. This reveals a
+    trial that was lucky on one seed.
     """
 
     trials: int
@@ -90,19 +90,19 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Paired:
-    """A design that tunes nothing: so many draws of what all arms share, each with a seed of its own."""
+    """A design that tunes nothing: `draws` draws of the numbers that all arms share, each with its own seed."""
 
     draws: int
     common: dict[str, Any]
     first_seed: int = 1000
     sampler_seed: int = 0
-    also_against: tuple[str, ...] = ()  # arms to compare with, beside the grid's reference
+    also_against: tuple[str, ...] = ()  # arms to compare with, besides the grid's reference
     cross: bool = False  # every combination of the choices in `common`, `draws` times each, instead of random draws
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One method: its options on top of the base's, and the ranges of what is tuned of it."""
+    """One method: its options, which replace the base's, and the ranges to tune."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -114,9 +114,9 @@ class Grid:
     """A comparison.
 
     Attributes:
-        settings: the axes' combinations; of a grid without axes, one that is empty.
-        reference: the arm to which the others are compared.
-        published: what others report: `where`, `setting` (options that tell it), `arm`, and `onset`, a number or words.
+        settings: the combinations of the axes; a single empty one for a grid without axes.
+        reference: the arm that the others are compared with.
+        published: published results: `where`, `setting` (options that identify it), `arm`, and `onset`, a number or words.
     """
 
     name: str
@@ -130,15 +130,15 @@ class Grid:
     reference: str
     published: tuple[dict[str, Any], ...] = ()
     paired: Paired | None = None
-    replicates: int = 0  # 0: one tuning, whose searches share the sampler's seed
-    replicate: int | None = None  # which one this is, of a grid made by `replicate_of`
+    replicates: int = 0  # 0: one tuning, and all searches use the grid's sampler seed
+    replicate: int | None = None  # the number of this replicate, for a grid made by `replicate_of`
 
 
-APART = 1000  # seeds of one replicate and those of the next
+APART = 1000  # distance between the seeds of consecutive replicates
 
 
 def replicate_of(grid: Grid, replicate: int) -> Grid:
-    """The grid of one replicate: its own seeds, to tune on and to judge. A grid without replicates is its only one.
+    """The grid of one replicate, with its own seeds for tuning and judging. A grid without replicates is returned unchanged.
 
     >>> grid = Grid("x", "", "", {}, ({},), (Arm("a"),), (0, 1), Tuning(2, (9,), {}), "a", replicates=3)
     >>> replicate_of(grid, 2).seeds, replicate_of(grid, 2).tuning.seeds
@@ -161,7 +161,7 @@ def replicates_of(grid: Grid) -> list[Grid]:
 
 
 def sampler_seed(grid: Grid, setting: str, arm: str) -> int:
-    """The seed of one search's draws: the grid's, or of a replicate one of its own for each task and arm."""
+    """The seed of one search's draws: the grid's seed; for a replicate, one that depends on task, arm and replicate."""
     given = 0 if grid.tuning is None else grid.tuning.sampler_seed
     if grid.replicate is None:
         return given
@@ -173,8 +173,8 @@ def read_grid(file: Path) -> Grid:
     """Read and check a grid file.
 
     Raises:
-        ValueError: it does not exist, has a key that means nothing, no arms or seeds, seeds that are both tuned on and judged,
-            or a range that is none; the message names it.
+        ValueError: the file does not exist, or has an unknown key, no arms, no seeds, seeds that are both tuned on and judged,
+            or an invalid range. The message names it.
     """
     if not file.is_file():
         raise ValueError(f"the grid file {str(file)!r} {'is a folder' if file.is_dir() else 'does not exist'}")
@@ -184,7 +184,7 @@ def read_grid(file: Path) -> Grid:
     _known(file, "", data, KEYS)
     paired = _paired(data, file)
     seeds = () if paired else _seeds(file, "seeds", data.get("seeds"))
-    arms = []
+    base, arms = _mapping(file, "base", data.get("base")), []
     for name, given in _mapping(file, "arms", data.get("arms")).items():
         given = _mapping(file, f"arm {name!r}", given)
         _known(file, f"arm {name!r}: ", given, ("options", "tune"))
@@ -193,6 +193,13 @@ def read_grid(file: Path) -> Grid:
     if not arms:
         raise ValueError(f"{file}: arms is empty; name at least one method")
     axes = {name: _list(file, f"axes: {name}", values) for name, values in _mapping(file, "axes", data.get("axes")).items()}
+    for name, values in axes.items():
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise ValueError(f"{file}: axes: {name} has {twice[0]!r} {values.count(twice[0])} times; give each value once")
+    for where, options in [("base", base), *((f"arm {arm.name!r}: options", arm.options) for arm in arms)]:
+        _mapping(file, f"{where}: fields", options.get("fields"))
+    for values in axes.get("fields", ()):
+        _mapping(file, "axes: a value of fields", values)
     for values in axes.get("cell", ()):
         _mapping(file, "axes: a value of cell", values)
     settings = tuple(_spread(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
@@ -230,7 +237,7 @@ def read_grid(file: Path) -> Grid:
                 )
     elif any(arm.tune for arm in arms):
         raise ValueError(f"{file}: an arm has something to tune, but there is no tuning with trials and seeds")
-    replicates = int(data.get("replicates") or 0)
+    replicates = _count(file, "replicates", data.get("replicates") or 0, low=0)
     if replicates:
         every = [*seeds, *(tuning.seeds + tuning.finalist_seeds if tuning else ())]
         if tuning is None or replicates < 2 or max(every) - min(every) >= APART:
@@ -250,7 +257,7 @@ def read_grid(file: Path) -> Grid:
         file.stem.removeprefix("compare_"),
         _text(file, "title", data.get("title", file.stem)),
         _text(file, "question", data.get("question", "")),
-        _mapping(file, "base", data.get("base")),
+        base,
         settings,
         tuple(arms),
         seeds,
@@ -273,22 +280,30 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
     _known(file, "paired: ", given, list(Paired.__dataclass_fields__))
     _count(file, "paired: draws", given.get("draws"))
     _mapping(file, "paired: common", given.get("common"))
+    for key in ("first_seed", "sampler_seed"):
+        _count(file, f"paired: {key}", given.get(key, 0), low=0)
+    if not isinstance(given.get("cross", False), bool):
+        raise ValueError(f"{file}: paired: cross={given['cross']!r} must be true or false")
+    if given.get("also_against"):
+        _list(file, "paired: also_against", given["also_against"])
     for key in ("seeds", "tuning"):
         if data.get(key):
             raise ValueError(f"{file}: {key} has no meaning in design='paired', whose draws have their own seeds; leave it out")
+    arms = _mapping(file, "arms", data.get("arms"))
     paired = Paired(**{"common": {}, **given, "also_against": tuple(given.get("also_against") or ())})
     for name in paired.also_against:
-        if name not in (data.get("arms") or {}):
-            raise ValueError(f"{file}: paired: also_against: {name!r} is no arm; there are {', '.join(data.get('arms') or {})}")
+        if name not in arms:
+            raise ValueError(f"{file}: paired: also_against: {name!r} is no arm; there are {', '.join(arms)}")
     if not paired.common:
         raise ValueError(f"{file}: paired: common is empty; name what is drawn, such as learning_rate: {{log: [1.0e-3, 0.1]}}")
     for name, choice in paired.common.items():
         kind, _ = bounds(choice, f"{file}: {name}")
         if paired.cross and kind != "choices":
             raise ValueError(f"{file}: paired: cross needs {{choices: [...]}} for {name}, which has {choice!r}")
-    for name, arm in (data.get("arms") or {}).items():
-        both = sorted(set(paired.common) & set((arm or {}).get("options") or {}))
-        if both or (arm or {}).get("tune"):
+    for name, arm in arms.items():
+        arm = _mapping(file, f"arm {name!r}", arm)
+        both = sorted(set(paired.common) & set(_mapping(file, f"arm {name!r}: options", arm.get("options"))))
+        if both or arm.get("tune"):
             raise ValueError(f"{file}: arm {name!r} has {both or 'tune'}, but in design='paired' all arms share what is drawn")
     return paired
 
@@ -302,7 +317,7 @@ def _known(file: Path, where: str, given: Mapping[Any, Any], keys: Sequence[str]
 
 
 def _mapping(file: Path, name: str, value: Any) -> dict[str, Any]:
-    """A mapping whose keys are texts; an empty one for nothing."""
+    """A mapping with text keys. `None` gives an empty one."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -340,13 +355,13 @@ def _seeds(file: Path, name: str, value: Any) -> tuple[int, ...]:
 
 
 def _spread(setting: dict[str, Any]) -> dict[str, Any]:
-    """A setting whose axis `cell`, several options at once, is those options."""
+    """A setting in which the axis `cell`, several options at once, is replaced by these options."""
     inner = setting.pop("cell", None) or {}
     return {**setting, **inner}
 
 
 def ranges_of(arm: Arm, tuning: Tuning) -> dict[str, Any]:
-    """What is tuned of an arm: what is tuned of every arm, unless its own `tune` has another range or null, and its own."""
+    """The ranges to tune for an arm: those of every arm, unless its own `tune` has another range or null, and its own."""
     return {name: choice for name, choice in {**tuning.common, **arm.tune}.items() if choice is not None}
 
 
@@ -354,7 +369,7 @@ def bounds(choice: Any, name: str) -> tuple[str, list[Any]]:
     """The kind of a range, and its ends or values.
 
     Raises:
-        ValueError: it is none; the message has its `name`.
+        ValueError: `choice` is not a range. The message contains `name`.
 
     >>> bounds({"log": [0.1, 10]}, "weight_decay")
     ('log', [0.1, 10.0])
@@ -379,7 +394,7 @@ def run_options(grid: Grid, setting: Mapping[str, Any], arm: Arm, drawn: Mapping
     """The options of one run: base, setting, arm, what was drawn, and the seed.
 
     Raises:
-        ValueError: something in braces was not drawn, or `follows` names no arm that can be followed.
+        ValueError: a name in braces was not drawn, or `follows` does not name an arm that can be followed.
     """
     options = {**grid.base, **setting, **arm.options, "seed": seed}
     if "fields" in options:
@@ -392,7 +407,7 @@ def run_options(grid: Grid, setting: Mapping[str, Any], arm: Arm, drawn: Mapping
 
     def fill(match: re.Match[str]) -> str:
         if match[1] == "followed" and "follows" in options:
-            return match[0]  # a folder, which is not known before the run
+            return match[0]  # a folder: it is not known before the run
         if match[1] not in drawn:
             raise ValueError(f"arm {arm.name!r}: {match[0]} is not tuned; give it a range under tune")
         used.add(match[1])
@@ -414,7 +429,7 @@ def _followed(grid: Grid, setting: Mapping[str, Any], arm: Arm, name: str, seed:
 
 
 def run_name(options: Mapping[str, Any]) -> str:
-    """The name of a run's folder: the same for the same options, whatever grid asks for them.
+    """The name of a run's folder. It depends only on the options, not on the grid.
 
     >>> run_name({"task": "modular", "seed": 3})
     'modular-s3-f3466ea1b3'

@@ -1,7 +1,7 @@
-"""Pieces of work: a run, runs that share their steps, or the tuning of one arm; made until nothing is left to do.
+"""Units of work (a run, runs that share their steps, or the tuning of one arm), and the loop that makes them all.
 
-A run that fails leaves its traceback in its folder and is made once more. In here: what a piece of work is, and the order of
-a grid's pieces. Not in here: where they are made (`workers`).
+A run that fails leaves its traceback in its folder and is tried once more. In here: the units of work, and their order in a
+grid. Not in here: where they run (`workers`).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from hf_radial.comparison.trials import Cell, best_trial, tuning_cells
 from hf_radial.safe_files import locked
 
 LOCK_FILE = ".lock"  # in a run's folder
-# What runs that share their steps may differ in, beside the strength of the penalty.
+# Options in which runs that share their steps may differ, besides the strength of the penalty.
 SHARED = ("learning_rate", "weight_decay", "radial_lambda", "warmup_steps", "adam_beta2", "max_grad_norm", "seed")
 STACKED = ("radial", "layer_norm")  # interventions that stacked models have
 
 
 @dataclass(frozen=True)
 class Job:
-    """Runs that are made in one piece of work: one, or several that share their steps."""
+    """Runs that are one unit of work: a single run, or several that share their steps."""
 
     runs: Runs
 
     def make(self) -> None:
-        """Make those that are not done yet, each to a result or a failure, which is written to its folder."""
+        """Make the runs that are not done. Each ends with a result or a failure, which is written to its folder."""
         attempt(self.runs)
 
     def undone(self) -> Runs:
@@ -57,14 +57,14 @@ class TuningJob:
             attempt(todo[:1])
 
     def undone(self) -> Runs:
-        """What is to be run next: the trial after those that are done, or what is left of the finalists."""
+        """The next runs: the next trial, or the finalists' runs that are not done."""
         cells = tuning_cells(self.grid, self.setting, self.arm, self.root)[1]
         return undone([(cell.folder(self.root), cell.options) for cell in cells])
 
 
 @dataclass(frozen=True)
 class TuningJobs:
-    """Tunings that advance side by side, so that their next trials can share their steps: the replicates of one arm."""
+    """Tunings that advance together, so that their next trials can share their steps: the replicates of one arm."""
 
     tunings: tuple[TuningJob, ...]
     together: int
@@ -82,11 +82,11 @@ AnyJob = Job | TuningJob | TuningJobs
 
 
 def jobs_of(todo: Runs, together: int) -> list[Job]:
-    """Runs as jobs: MLPs that differ in nothing but seeds and numbers of the optimizer and the penalty go together."""
+    """Runs as jobs. MLPs that differ only in seeds and in numbers of the optimizer and the penalty share a job."""
     alike: dict[str, Runs] = {}
     for folder, options in todo:
         methods = options.get("interventions") or []
-        can = options.get("model", "mlp") == "mlp" and all(text.partition(":")[0] in STACKED for text in methods)
+        can = options.get("model", "mlp") == "mlp" and all(map(stacks, methods))
         rest = {name: value for name, value in options.items() if name not in SHARED}
         rest["interventions"] = [re.sub(r"strength=[^,]*", "strength", text) for text in methods]
         key = json.dumps(rest, sort_keys=True, default=str) if can and together > 1 else str(folder)
@@ -99,10 +99,20 @@ def jobs_of(todo: Runs, together: int) -> list[Job]:
     ]
 
 
+def stacks(text: str) -> bool:
+    """Whether models with this intervention can be stacked: on all hidden layers, and without a learned scale.
+
+    >>> [stacks(text) for text in ("radial:strength=1", "radial:strength=1,sites=hidden.1", "layer_norm:affine=true", "muon")]
+    [True, False, False, False]
+    """
+    name, _, options = text.partition(":")
+    return name in STACKED and not any(word in options for word in ("sites=", "affine="))
+
+
 def attempt(runs: Runs) -> None:
-    """See `Job.make`. Another comparison that shares the folders waits, and then finds these runs done."""
+    """Make runs, as `Job.make` does. A second comparison with the same folders waits, and then finds these runs done."""
     with ExitStack() as held:
-        for folder in sorted(folder for folder, _ in runs):  # in one order, so that no two wait for each other
+        for folder in sorted(folder for folder, _ in runs):  # always in the same order, against deadlocks
             held.enter_context(locked(folder / LOCK_FILE, f"makes the run in {folder}"))
         _attempt(undone(runs))
 
@@ -114,7 +124,7 @@ def _attempt(runs: Runs) -> None:
         try:
             make_runs(runs)
             return
-        except Exception:  # of one of them or of what they share: run by run it can be seen
+        except Exception:  # of one run, or of a shared part: each run is tried alone below
             traceback.print_exc()
     for folder, options in runs:
         if (folder / RESULT_FILE).is_file() or (len(runs) > 1 and (folder / FAILED_FILE).is_file()):
@@ -127,7 +137,7 @@ def _attempt(runs: Runs) -> None:
 
 
 def note_failures(job: AnyJob, message: str) -> None:
-    """The failure of a process, for each of the runs that it may have had in hand."""
+    """Record the failure of a process for each run that it may have been making."""
     for folder, _ in job.undone()[: 1 if isinstance(job, TuningJob) else None]:
         note_failure(folder, message, "")
 
@@ -137,9 +147,9 @@ Runner = Callable[[Jobs], Iterator[AnyJob]]
 
 
 def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str, together: int = 1) -> None:
-    """Make the runs that are not done, those that follow another last, and those that fail once more; each of them once.
+    """Make each run that is not done: first those that follow no other run, then the others. A failed run is tried once more.
 
-    A run that fails among others is made again by itself.
+    If a run fails in a group, its second attempt is alone.
     """
     for follows in (False, True):
         all_of_them = {cell.folder(root): cell.options for cell in cells if ("follows" in cell.options) is follows}
@@ -150,9 +160,9 @@ def run_all(cells: Sequence[Cell], root: Path, runner: Runner, title: str, toget
 
 
 def tune_all(grid: Grid, root: Path, runner: Runner, title: str, together: int = 1) -> None:
-    """Tune the arms of a grid, side by side; the trials of one arm are made one after the other.
+    """Tune the arms of a grid in parallel. The trials of one arm come one after the other.
 
-    Replicates of an arm advance side by side if runs may share their steps.
+    The replicates of an arm advance together if runs may share their steps.
     """
     if grid.replicates and together > 1:
         replicates = replicates_of(grid)
@@ -169,7 +179,7 @@ def tune_all(grid: Grid, root: Path, runner: Runner, title: str, together: int =
 
 
 def _tune_each(grid: Grid, root: Path, runner: Runner, title: str) -> None:
-    for first in (True, False):  # the others begin where the reference has ended
+    for first in (True, False):  # the other arms start from the reference's best settings
         arms = [arm for arm in grid.arms if (arm.name == grid.reference) is first]
         jobs = [TuningJob(grid, setting, arm, root) for setting in grid.settings for arm in arms]
         while todo := [job for job in jobs if job.undone()]:

@@ -1,4 +1,4 @@
-"""What a run of a comparison leaves in its folder: a result or a failure, and which runs are still to be made."""
+"""The files that a run of a comparison leaves in its folder: a result or a failure. They tell which runs are not done."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from hf_radial.safe_files import write_text
 
 RUN_FILE, RESULT_FILE, FAILED_FILE = "run.json", "result.json", "failed.json"
-ATTEMPTS = 2  # a run that failed so often has failed
+ATTEMPTS = 2  # after this number of failures a run counts as failed
 
 Runs = list[tuple[Path, dict[str, Any]]]  # folders, and the options of the runs in them
 
 
 def outcome(folder: Path) -> dict[str, Any] | None:
-    """What became of a run; `None` if it is to be made, or made again."""
+    """The result or the final failure of a run; `None` if it must be made or repeated."""
     result, failure = read_json(folder / RESULT_FILE), read_json(folder / FAILED_FILE)
     if result is None and failure is not None and failure["attempts"] >= ATTEMPTS:
         return failure
@@ -34,7 +34,7 @@ def note_failure(folder: Path, message: str, details: str) -> dict[str, Any]:
 
 
 def read_json(file: Path) -> dict[str, Any] | None:
-    """What a file holds; `None` if it does not exist, or is deleted at this moment by a process that made the run again."""
+    """The content of a file. `None` if it does not exist, or another process deletes it now because it has repeated the run."""
     try:
         found: dict[str, Any] = json.loads(file.read_text())
         return found
@@ -43,5 +43,5 @@ def read_json(file: Path) -> dict[str, Any] | None:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a file in one step: a process that is killed while it writes leaves nothing that looks done."""
+    """Write a file in one step. A process that is killed while it writes leaves no file that looks complete."""
     write_text(file, json.dumps(value, indent=1, default=str) + "\n")

@@ -1,7 +1,7 @@
-"""The paired design: every arm at the same random draws, and what can be said of the pairs.
+"""The paired design: every arm at the same random draws, and statistics of the pairs.
 
-Nothing is tuned, so that no arm can be lucky in a search, and no best of many trials is judged. In here: the draws, the runs
-and the statistics. Not in here: the page (`paired_page`).
+Nothing is tuned. No arm can be lucky in a search, and no best of many trials is judged. In here: the draws, the runs and the
+statistics. Not in here: the page (`paired_page`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from hf_radial.comparison.grid import Grid, Paired, bounds, run_options
 from hf_radial.comparison.statistics import RESAMPLES
 from hf_radial.comparison.trials import Cell, label
 
-Pair = tuple[float, float]  # times of the arm and of the reference, the horizon where a run did not get there
+Pair = tuple[float, float]  # times of the arm and of the reference; the horizon for a run without an onset
 
 
 def draws(paired: Paired, setting: str) -> list[dict[str, Any]]:
     """The draws of one setting: random ones, or every combination of the choices.
 
-    The sampler's seed is of the setting, so that two tasks have no random draw in common.
+    The sampler's seed depends on the setting, so two tasks have no random draw in common.
 
     >>> paired = Paired(2, {"learning_rate": {"log": [1e-3, 0.1]}, "warmup_steps": {"choices": [0, 100]}})
     >>> draws(paired, "modular") == draws(paired, "modular"), draws(paired, "modular")[0] == draws(paired, "groups")[0]
@@ -53,7 +53,7 @@ def draws(paired: Paired, setting: str) -> list[dict[str, Any]]:
 
 
 def paired_cells(grid: Grid) -> list[Cell]:
-    """The runs of a grid: setting by setting, and there draw by draw with all arms, so that what is early can be compared."""
+    """The runs of a grid, ordered by setting and draw, with all arms of a draw together. A partial grid is then comparable."""
     if grid.paired is None:
         return []
     cells = []
@@ -66,7 +66,7 @@ def paired_cells(grid: Grid) -> list[Cell]:
 
 
 def chunks(grid: Grid, size: int) -> list[list[Cell]]:
-    """The same in pieces: `size` draws of one setting with all arms, and at least 4."""
+    """The runs in pieces: `size` draws of one setting (at least 4) with all arms."""
     cells = paired_cells(grid)
     piece = max(size, 4) * len(grid.arms)
     by_setting: dict[str, list[Cell]] = {}
@@ -77,16 +77,16 @@ def chunks(grid: Grid, size: int) -> list[list[Cell]]:
 
 @dataclass(frozen=True)
 class PairedRatio:
-    """An arm against the reference over draws.
+    """An arm compared with the reference over draws.
 
     Attributes:
-        ratio: geometric mean over the decided draws, those that at least one of the two solved, of the reference's time by the
-            arm's, in which a run that did not get there counts with the horizon; above 1 the arm is earlier.
-        low, high: its 95 % interval, a bootstrap over draws (and over tasks, if there are several); `None` without a decided
-            draw.
-        earlier, later: on how many draws the arm was the earlier one, and the later one.
-        draws: how many draws both have.
-        p_value: of the sign test over the draws that are not level; `None` without any.
+        ratio: geometric mean of (time of the reference / time of the arm); above 1 the arm is earlier. It covers the decided
+            draws, which at least one of the two solved. A run without an onset counts with the horizon.
+        low, high: its 95 % interval, from a bootstrap over draws (and over tasks, if there are several); `None` without a
+            decided draw.
+        earlier, later: number of draws in which the arm was earlier, and later.
+        draws: number of draws that both arms have.
+        p_value: of the sign test over the draws that are not ties; `None` if all are.
     """
 
     ratio: float | None
@@ -99,9 +99,9 @@ class PairedRatio:
 
 
 def pairs_of(rows: Sequence[dict[str, Any]], arm: str, reference: str) -> dict[str, list[Pair]]:
-    """For each setting, the times of the arm and of the reference at each draw that both have been run at.
+    """For each setting, the times of the arm and of the reference at each draw that both have.
 
-    Times end at the horizon, which is the last epoch of the runs; a run that failed counts with it.
+    Times end at the horizon, the last epoch of the runs. A failed run counts with the horizon.
     """
     found: dict[str, list[Pair]] = {}
     for setting in dict.fromkeys(row["setting"] for row in rows):
@@ -116,7 +116,7 @@ def pairs_of(rows: Sequence[dict[str, Any]], arm: str, reference: str) -> dict[s
 
 
 def time_of(row: dict[str, Any]) -> float:
-    """The onset of a run in epochs; of one that did not get there, the number of its epochs."""
+    """The onset of a run in epochs. Without an onset: its number of epochs."""
     return float(row["onset"] if row["status"] == "solved" else row["options"]["epochs"])
 
 
@@ -124,9 +124,9 @@ def compare_paired(pairs: dict[str, list[Pair]], horizons: dict[str, float], tas
     """Compare an arm with a reference over the draws of several settings; see `PairedRatio`.
 
     Args:
-        pairs: of `pairs_of`.
+        pairs: from `pairs_of`.
         horizons: setting -> the epoch at which its runs end.
-        tasks: whether settings are resampled, too.
+        tasks: whether to resample the settings too.
 
     >>> compare_paired({"x": [(10.0, 20.0), (10.0, 20.0), (300.0, 300.0)]}, {"x": 300.0}).ratio
     2.0

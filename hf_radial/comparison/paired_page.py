@@ -1,4 +1,4 @@
-"""The page of a paired design, from its rows: shares solved, and paired ratios with their intervals."""
+"""The page of a paired design, from its rows: shares of solved runs, and paired ratios with their intervals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ HEAD = ["arm", "solved", "never got there", "mean time"]
 
 
 def horizons_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Setting -> the last epoch of its runs, up to which mean times go."""
+    """Setting -> the last epoch of its runs, the horizon of the mean times."""
     return {row["setting"]: float(row["options"]["epochs"]) for row in rows}
 
 
 def shares(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
-    """One entry for each setting and arm, and for all settings together: counts, mean times, and ratios over draws.
+    """One entry for each setting and arm, and for each arm over all settings: counts, mean times, and ratios over draws.
 
-    `mean` is the restricted mean time up to the horizon, in epochs; over all settings there is none.
+    `mean` is the restricted mean time up to the horizon, in epochs. It is `None` over all settings.
     """
     horizons = horizons_of(rows)
     settings = list(horizons)
@@ -52,19 +52,20 @@ def shares(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[di
 
 
 def ratio_text(found: PairedRatio | None) -> list[str]:
-    """A ratio with its interval, and the counts behind it.
+    """A ratio with its interval, and the counts behind it with their sign test.
 
     >>> ratio_text(PairedRatio(2.0, 1.5, 2.5, 8, 1, 12, 0.04))
-    ['2 (1.5 to 2.5)', '8 / 1 of 12']
+    ['2 (1.5 to 2.5)', '8 / 1 of 12, p 0.04']
     """
     if found is None:
         return ["–", "–"]
     ratio = "–" if found.ratio is None else f"{number(found.ratio)} ({number(found.low)} to {number(found.high)})"
-    return [ratio, f"{found.earlier} / {found.later} of {found.draws}"]
+    p_value = "" if found.p_value is None else f", p {found.p_value:.2g}"
+    return [ratio, f"{found.earlier} / {found.later} of {found.draws}{p_value}"]
 
 
 def paired_table(entries: Sequence[dict[str, Any]], references: Sequence[str], setting: str | None) -> str:
-    """The table of one setting, or of all."""
+    """The table of one setting, or of all settings together for `None`."""
     head = list(HEAD)
     for reference in references:
         head += [f"against {reference}", "earlier / later"]
@@ -79,7 +80,7 @@ def paired_table(entries: Sequence[dict[str, Any]], references: Sequence[str], s
 
 
 def by_value(rows: Sequence[dict[str, Any]], name: str) -> str:
-    """For each value of one number that is crossed: how many runs of each arm got there, and their mean time."""
+    """For each value of one crossed number: how many runs of each arm were solved, and their mean time."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     horizons = horizons_of(rows)
     lines = [f"| {name} | " + " | ".join(arms) + " |", "|" + "---|" * (1 + len(arms))]
@@ -95,7 +96,7 @@ def by_value(rows: Sequence[dict[str, Any]], name: str) -> str:
 
 
 def best_values(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    """Each arm at its own best combination, the one with the smallest mean time; it has the luck of the best of many."""
+    """Each arm at its best combination, which has the smallest mean time. As the best of many, it is partly luck."""
     horizons = horizons_of(rows)
     lines = ["| arm | best combination | got there | mean time |", "|---|---|---|---|"]
     for arm in dict.fromkeys(row["arm"] for row in rows):
@@ -110,14 +111,21 @@ def best_values(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def main_table(data: dict[str, Any]) -> str:
+    """The table of all settings, or of the only one."""
+    references = references_of(data)
+    settings = list(dict.fromkeys(row["setting"] for row in data["rows"]))
+    return paired_table(shares(data["rows"], references), references, None if len(settings) > 1 else settings[0])
+
+
 def paired_page(data: dict[str, Any]) -> str:
-    """The page: what was asked, what would count as an answer, under which rules, and the tables."""
+    """The page: the question, what would count as an answer, the rules, and the tables."""
     rows, paired = data["rows"], data["paired"]
     references = references_of(data)
     entries = shares(rows, references)
     settings = list(dict.fromkeys(row["setting"] for row in rows))
     made_on = "; ".join(sorted({str(row.get("made_on")) for row in rows}))
-    revisions = ", ".join(sorted({str(row.get("revision")) for row in rows}))
+    revisions = ", ".join(sorted({row.get("revision") or "unknown (git did not answer)" for row in rows}))
     ranges = "; ".join(f"{name} {range_text(choice)}" for name, choice in paired["common"].items())
     design = f"Every combination {paired['draws']} times" if paired.get("cross") else f"{paired['draws']} random draws"
     lines = [
@@ -133,7 +141,8 @@ def paired_page(data: dict[str, Any]) -> str:
         "last epoch. *Mean time*: the restricted mean of the onset up to the last epoch; a run that did not get there "
         "counts with the last epoch. *Against*: the geometric mean, over draws that at least one of the two solved, of the "
         "reference's time by the arm's (above 1 the arm is earlier), and its 95 % interval from a bootstrap over the draws of "
-        "each setting. *Earlier / later*: on how many draws.",
+        "each setting. An arm that gets there at more draws, late, has a smaller ratio over them, but not a larger mean time, "
+        "which is over all draws. *Earlier / later*: on how many draws, and p of the sign test over them.",
         "",
         f"Runs made on {made_on}, at revision {revisions}.",
         "",
@@ -152,5 +161,5 @@ def paired_page(data: dict[str, Any]) -> str:
 
 
 def references_of(data: dict[str, Any]) -> list[str]:
-    """The arms that others are compared with: the grid's reference, and the rival that it names beside it."""
+    """The arms that others are compared with: the grid's reference, and the arms of `also_against`."""
     return [data["reference"], *(data["paired"].get("also_against") or [])]

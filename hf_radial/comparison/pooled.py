@@ -1,4 +1,4 @@
-"""What a grid says over all of its settings: ratios, their intervals, and tests."""
+"""Results of a grid over all of its settings: ratios, their intervals, and tests."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hf_radial.comparison.times import BOUNDS, horizon_of, number, times_of
 def pooled(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each arm against the reference over all settings, the earliest first.
 
-    `ratio` is the geometric mean of the ratios of medians; where a median lies beyond the end of the runs its bound is taken,
-    and `bound` is "<" or ">", or both if nothing can be said. `seconds_ratio` is the same of seconds, over the settings where
-    both have a median. `earlier` and `later` count pairs of runs, `p_value` is of their
-    sign test, and `q_value` the same under Benjamini and Hochberg's control of false discoveries over the arms.
+    `ratio` is the geometric mean of the ratios of medians. If a median lies beyond the end of the runs, its bound is used.
+    `bound` is then "<" or ">", or both if the direction is unknown. `seconds_ratio` is the same ratio for seconds, over the
+    settings where both have a median. `earlier` and `later` count pairs of runs. `p_value` is from their sign test, and
+    `q_value` corrects it by Benjamini and Hochberg's control of false discoveries over the arms.
     """
     from scipy import stats
 
     found: list[dict[str, Any]] = []
-    # The reference is the arm without a speed-up over it.
+    # The reference is the arm without an entry "speedup".
     compared = {entry["arm"] for entry in entries if entry.get("speedup")}
     seconds_of = {entry["setting"]: entry["seconds"] for entry in entries if entry["arm"] not in compared and entry["seconds"]}
     for arm in dict.fromkeys(entry["arm"] for entry in entries if entry.get("speedup")):
@@ -51,7 +51,7 @@ def pooled(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tunings_of(rows: Sequence[dict[str, Any]], arm: str, reference: str) -> list[Tuning]:
-    """The judged runs of an arm and of the reference, a `Tuning` for each setting and replicate that has both."""
+    """The judged runs of an arm and of the reference: a `Tuning` for each setting and replicate that has both."""
     found = []
     judged = [row for row in rows if row["stage"] == "judged"]
     for setting in dict.fromkeys(row["setting"] for row in judged):
@@ -66,7 +66,7 @@ def tunings_of(rows: Sequence[dict[str, Any]], arm: str, reference: str) -> list
 
 
 def over_all_text(data: dict[str, Any]) -> list[str]:
-    """What the numbers of `over_all` are."""
+    """The explanation of the numbers in `over_all`, for the page."""
     pairs = len(data["seeds"])
     return [
         "Over all settings. *Speed-up*: the geometric mean over settings of the median onset of "

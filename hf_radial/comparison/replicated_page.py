@@ -1,4 +1,4 @@
-"""The page of a grid with replicates, from its rows: the tuning is the unit of every number."""
+"""The page of a grid with replicates, from its rows. The unit of all its statistics is the tuning."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def replicated_table(entries: Sequence[dict[str, Any]], setting: str) -> str:
 
 
 def replicated_page(data: dict[str, Any]) -> str:
-    """The page: what was asked, what would count as an answer, under which rules, and the tables."""
+    """The page: the question, what would count as an answer, the rules, and the tables."""
     entries, tuning = replicated(data), data["tuning"]
     rows = data["rows"]
     judged = [row for row in rows if row["stage"] == "judged"]

@@ -1,4 +1,4 @@
-"""What replicated tunings say, the tuning being the unit: their spread, a test over them, and values at an edge of a range."""
+"""Statistics of replicated tunings, with the tuning as the unit: their spread, a test, and values at an edge of a range."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import numpy as np
 
 from hf_radial.comparison.grid import bounds
 
-EXACT = 14  # up to so many tunings all assignments of signs are tried
+EXACT = 14  # up to this number of tunings, the test tries all assignments of signs
 SAMPLES = 20_000
-EDGE = 0.05  # of the range, on its scale
+EDGE = 0.05  # as a share of the range, on its scale
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far judged times differ, as factors: 1 is no spread at all.
+    """How much judged times differ, as factors. 1 is no spread.
 
     Attributes:
-        tuning: between tunings, by what tuning alone causes: the standard deviation of log times that is left when what seeds
-            cause is taken away.
+        tuning: between tunings, because of tuning alone: the standard deviation of log times without the part that seeds cause.
         seeds: between seeds of one tuning.
     """
 
@@ -35,7 +34,7 @@ def spread_of(tunings: Sequence[Sequence[float]]) -> Spread:
     """One-way random effects of log times (method of moments): tunings as groups, seeds within them.
 
     Args:
-        tunings: the times of each tuning's judged runs, as many for each.
+        tunings: the times of each tuning's judged runs, the same number for each.
 
     >>> spread_of([[10.0, 10.0], [20.0, 20.0]]).seeds, round(spread_of([[10.0, 10.0], [20.0, 20.0]]).tuning, 2)
     (1.0, 1.63)
@@ -48,9 +47,9 @@ def spread_of(tunings: Sequence[Sequence[float]]) -> Spread:
 
 
 def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
-    """Two-sided p-value that the mean of paired differences is 0: how often signs at random give one as far from it.
+    """Two-sided p-value for a mean of 0 of paired differences: the share of random signs with a mean at least as far from 0.
 
-    Exact for up to 14 differences, else of 20,000 draws. Each difference is that of one tuning.
+    Exact for up to 14 differences, otherwise from 20,000 draws. Each difference belongs to one tuning.
 
     >>> sign_flip_test([1.0, 2.0, 3.0, 4.0, 5.0])
     0.0625
@@ -66,7 +65,7 @@ def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
 
 
 def at_edge(drawn: Mapping[str, Any], ranges: Mapping[str, Any]) -> list[str]:
-    """Which numbers of a draw lie at an end of their range, as "name low" or "name high".
+    """The numbers of a draw that lie at an end of their range, as "name low" or "name high".
 
     >>> at_edge({"x": 0.0101, "n": 300}, {"x": {"log": [0.01, 1]}, "n": {"choices": [10, 30, 300]}})
     ['x low', 'n high']

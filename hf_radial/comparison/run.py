@@ -1,11 +1,12 @@
 """One run of a comparison: its options, its trainer, and how it is judged.
 
-In here: `Run`, and making one in a folder, alone or together with others. Not in here: which runs there are (`trials`), and
-what is done when one fails (`jobs`).
+In here: `Run`, and making one in a folder, alone or together with others. Not in here: the list of runs (`trials`), and what
+happens when one fails (`jobs`).
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,15 +17,18 @@ from typing import Any
 from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, write_json
 from hf_radial.runs.text_files import check_types
 
+KEPT_ROWS = 32  # so many tasks' rows, of one seed each, a process keeps
+_ROWS: dict[str, tuple[dict[str, Any], int, bool]] = {}
+
 
 @dataclass
 class Run:
-    """One run's options. Lengths of time are in epochs."""
+    """One run's options. Durations are in epochs."""
 
     task: str = "modular"
     fields: dict[str, Any] = field(default_factory=dict)  # of the task, as `load_task` takes them
-    train_fraction: float | None = None  # over that in `fields`
-    split_by_seed: bool = False  # whether rows are drawn and dealt by the run's seed too, and not by the task's alone
+    train_fraction: float | None = None  # replaces that in `fields`
+    split_by_seed: bool = False  # whether the rows also depend on the run's seed; otherwise only on the task's
     model: str = "mlp"  # or "transformer"
     width: int = 128
     embedding_size: int = 64
@@ -36,17 +40,17 @@ class Run:
     weight_decay: float = 1.0
     adam_beta2: float = 0.999
     warmup_steps: int = 10
-    max_grad_norm: float = 0.0  # gradients longer than that are cut to it; 0 cuts none
+    max_grad_norm: float = 0.0  # longer gradients are clipped to this norm; 0 clips none
     epochs: int = 300
     evaluate_every: int = 5
     solved_at: float = 0.95
     solved_evaluations: int = 3
-    stop: bool = True  # whether it ends after so many evaluations in a row at `solved_at`
+    stop: bool = True  # whether the run ends after `solved_evaluations` evaluations in a row at `solved_at`
     radial_lambda: float = 0.0
     interventions: list[str] = field(default_factory=list)
-    follows: str = ""  # the run whose folder is `{followed}` in the interventions
+    follows: str = ""  # the run whose folder replaces `{followed}` in the interventions
     seed: int = 0
-    flush_denormals: bool = True  # numbers below 1e-38 count as 0: weights that decay to nothing cost many times as long
+    flush_denormals: bool = True  # numbers below 1e-38 count as 0: decayed weights would otherwise be many times slower
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -73,7 +77,7 @@ class Run:
 
 
 def read_run(options: dict[str, Any]) -> Run:
-    """Options as a `Run`; a ValueError names an option, a field of the task or an intervention that means nothing."""
+    """Options as a `Run`. A ValueError names an unknown option, field of the task or intervention."""
     unknown = sorted(set(options) - set(Run.__dataclass_fields__))
     if unknown:
         near = get_close_matches(unknown[0], Run.__dataclass_fields__, 1)
@@ -86,16 +90,16 @@ def read_run(options: dict[str, Any]) -> Run:
     task_config(run.task, **task_fields(run))
     interventions([text for text in run.interventions if "{followed}" not in text])
     for text in run.interventions:
-        check_text(text)  # the file of a run that is followed is not there yet
+        check_text(text)  # the file of a followed run does not exist yet
     return run
 
 
 def make_run(
     folder: Path, options: dict[str, Any], then: Callable[[Any, dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
-    """Train one run in `folder` and return its result, which is also written there as its last file.
+    """Train one run in `folder` and return its result. The result file is written last.
 
-    `then` is called with the trainer and the result before.
+    `then` is called with the trainer and the result before the file is written.
     """
     from transformers.trainer_callback import PrinterCallback
 
@@ -119,11 +123,10 @@ def make_run(
 
 
 def make_runs(together: Runs) -> None:
-    """Train runs that are alike (see `jobs_of`), a step of all of them at a time; each writes its result.
+    """Train runs that can share their steps (see `jobs_of`), one step of all at a time. Each writes its result.
 
-    One whose loss is no number any more has failed; the others go on.
+    A run whose loss becomes NaN or infinite has failed; the others continue.
     """
-    from hf_radial.interventions import add_interventions
     from hf_radial.sweep.members import SweepMember
     from hf_radial.sweep.together import train_together
 
@@ -135,7 +138,7 @@ def make_runs(together: Runs) -> None:
     members: list[Any] = []
     for folder, run in runs.items():
         member, methods = make_trainer(Path(folder), run, rows[folder], SweepMember)
-        add_interventions(member, methods)
+        put_in_member(member, methods)
         if shared and members:
             member.eval_dataset = members[0].eval_dataset  # one object for all
         members.append(member)
@@ -152,8 +155,21 @@ def make_runs(together: Runs) -> None:
     train_together(members, on_end=keep)
 
 
+def put_in_member(member: Any, methods: Sequence[Any]) -> None:
+    """Interventions of runs that share their steps: the penalty, as the member's own, and what is in the model's configuration.
+
+    Others take effect in a loop of `Trainer`, which such a run does not have; see `jobs.stacks`.
+    """
+    from hf_radial.interventions.radial import Radial, add_penalty
+
+    for method in methods:
+        if isinstance(method, Radial):
+            add_penalty(member, method.options(), method.name)
+        method.check(member)
+
+
 def prepare_process(flush_denormals: bool) -> None:
-    """One thread, denormal numbers flushed or not, and no bars or messages of the libraries, in this process."""
+    """Set up this process: one thread, denormal numbers flushed or not, and no progress bars or messages of the libraries."""
     import torch
     from datasets import disable_progress_bars
     from transformers.utils import logging
@@ -166,7 +182,7 @@ def prepare_process(flush_denormals: bool) -> None:
 
 
 def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool], kind: Any) -> tuple[Any, list[Any]]:
-    """A run's trainer, of class `kind`, and its interventions, which its model knows of and its trainer does not yet."""
+    """A run's trainer, of class `kind`, and its interventions. The model is already configured for them; the trainer is not."""
     from transformers import set_seed
 
     from hf_radial import GrokkingCallback, RadialArguments
@@ -221,7 +237,7 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
 
 
 def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock: Clock | None) -> dict[str, Any]:
-    """What became of a run that has ended. Seconds are those of `clock`, and unknown of a run that shared its steps."""
+    """The result of a run that has ended. Seconds come from `clock`; a run that shared its steps has none."""
     from hf_radial.runs.onset import HELD_OUT_METRIC, curve, first_streak, summarise
     from hf_radial.tasks.tensor_rows import TensorRows
 
@@ -229,7 +245,7 @@ def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock:
     log = trainer.state.log_history
     found = whole = summarise(log)
     solved = first_streak(log, HELD_OUT_METRIC, run.solved_at, run.solved_evaluations)
-    if solved is not None:  # a run that goes on after that is judged as one that ends there
+    if solved is not None:  # a longer run is judged as if it had ended here
         steps = curve(log, HELD_OUT_METRIC)[0]
         end = steps[steps.index(solved) + run.solved_evaluations - 1]
         found = summarise([entry for entry in log if entry["step"] <= end])
@@ -252,9 +268,9 @@ def judge(trainer: Any, run: Run, rows: tuple[dict[str, Any], int, bool], clock:
 
 
 class Clock:
-    """Seconds of training at each evaluation, without those that evaluations take.
+    """Seconds of training at each evaluation, without the time of the evaluations.
 
-    Of a run on the CPU, which has one thread, its CPU time: what else the machine does then is no part of the comparison.
+    On the CPU, which has one thread, it is CPU time: other work of the machine is not part of the comparison.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -287,7 +303,7 @@ class Clock:
 
 
 def exact_match(prediction: Any) -> dict[str, float]:
-    """Share of rows whose answer is right: one class, or every token of a text's answer, each given those before it."""
+    """Share of rows with the right answer: one class, or every token of a text's answer, each given the tokens before it."""
     right = prediction.predictions == prediction.label_ids
     if right.ndim == 2:  # position i predicts the token at i + 1
         predicted, labels = prediction.predictions[:, :-1], prediction.label_ids[:, 1:]
@@ -306,7 +322,21 @@ def task_fields(run: Run) -> dict[str, Any]:
 
 
 def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
-    """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts."""
+    """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts.
+
+    A process keeps the last rows that it has made: arms are compared on the same ones.
+    """
+    key = json.dumps(
+        [run.task, run.fields, run.train_fraction, run.seed if run.split_by_seed else None, run.model], default=str
+    )
+    if key not in _ROWS:
+        while len(_ROWS) >= KEPT_ROWS:
+            del _ROWS[next(iter(_ROWS))]
+        _ROWS[key] = _make_rows(run)
+    return _ROWS[key]
+
+
+def _make_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
     from hf_radial.tasks.load import load_task
     from hf_radial.tasks.tensor_rows import TensorRows
     from hf_radial.tasks.tokenizer import encode, task_tokenizer
@@ -328,7 +358,7 @@ def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
 
 
 def build_model(run: Run, classes: int, length: int, methods: Sequence[Any], language: bool = False) -> Any:
-    """A fresh model of rows of `length` tokens; `methods` may change its configuration first."""
+    """A new model for rows of `length` tokens. `methods` may change its configuration first."""
     from torch import nn
 
     from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
@@ -365,9 +395,9 @@ def build_model(run: Run, classes: int, length: int, methods: Sequence[Any], lan
         method.configure(config)
     if language:
         model: Any = GPT2LMHeadModel(config)
-        model.loss_type = "ForCausalLM"  # transformers cannot tell from the name of this class that its loss shifts the labels
+        model.loss_type = "ForCausalLM"  # this class's name does not tell transformers that the loss shifts the labels
     else:
-        model = GPT2ForSequenceClassification(config)  # answers at the last operand: no sign of equality is needed
+        model = GPT2ForSequenceClassification(config)  # answers at the last operand: no equals sign is needed
     if not run.layer_norm:
         for block in model.transformer.h:
             block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()

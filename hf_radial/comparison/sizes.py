@@ -1,14 +1,15 @@
-"""Runs of several sizes of a model: does an arm get there earlier than the reference, and does that grow with the size?
+"""Runs of several model sizes: does an arm generalise earlier than the reference, and does its gain grow with the size?
 
-A row is one run: `size`, `parameters`, `arm`, `seed`, `onset` in steps (`None`: not by `last_step`), `cpu_seconds` until then,
-`last_cpu_seconds`, and what `hf_radial.runs.onset.summarise` gives. Rows come smallest size first.
+A row is one run: `size`, `parameters`, `arm`, `seed`, `onset` in steps (`None`: not by `last_step`), `cpu_seconds` until the
+onset, `last_cpu_seconds`, and the result of `hf_radial.runs.onset.summarise`. Rows are ordered by size, smallest first.
 
-- An arm *helps* in a size if its onset is earlier than the reference's on every one of at least three seeds, *harms* if it
-  is later on every one; else it is undecided. A bound (one of the two was ended before) counts where it decides.
-- The gain *grows* if, on each of at least three seeds, the ratio of onsets (reference / arm) is larger in the largest
-  size than in the smallest, *shrinks* if it is smaller on each; else it is undecided. A bound leaves its seed undecided.
+- An arm *helps* in a size if its onset is earlier than the reference's on every one of at least three seeds. It *harms* if it
+  is later on every one. Otherwise it is undecided. A bound (one of the two runs ended without an onset) counts if it decides.
+- The gain *grows* if, on each of at least three seeds, the ratio of onsets (reference / arm) is larger in the largest size than
+  in the smallest. It *shrinks* if it is smaller on each. Otherwise it is undecided. A bound leaves its seed undecided.
 
-Three of three seeds have a two-sided p of 0.25 in the sign test: weak. In here: numbers, table, figure. Not in here: runs.
+Three of three seeds have a two-sided p of 0.25 in the sign test, which is weak. In here: numbers, table, figure. Not in here:
+runs.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ def of(rows: Rows, size: str, arm: str) -> list[dict[str, Any]]:
 
 
 def onsets(rows: Rows, size: str, arm: str) -> list[Time]:
-    """Onsets in steps; of a run that did not get there, its last evaluation as a bound."""
+    """Onsets in steps. For a run without an onset: its last evaluation, as a bound."""
     own = of(rows, size, arm)
     return [Time(r["seed"], r["last_step"] if r["onset"] is None else r["onset"], r["onset"] is None) for r in own]
 
 
 def ratios(rows: Rows, size: str, arm: str, reference: str) -> dict[int, tuple[float, str]]:
-    """By seed: onset of the reference / onset of the arm, above 1 where the arm is earlier.
+    """By seed: onset of the reference / onset of the arm. Above 1 the arm is earlier.
 
-    With it "", or "<" or ">" where the ratio is a bound, because one of the two did not get there. No entry where neither did.
+    The second value is "", or "<" or ">" if the ratio is a bound because one of the two has no onset. If neither has one, there
+    is no entry.
     """
     found = {}
     base = {time.seed: time for time in onsets(rows, size, reference)}
@@ -50,7 +52,7 @@ def ratios(rows: Rows, size: str, arm: str, reference: str) -> dict[int, tuple[f
 
 
 def verdict(rows: Rows, size: str, arm: str, reference: str) -> str:
-    """Whether an arm helps or harms in a size; the criterion stands at the top of this file."""
+    """Whether an arm helps or harms in a size. The criterion is at the top of this file."""
     by_seed, runs = ratios(rows, size, arm, reference).values(), len(of(rows, size, arm))
     earlier = sum(ratio > 1 and bound != "<" for ratio, bound in by_seed)
     later = sum(ratio < 1 and bound != ">" for ratio, bound in by_seed)
@@ -60,7 +62,7 @@ def verdict(rows: Rows, size: str, arm: str, reference: str) -> str:
 
 
 def growth(rows: Rows, arm: str, reference: str, sizes: Sequence[str]) -> str:
-    """Whether the ratio of onsets grows from the first size to the last; the criterion stands at the top of this file."""
+    """Whether the ratio of onsets grows from the first size to the last. The criterion is at the top of this file."""
     small, large = (ratios(rows, size, arm, reference) for size in (sizes[0], sizes[-1]))
     pairs = [(small[s][0], large[s][0]) for s in small if s in large and small[s][1] == large[s][1] == ""]
     seeds = {row["seed"] for size in (sizes[0], sizes[-1]) for row in of(rows, size, arm)}
@@ -111,7 +113,7 @@ def _middle(times: Sequence[Time]) -> str:
 
 
 def draw(rows: Rows, reference: str, path: Path) -> None:
-    """Ratios of onsets (points are seeds, the bar is the interval) and onsets themselves against the number of parameters.
+    """Plot the ratios of onsets (points are seeds, the bar is the interval) and the onsets against the number of parameters.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -1,7 +1,7 @@
-"""What can be said of times to an event that some runs never reached: runs that were ended before stay in as *later than that*.
+"""Statistics of times to an event that some runs never reached. Such a run counts as *later than its end* (censored).
 
-Medians are Kaplan and Meier's, from `scipy.stats.ecdf` for right-censored samples; intervals are bootstraps over seeds; where
-both arms have a seed they are compared in pairs. In here: numbers. Not in here: how they are printed (`table`).
+Medians are Kaplan-Meier medians, from `scipy.stats.ecdf` for right-censored samples. Intervals are bootstraps over seeds. Seeds
+that both arms have are compared in pairs. In here: numbers. Not in here: printing (`table`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Time:
-    """When a run reached its event, or, if `censored`, until when it had not."""
+    """The time when a run reached its event; if `censored`, the time until which it had not."""
 
     seed: int
     value: float
@@ -25,11 +25,11 @@ class Time:
 
 
 def survival(times: Sequence[Time]) -> tuple[list[float], list[float]]:
-    """The Kaplan-Meier curve: times in order, and the share of runs that have not got there by then."""
+    """The Kaplan-Meier curve: times in order, and the share of runs that have not reached the event by then."""
     from scipy import stats
 
     reached = [time.value for time in times if not time.censored]
-    if not reached:  # scipy knows no sample without an event
+    if not reached:  # scipy accepts no sample without an event
         values = sorted({time.value for time in times})
         return values, [1.0] * len(values)
     data = stats.CensoredData(uncensored=reached, right=[time.value for time in times if time.censored])
@@ -38,7 +38,7 @@ def survival(times: Sequence[Time]) -> tuple[list[float], list[float]]:
 
 
 def median_time(times: Sequence[Time]) -> float | None:
-    """The Kaplan-Meier median: the first time by which half of the runs have got there; `None` if they had not.
+    """The Kaplan-Meier median: the first time by which half of the runs have reached the event; `None` if fewer have.
 
     >>> median_time([Time(0, 100, False), Time(1, 140, False), Time(2, 300, True)])
     140.0
@@ -50,17 +50,17 @@ def median_time(times: Sequence[Time]) -> float | None:
 
 @dataclass(frozen=True)
 class Speedup:
-    """How many times earlier than a reference an arm gets there.
+    """How many times earlier than a reference an arm reaches the event.
 
     Attributes:
-        ratio: the reference's median by the arm's; infinite where only the arm has one, zero where only the reference has one,
-            `None` where neither has.
-        low, high: 95 % interval of it over resampled seeds (percentiles; with five seeds, a rough one), without those
-            samples in which neither has a median.
-        earlier, pairs: of how many seeds that both have, the arm was certainly the earlier one; ties and pairs that were
-            both ended before count as not.
-        later: the same for the reference.
-        p_value: of the sign test over the pairs that are decided, two-sided; `None` without any.
+        ratio: median of the reference / median of the arm; infinite if only the arm has a median, zero if only the reference
+            has one, `None` if neither has.
+        low, high: its 95 % interval over resampled seeds (percentiles; a rough one with five seeds), without the samples in
+            which neither has a median.
+        earlier, pairs: number of seeds on which the arm was certainly earlier, and number of seeds that both have. Ties, and
+            pairs in which both are censored, do not count as earlier.
+        later: number of seeds on which the reference was certainly earlier.
+        p_value: two-sided, of the sign test over the decided pairs; `None` if there are none.
     """
 
     ratio: float | None
@@ -92,7 +92,7 @@ def speedup(arm: Sequence[Time], reference: Sequence[Time], seed: int = 0) -> Sp
     draw = np.random.default_rng(seed)
     ratios = []
     for _ in range(RESAMPLES):
-        if pairs:  # the pairs are resampled: what a seed does to both arms is no difference between them
+        if pairs:  # resample pairs: an effect of a seed on both arms is not a difference between them
             picked = draw.integers(len(pairs), size=len(pairs))
             ours, theirs = [pairs[i][0] for i in picked], [pairs[i][1] for i in picked]
         else:
@@ -119,9 +119,9 @@ def _ratio(arm: Sequence[Time], reference: Sequence[Time]) -> float | None:
 
 
 def _fast_median(times: Sequence[Time]) -> float | None:
-    """`median_time`, written out: the product-limit estimate."""
+    """`median_time` computed directly, by the product-limit estimate."""
     survival, at_risk = 1.0, len(times)
-    # At one time, those that got there come before those that were only watched until then.
+    # At the same time, events come before censored runs.
     for time in sorted(times, key=lambda time: (time.value, time.censored)):
         if not time.censored:
             survival *= 1 - 1 / at_risk
@@ -138,7 +138,7 @@ Measure = Callable[[Sequence[Time]], float]
 
 @dataclass(frozen=True)
 class Tuning:
-    """What one tuning of an arm and one of the reference led to: their judged runs on one task."""
+    """The judged runs of one tuning of an arm and of one tuning of the reference, on one task."""
 
     task: str
     arm: tuple[Time, ...]
@@ -147,7 +147,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The reference's time by the arm's (above 1: the arm is earlier), with a 95 % interval."""
+    """Time of the reference / time of the arm (above 1 the arm is earlier), with a 95 % interval."""
 
     value: float
     low: float
@@ -155,7 +155,7 @@ class Ratio:
 
 
 def bounded_median(times: Sequence[Time]) -> float:
-    """The median time; where half of the runs did not get there, the end of the longest one, which is a bound.
+    """The median time. If fewer than half of the runs reached the event: the end of the longest run, as a bound.
 
     >>> bounded_median([Time(0, 100, False), Time(1, 300, True), Time(2, 300, True)])
     300
@@ -167,7 +167,7 @@ def bounded_median(times: Sequence[Time]) -> float:
 def restricted_mean(horizon: float) -> Measure:
     """A measure: the mean of times up to a horizon, the area under the Kaplan-Meier curve (Royston and Parmar 2013).
 
-    A run that did not get there counts with the horizon. Unlike a median it always exists, and it sees every run.
+    A run without an event counts with the horizon. Unlike a median, this mean always exists, and it depends on every run.
 
     >>> restricted_mean(300)([Time(0, 100, False), Time(1, 300, True), Time(2, 350, False)])
     233.33333333333334
@@ -189,7 +189,7 @@ def restricted_mean(horizon: float) -> Measure:
 
 
 def ratio_of_tunings(tunings: Sequence[Tuning], measure: Measure = bounded_median) -> float:
-    """The geometric mean over tasks, and within a task over tunings, of the reference's measure by the arm's."""
+    """Measure of the reference / measure of the arm, as a geometric mean over the tunings of a task, then over tasks."""
     logs: dict[str, list[float]] = {}
     for one in tunings:
         logs.setdefault(one.task, []).append(math.log(measure(one.reference) / measure(one.arm)))
@@ -197,14 +197,14 @@ def ratio_of_tunings(tunings: Sequence[Tuning], measure: Measure = bounded_media
 
 
 def hierarchical(tunings: Sequence[Tuning], measure: Measure = bounded_median, tasks: bool = True, seed: int = 0) -> Ratio:
-    """A speed-up with the interval of a bootstrap that resamples tasks, tunings within a task, and seeds within a tuning.
+    """A speed-up with a bootstrap interval that resamples tasks, tunings within a task, and seeds within a tuning.
 
-    Seeds that the arm and the reference share are resampled together. A level with one member has no spread to show: with
-    one tuning a task, the interval knows the luck of tuning only as far as it differs between tasks.
+    Seeds that the arm and the reference share are resampled together. A level with one member shows no spread. With one tuning
+    per task, the interval therefore contains the luck of tuning only as far as it differs between tasks.
 
     Args:
-        measure: of the times of one arm and tuning.
-        tasks: whether tasks are resampled, too; without, the interval is of these tasks.
+        measure: of the times of one arm and one tuning.
+        tasks: whether to resample the tasks too. If not, the interval holds for these tasks only.
 
     Raises:
         ValueError: there are no tunings.

@@ -1,4 +1,4 @@
-"""The tables and the figure of a comparison, from its rows alone: Markdown, LaTeX, Parquet, PNG.
+"""The tables and the figure of a comparison, made only from its rows: Markdown, LaTeX, Parquet, PNG.
 
 A row is one run: `setting`, `arm`, `stage` ("tuning" or "judged"), `seed`, `status` ("solved", "censored" or "failed"), `onset`
 and `last` in epochs, `onset_steps`, `seconds` until the onset, `test`, and its options.
@@ -26,7 +26,7 @@ HEAD += ["speed-up", "95 %, over seeds", "pairs of one tuning", "sign test"]
 
 
 def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
-    """One entry for each setting and arm, of the judged runs; medians are None where half of the runs did not get there."""
+    """One entry for each setting and arm, of the judged runs. A median is None if fewer than half have an onset."""
     out = []
     settings: list[str] = list(dict.fromkeys(row["setting"] for row in rows))
     for setting in settings:
@@ -38,7 +38,7 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
             times = times_of(own, horizon=horizon)
             trials = [row for row in rows if (row["setting"], row["arm"], row["stage"]) == (setting, arm, "tuning")]
             tests = sorted(row["test"] for row in own if row.get("test") is not None)
-            fits = sorted(math.inf if row.get("fit") is None else row["fit"] for row in own)  # never is later than all others
+            fits = sorted(math.inf if row.get("fit") is None else row["fit"] for row in own)  # a run that never fits comes last
             entry: dict[str, Any] = {
                 "setting": setting,
                 "arm": arm,
@@ -64,12 +64,12 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
 
 
 def onset_text(entry: dict[str, Any]) -> str:
-    """The median onset, or that it lies beyond the end."""
+    """The median onset, or a bound if it lies beyond the end of the runs."""
     return number(entry["onset"], f"> {number(entry['last'])}" if entry["last"] is not None else "–")
 
 
 def cells(entry: dict[str, Any]) -> list[str]:
-    """One line of the table, as text."""
+    """One line of the table, as a list of texts."""
     solved = f"{entry['solved']} of {entry['runs']}" + (f", {entry['failed']} FAILED" if entry["failed"] else "")
     drawn = ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry["drawn"].items()
@@ -80,18 +80,18 @@ def cells(entry: dict[str, Any]) -> list[str]:
     found = entry.get("speedup")
     if not found:
         return [*line, "–", "–", "–", "–"]
-    # One pair has no interval, and no more have samples whose medians all lie beyond the end.
+    # A single pair has no interval. Neither have samples whose medians all lie beyond the end.
     known = found["pairs"] != 1 and found["low"] not in (None, math.inf) and found["high"] != 0
     interval = f"{number(found['low'])} to {number(found['high'])}" if known else "–"
     seeds = f"{found['earlier']} earlier, {found['later']} later"
-    # Where one of the two medians lies beyond the end of the runs, what is known is a bound.
+    # If one of the two medians lies beyond the end of the runs, the ratio is a bound.
     sign = BOUNDS.get(found["ratio"], "")
     ratio = f"{sign} {number(found['bound'] if sign else found['ratio'])}".strip()
     return [*line, ratio, interval, seeds, "–" if found["p_value"] is None else f"{found['p_value']:.2g}"]
 
 
 def markdown(entries: Sequence[dict[str, Any]]) -> str:
-    """The table, a section for each setting."""
+    """The table, with a section for each setting."""
     lines = []
     for setting in dict.fromkeys(entry["setting"] for entry in entries):
         if setting:
@@ -103,11 +103,13 @@ def markdown(entries: Sequence[dict[str, Any]]) -> str:
 
 
 def overview(entries: Sequence[dict[str, Any]], arms: Sequence[str] | None = None, fit: bool = False) -> str:
-    """Median onsets in epochs, and how many of the runs got there if not all did: arms by settings, the fewer of them across.
+    """Median onsets in epochs, with the number of solved runs if not all are: a table of arms and settings.
+
+    The shorter of the two goes across.
 
     Args:
-        entries: of `summary`.
-        arms: which of them, in which order; `None` for all.
+        entries: from `summary`.
+        arms: the arms to show, in this order; `None` for all.
         fit: put the median epoch of fitting the training rows before each onset, "fit / onset".
     """
     settings = list(dict.fromkeys(entry["setting"] for entry in entries))
@@ -124,7 +126,7 @@ def overview(entries: Sequence[dict[str, Any]], arms: Sequence[str] | None = Non
 
 
 def short(setting: str) -> str:
-    """A setting without the sizes that do not tell it from another task.
+    """A setting without the sizes that do not distinguish tasks.
 
     >>> short("sparse_parity, bits 40, k 3, train_size 1000, test_size 1000, embedding_size 4")
     'sparse_parity, bits 40, k 3'
@@ -135,7 +137,7 @@ def short(setting: str) -> str:
 
 
 def beside_published(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[str]:
-    """What was published of some cells, beside the same cells here."""
+    """Published onsets next to ours in the same cells."""
     lines = ["Published, and here:", "", "| | setting | arm | published onset | here |", "|---|---|---|---|---|"]
     for item in data["published"]:
         settings = {
@@ -156,7 +158,7 @@ def onset_cell(entry: dict[str, Any]) -> str:
 
 
 def terminal(entries: Sequence[dict[str, Any]]) -> str:
-    """The same in columns."""
+    """The table in aligned columns, for a terminal."""
     lines = []
     for setting in dict.fromkeys(entry["setting"] for entry in entries):
         table = [HEAD, *(cells(entry) for entry in entries if entry["setting"] == setting)]
@@ -168,7 +170,7 @@ def terminal(entries: Sequence[dict[str, Any]]) -> str:
 
 
 def latex(entries: Sequence[dict[str, Any]]) -> str:
-    """The same as a `booktabs` table."""
+    """The table as a `booktabs` table."""
     import pandas as pd
 
     table = pd.DataFrame([[entry["setting"], *cells(entry)] for entry in entries], columns=["setting", *HEAD])
@@ -176,7 +178,7 @@ def latex(entries: Sequence[dict[str, Any]]) -> str:
 
 
 def write(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Write NAME.json, .md, .tex, .parquet and, if matplotlib is there, .png; returns the summary."""
+    """Write NAME.json, .md, .tex, .parquet and, if matplotlib is installed, .png. Returns the summary."""
     import pandas as pd
 
     name, rows = data["grid"], data["rows"]
@@ -191,14 +193,14 @@ def write(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
 
 
 def page_of(data: dict[str, Any]) -> str | None:
-    """The page of a design that has one of its own; `None` for a grid that is tuned once."""
+    """The page of a paired or replicated design; `None` for a grid that is tuned once."""
     if not any(row["stage"] != "tuning" for row in data["rows"]):
         return None
     return paired_page(data) if data.get("paired") else replicated_page(data) if data.get("replicates") else None
 
 
 def write_pages(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Write what is read, NAME.json, .md and .tex, from the rows of a comparison that is there; returns the summary."""
+    """Write NAME.json, .md and .tex from the rows of an existing comparison. Returns the summary."""
     entries = summary(data["rows"], data["reference"])
     special = page_of(data)
     write_text(folder / f"{data['grid']}.json", json.dumps(data, indent=1) + "\n")
@@ -209,7 +211,7 @@ def write_pages(data: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
 
 
 def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
-    """The page of a grid: what was asked, under which rules, and the table."""
+    """The page of a grid: the question, the rules, and the table."""
     rows = data["rows"]
     judged = [row for row in rows if row["stage"] == "judged"]
     solved, censored, failed = (sum(row["status"] == status for row in judged) for status in ("solved", "censored", "failed"))
@@ -233,7 +235,7 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
     if data["tuning"]:
         lines += ["", tuning_text(data), *repeated_text(rows, data["reference"])]
     made_at = ", ".join(sorted({str(row.get("revision")) for row in rows})) or machine["revision"]
-    device = made_on(machine)  # of runs that have no record of their own
+    device = made_on(machine)  # for runs without a record of their machine
     where = "; ".join(sorted({str(row.get("made_on") or device) for row in rows})) or device
     lines += ["", f"Runs made on {where}, at revision {made_at}."]
     lines += ["", "Median onset in epochs:", "", overview(entries)]
@@ -245,7 +247,7 @@ def page(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
 
 
 def tuning_text(data: dict[str, Any]) -> str:
-    """The budget of every arm, and the ranges."""
+    """The budget of every arm, and the ranges, as text."""
     tuning = data["tuning"]
     text = f"Tuning: {tuning['trials']} trials for every arm"
     drawn = f", seed {tuning['sampler_seed']}" if tuning.get("sampler_seed") else ""
@@ -269,9 +271,9 @@ def tuning_text(data: dict[str, Any]) -> str:
 
 
 def draw(data: dict[str, Any], file: Path) -> None:
-    """Share of runs that have not got there yet, over epochs: one panel a setting, one line an arm.
+    """Plot the share of runs without an onset over epochs: one panel per setting, one line per arm.
 
-    Where every arm has a single run, onsets over the settings instead, those beyond the end with an open marker at the end.
+    If every arm has a single run, plot its onsets over the settings. An onset beyond the end is an open marker at the end.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -311,7 +313,7 @@ def _draw_survival(panel: Any, rows: Sequence[dict[str, Any]]) -> None:
     for i, (arm, (x, y)) in enumerate(curves.items()):
         panel.step([start, *x], [1.0, *y], where="post", label=arm, **_style(i))
     panel.set(xlabel="epoch", ylabel="not yet generalised", xscale="log", ylim=(-0.02, 1.02))
-    panel.xaxis.set_major_formatter(LogFormatter())  # numbers, and no powers
+    panel.xaxis.set_major_formatter(LogFormatter())  # plain numbers instead of powers
     panel.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
 
 

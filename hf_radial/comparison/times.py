@@ -1,4 +1,4 @@
-"""From rows to times: when each run got there, until when the others had not, and how a time is written."""
+"""From rows to times: the onset of each run, or the time until which it had none, and times as text."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from hf_radial.comparison.statistics import Time
 
 NEVER = 1e12  # later than any run's end, in whatever unit
-BOUNDS = {0.0: "<", math.inf: ">"}  # of a ratio of medians of which one lies beyond the end of the runs
+BOUNDS = {0.0: "<", math.inf: ">"}  # of a ratio of medians, one of which lies beyond the end of the runs
 
 
 def times_of(rows: Sequence[dict[str, Any]], key: str = "onset", horizon: float = 0.0) -> list[Time]:
-    """Times of runs; one that failed counts as one that did not get there.
+    """Times of runs. A failed run counts as a run without an onset.
 
-    No times at all where a run has none of this kind: seconds of runs that shared their steps.
+    The list is empty if a run has no time of this kind: runs that shared their steps have no seconds.
 
     Args:
-        horizon: until when a run that failed is known not to have got there.
+        horizon: the time until which a failed run certainly had no onset.
     """
     last = {"onset": "last", "onset_steps": "last_steps", "seconds": "last_seconds"}[key]
     if any(row[last] is None for row in rows if row["status"] != "failed"):
@@ -32,7 +32,7 @@ def times_of(rows: Sequence[dict[str, Any]], key: str = "onset", horizon: float 
 
 
 def horizon_of(rows: Sequence[dict[str, Any]]) -> float:
-    """The end of a setting's longest run, in epochs; the `last` of one that failed is the end that it was to have."""
+    """The end of a setting's longest run, in epochs. For a failed run, `last` is its planned end."""
     return max((row["last"] for row in rows), default=0.0)
 
 

@@ -1,4 +1,4 @@
-"""The runs of a grid: of each arm's tuning, in their order, and those that are judged at what it is tuned to."""
+"""The runs of a grid: the trials of each arm's tuning, in their order, and the judged runs at the best settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hf_radial.comparison.outcome import outcome
 from hf_radial.comparison.run import read_run
 from hf_radial.comparison.tuning import score, search
 
-_REFERENCES: dict[tuple[str, str, Path], dict[str, Any]] = {}  # what the reference is tuned to, once it is
+_REFERENCES: dict[tuple[str, str, Path], dict[str, Any]] = {}  # the reference's best settings, once it is tuned
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def label(setting: dict[str, Any]) -> str:
 
 
 def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> tuple[list[Cell], list[Cell]]:
-    """The runs of an arm's tuning that are done, in their order, and those that are next: none if it is through.
+    """The runs of an arm's tuning that are done, in their order, and the next ones; no next ones if the tuning is complete.
 
-    What is drawn depends on how the runs before went, so that those after the next are not known.
+    A draw depends on the outcomes of the earlier runs. Runs after the next are therefore unknown.
     """
     if grid.tuning is None:
         return [], []
@@ -68,7 +68,7 @@ def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> t
         found = median_score(trial, root)
         if found is None:
             return done, trial
-        done += [cell for cell in trial if cell not in done]  # what is drawn twice is run once
+        done += [cell for cell in trial if cell not in done]  # a repeated draw is run once
         tried.setdefault(json.dumps(drawn), (found, drawn))
         try:
             drawn = asked.send(found)
@@ -81,10 +81,10 @@ def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> t
 
 
 def start_of(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> list[dict[str, Any]]:
-    """The first trials of an arm: at what the reference is tuned to, twice if there are numbers of its own to draw beside it.
+    """The first trials of an arm: at the reference's best settings, and once more if the arm has numbers of its own to draw.
 
-    Whatever else is drawn, a method has thus been tried on top of the tuned reference. In a grid with replicates each search
-    stands alone, so that no arm has had the reference's trials beside its own.
+    Every method is therefore tried on top of the tuned reference. In a grid with replicates each search is independent: no arm
+    also has the reference's trials.
     """
     if grid.tuning is None or arm.name == grid.reference or grid.replicate is not None:
         return []
@@ -101,14 +101,14 @@ def start_of(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> list[
 
 
 def median_score(cells: Sequence[Cell], root: Path) -> float | None:
-    """The median of the runs' scores; `None` if one is not done."""
+    """The median of the runs' scores; `None` if a run is not done."""
     found = [(outcome(cell.folder(root)), read_run(cell.options).epochs) for cell in cells]
     scores = sorted(score(one, epochs) for one, epochs in found if one is not None)
     return scores[len(scores) // 2] if len(scores) == len(cells) else None
 
 
 def mean_score(cells: Sequence[Cell], root: Path) -> float | None:
-    """The restricted mean of the runs' onsets up to their last epoch; what they had not learned decides ties."""
+    """The restricted mean of the runs' onsets up to their last epoch. Accuracy of runs without an onset decides ties."""
     found = [(outcome(cell.folder(root)), read_run(cell.options).epochs) for cell in cells]
     scores = [score(one, epochs) for one, epochs in found if one is not None]
     if len(scores) < len(cells):
@@ -119,7 +119,7 @@ def mean_score(cells: Sequence[Cell], root: Path) -> float | None:
 
 
 def judged_cells(grid: Grid, root: Path) -> list[Cell]:
-    """The runs on the judged seeds; an arm whose tuning is not through has none yet."""
+    """The runs on the judged seeds. An arm has none until its tuning is complete."""
     cells = []
     for setting in grid.settings:
         for arm in grid.arms:
@@ -140,9 +140,9 @@ def judged_cells(grid: Grid, root: Path) -> list[Cell]:
 
 
 def best_trial(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> dict[str, Any] | None:
-    """The finalist with the best median over all seeds of the tuning; `None` before the tuning is through.
+    """The finalist with the best median over all seeds of the tuning; `None` before the tuning is complete.
 
-    In a grid with replicates, the one with the smallest mean time, in which a run that did not get there counts with its end.
+    In a grid with replicates: the finalist with the smallest mean time. A run without an onset counts with its last epoch.
     """
     if grid.tuning is None:
         return {}
@@ -152,7 +152,7 @@ def best_trial(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> dic
     runs: dict[str, list[Cell]] = {}
     for cell in done:
         runs.setdefault(json.dumps(cell.drawn), []).append(cell)
-    longest = max(map(len, runs.values()))  # finalists have runs on more seeds
+    longest = max(map(len, runs.values()))  # only finalists have runs on all seeds
     measure = median_score if grid.replicate is None else mean_score
     scored = [(measure(cells, root) or 0.0, cells[0].drawn) for cells in runs.values() if len(cells) == longest]
     return min(scored, key=lambda pair: pair[0])[1]

@@ -1,7 +1,7 @@
-"""How a method is tuned: Optuna's tree-structured Parzen estimator (TPE), the same number of trials for every method.
+"""How a method is tuned: with Optuna's tree-structured Parzen estimator (TPE), and the same number of trials for every method.
 
-The draws follow from the seed of the sampler and from how the trials before went, so that a tuning that is interrupted goes on
-with the same draws once it is told the outcomes that there are. In here: draws and scores. Not in here: how a trial is run.
+The draws depend only on the sampler's seed and the outcomes of earlier trials. An interrupted tuning therefore continues with
+the same draws when it is given the known outcomes. In here: draws and scores. Not in here: how a trial is run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_radial.comparison.grid import bounds
 
-STARTUP_TRIALS = 10  # that many draws at random, before TPE has something to go by
+STARTUP_TRIALS = 10  # random draws before TPE has enough outcomes
 
 
 def _optuna() -> Any:
@@ -23,19 +23,19 @@ def _optuna() -> Any:
 
 
 def sampler_name() -> str:
-    """What draws, with its version."""
+    """The sampler and its version."""
     return f"TPE of Optuna {_optuna().__version__}"
 
 
 def search(
     ranges: Mapping[str, Any], trials: int, start: Sequence[Mapping[str, Any]] = (), seed: int = 0
 ) -> Generator[dict[str, Any], float, None]:
-    """Yields what to try; is sent how it went, the smaller the better; ends after so many trials.
+    """Yield the settings to try. Each must be answered with its score by `send`; smaller is better. Ends after `trials`.
 
     Args:
         ranges: name -> `{log: [low, high]}`, `{linear: [low, high]}` or `{choices: [...]}`.
-        start: what the first trials are, as far as it says; the rest of them is drawn.
-        seed: of the draws.
+        start: values for the first trials. Numbers that they leave out are drawn.
+        seed: seeds the draws.
 
     >>> asked = search({"x": {"linear": [0, 1]}}, 30)
     >>> drawn, tried = next(asked), []
@@ -67,7 +67,7 @@ def search(
 
 
 def score(found: Mapping[str, Any], epochs: int) -> float:
-    """How a run went, as one number: its onset in epochs; of one that did not get there, the later the less it had learned.
+    """The score of a run: its onset in epochs. Without an onset, the score is above `epochs`, and larger for lower accuracy.
 
     >>> score({"status": "solved", "onset": 40.0}, 300), score({"status": "censored", "held_out": 0.75}, 300)
     (40.0, 375.0)

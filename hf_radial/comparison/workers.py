@@ -1,4 +1,4 @@
-"""Where the work of a comparison is done: in processes of this machine, or on a Ray cluster."""
+"""Where the jobs of a comparison run: in processes of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hf_radial.comparison.jobs import AnyJob, Jobs, Runner, note_failures
 
 
 def in_this_process(todo: Jobs) -> Iterator[AnyJob]:
-    """Jobs one after another, here: nothing is started anew, and a crash is the end of the whole."""
+    """Run jobs one after another in this process. No process is started, and a crash ends everything."""
     for job in todo:
         job.make()
         yield job
@@ -25,7 +25,7 @@ IMPORTED = ["torch", "datasets", "transformers.trainer", "hf_radial.training.tra
 
 
 def in_processes(processes: int) -> Runner:
-    """Jobs side by side in so many processes. A process that dies is a failure of the runs that it may have had."""
+    """Run jobs in parallel in `processes` processes. If a process dies, the runs that it may have been making have failed."""
 
     def runner(todo: Jobs) -> Iterator[AnyJob]:
         waiting, context = list(todo), _context()
@@ -46,14 +46,14 @@ def in_processes(processes: int) -> Runner:
                             broken = True
                             note_failures(job, str(error))
                         yield job
-                if broken:  # whichever of them was not at fault has lost nothing but time
+                if broken:  # the jobs that did not fail are repeated
                     waiting += [job for job in running.values() if job.undone()]
 
     return runner
 
 
 def _context() -> BaseContext:
-    """Workers come from one process that has imported torch and transformers, which takes seconds, and done nothing else."""
+    """Workers are forked from a process that has imported torch and transformers and done nothing else. That saves seconds."""
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
@@ -62,7 +62,7 @@ def _context() -> BaseContext:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it has ended, however that was: a worker would wait for work for ever."""
+    """End this process when its parent has ended, even if it was killed. Otherwise a worker would wait forever."""
     parent = parent_process()
     assert parent is not None
 
@@ -78,7 +78,7 @@ def made_by_ray(job: AnyJob) -> None:
 
 
 def on_ray(address: str) -> Runner:
-    """Runs on a Ray cluster whose machines share the folder. A worker that dies has its run made again elsewhere."""
+    """Run jobs on a Ray cluster whose machines share the folder. If a worker dies, its job is repeated elsewhere."""
     try:
         import ray
     except ImportError as error:

@@ -19,7 +19,7 @@ In here: the names, and how text becomes an `Intervention`. What one is, is in `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,7 +88,7 @@ def check_text(text: str) -> None:
 def _read(text: str) -> tuple[Any, dict[str, Any]]:
     """The class and its options."""
     if not isinstance(text, str):
-        raise ValueError(f"intervention {text!r} must be a text such as 'grokfast_ema:alpha=0.98', not a {type(text).__name__}")
+        raise ValueError(f"intervention {text!r} must be a text such as 'grokfast_ema:alpha=0.98', not {type(text).__name__}")
     name, _, rest = text.strip().partition(":")
     if name not in INTERVENTIONS:
         near = get_close_matches(name, INTERVENTIONS, 1)
@@ -112,8 +112,9 @@ def interventions(given: Iterable[str | Intervention]) -> list[Intervention]:
     """
     from hf_radial.interventions.base import Intervention
 
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise ValueError(f"interventions={given!r} must be a list, such as [{given!r}]")
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        such = [given] if isinstance(given, str) else ["dropout:p=0.1"]
+        raise ValueError(f"interventions={given!r} must be a list, such as {such!r}")
     made = [one if isinstance(one, Intervention) else intervention(one) for one in given]
     names = [one.name for one in made]
     for name in names:

@@ -12,10 +12,11 @@ Saved model: weights alone. `from_pretrained` gives the model that was trained.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from hf_radial.interventions.base import Intervention
@@ -45,14 +46,14 @@ class Optim(Intervention):
         metadata={
             "help": "Name of the optimizer, as of TrainingArguments.optim.",
             "choices": tuple(str(kind.value) for kind in OptimizerNames),
-            "example": "adafactor",
+            "example": "adagrad",
         }
     )
     args: str = field(
         default="",
         metadata={
             "help": "TrainingArguments.optim_args, with ';' in the place of the comma.",
-            "example": "scale_parameter=True",
+            "example": "lr_decay=0.01",
         },
     )
 
@@ -70,12 +71,41 @@ class Optim(Intervention):
 
     def attach(self, trainer: Trainer) -> None:
         check_no_optimizer(trainer, self.name)
+        self.check_args(trainer.args)
         trainer.args.optim = OptimizerNames(self.optim)
         trainer.args.optim_args = self.optim_args
-        try:
-            Trainer.get_optimizer_cls_and_kwargs(trainer.args)
-        except (ImportError, ValueError) as error:
-            raise ValueError(
-                f"optim={self.optim!r} cannot be used: {error} (pip install 'hf_radial[interventions]' for grokadamw)"
-            ) from error
         super().attach(trainer)
+
+    def check_args(self, args: TrainingArguments) -> None:
+        """Raise a ValueError if the optimizer cannot be made, or if `Trainer` would not pass one of `args` on to it."""
+        pairs = [part.strip() for part in self.args.split(";")] if self.args else []
+        for pair in pairs:
+            if pair.count("=") != 1 or not all(pair.split("=")):
+                raise ValueError(
+                    f"optim: args={self.args!r} has {pair!r}, which is no name=value; separate several with ';', for example "
+                    "optim:optim=sgd,args=momentum=0.9;nesterov=true"
+                )
+
+        def outcome(options: list[str]) -> Any:
+            like = copy.copy(args)
+            like.optim, like.optim_args = OptimizerNames(self.optim), ",".join(options) or None
+            return Trainer.get_optimizer_cls_and_kwargs(like)
+
+        try:
+            found = outcome(pairs)
+        except (AttributeError, ImportError, ValueError) as error:
+            raise ValueError(
+                f"optim={self.optim!r} with args={self.args!r} cannot be used: {error} (pip install 'hf_radial[interventions]' "
+                "for grokadamw)"
+            ) from error
+        for i, pair in enumerate(pairs):
+            others = [*pairs[:i], *pairs[i + 1 :]]
+            try:  # with another value, or none, something would be different if it were read
+                is_read = any(outcome(options) != found for options in (others, [*others, pair.partition("=")[0] + "=0.123"]))
+            except (AttributeError, ValueError):
+                is_read = True
+            if not is_read:
+                raise ValueError(
+                    f"optim: args={self.args!r} would have no effect: Trainer does not pass {pair.partition('=')[0]!r} on to "
+                    f"optim={self.optim!r}. Leave it out, or give the trainer optimizer_cls_and_kwargs=(class, options)"
+                )

@@ -9,9 +9,9 @@ made to follow the penalised run's weight norm (or logit scale, or radius) tells
 Use: train the first run with `record`, the second with `replay:what=weight_norm,file=FIRST_RUN/trajectory.json`, with the same
 seed and the same number of steps.
 
-Saved model: weights alone, with `record` and with `replay:what=weight_norm`. `what=logit_scale` acts in training only, so that
-the saved model gives undisturbed logits. `what=radius` acts in evaluation too: call `hf_radial.interventions.restore(model)`
-after `from_pretrained`, which needs the file of the recorded run.
+Saved model: only weights, with `record` and with `replay:what=weight_norm`. `what=logit_scale` acts in training only, so the
+saved model gives unscaled logits. `what=radius` acts in evaluation too: call `hf_radial.interventions.restore(model)` after
+`from_pretrained`, which needs the file of the recorded run.
 """
 
 from __future__ import annotations

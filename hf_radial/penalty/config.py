@@ -11,40 +11,40 @@ from typing import Any
 from transformers import TrainingArguments
 
 from hf_radial.penalty.functional import SIDES, check_radius
-from hf_radial.sites.find import WHERE
+from hf_radial.sites.find import WHERE, check_patterns
 
 RADIUS_NAMES = ("sqrt_d", "initial")
 
 
 def check_lambda(radial_lambda: float) -> None:
     """Raise unless `radial_lambda` is a finite number that is not negative."""
-    if isinstance(radial_lambda, bool) or not isinstance(radial_lambda, (int, float)):
+    if isinstance(radial_lambda, bool) or not isinstance(radial_lambda, Real):
         raise TypeError(f"radial_lambda={radial_lambda!r} must be a number, for example 0.05")
     if not (isfinite(radial_lambda) and radial_lambda >= 0):
         raise ValueError(f"radial_lambda={radial_lambda} must be finite and not negative; 0 switches the penalty off")
 
 
-def check_radius_choice(radius: float | str | None) -> float | str:
-    """The radius as a positive float, `"sqrt_d"` or `"initial"`; numbers may come as text, from a command line.
+def check_radius_choice(radius: float | str | None, name: str = "radius") -> float | str:
+    """The radius as a float of at least 0, `"sqrt_d"` or `"initial"`; numbers may come as text, from a command line.
+
+    Args:
+        name: of the argument, for the errors.
 
     Raises:
         TypeError: it is neither a number nor text.
         ValueError: it is none of these.
     """
-    if radius is None:
-        return "sqrt_d"
-    if isinstance(radius, bool) or not isinstance(radius, (int, float, str)):
-        raise TypeError(f"radius={radius!r} must be a positive number or one of {', '.join(map(repr, RADIUS_NAMES))}")
-    if isinstance(radius, str):
-        if radius in RADIUS_NAMES:
-            return radius
-        try:
-            radius = float(radius)
-        except ValueError:
-            names = ", ".join(map(repr, RADIUS_NAMES))
-            raise ValueError(f"radius={radius!r} must be a positive number or one of {names}") from None
-    check_radius(radius)
-    return float(radius)
+    if radius is None or (isinstance(radius, str) and radius in RADIUS_NAMES):
+        return radius or "sqrt_d"
+    wrong = f"{name}={radius!r} must be a finite number of at least 0 or one of {', '.join(map(repr, RADIUS_NAMES))}"
+    if isinstance(radius, bool) or not isinstance(radius, (Real, str)):
+        raise TypeError(wrong)
+    try:
+        number = float(radius)
+        check_radius(number)
+    except ValueError:
+        raise ValueError(wrong) from None
+    return number
 
 
 SCHEDULES = ("constant", "cosine")
@@ -52,15 +52,15 @@ SCHEDULES = ("constant", "cosine")
 
 @dataclass(frozen=True)
 class RadialConfig:
-    """The penalty's options, checked; the same for `RadialTrainer`, `RadialArguments` and `RadialCallback`.
+    """The checked options of the penalty, shared by `RadialTrainer`, `RadialArguments` and `RadialCallback`.
 
     Attributes:
-        radial_schedule: what becomes of `radial_lambda` in the course of a run. `"constant"`; `"cosine"`, which falls from the
-            full value, reached at the end of the warm-up, to 0 in the last optimizer step; or a function of the optimizer
-            step, counted from 0, that returns a finite factor of at least 0. The warm-up multiplies any of them.
+        radial_schedule: how `radial_lambda` changes during a run. `"constant"` keeps it. `"cosine"` falls from the full value,
+            which it has at the end of the warm-up, to 0 in the last optimizer step. A function takes the optimizer step,
+            counted from 0, and returns a finite factor of at least 0. The warm-up multiplies all three.
 
     Raises:
-        ValueError, TypeError: an option is out of range; the message names it.
+        ValueError, TypeError: an option is out of range. The message names the option.
     """
 
     radial_lambda: float
@@ -73,7 +73,10 @@ class RadialConfig:
 
     def __post_init__(self) -> None:
         check_lambda(self.radial_lambda)
-        object.__setattr__(self, "radial_radius", check_radius_choice(self.radial_radius))
+        if not isinstance(self.radial_lambda, (int, float)):  # a number of NumPy, say, which JSON cannot hold
+            object.__setattr__(self, "radial_lambda", float(self.radial_lambda))
+        object.__setattr__(self, "radial_radius", check_radius_choice(self.radial_radius, "radial_radius"))
+        check_patterns(self.radial_sites, "radial_sites")
         if self.radial_side not in SIDES:
             raise ValueError(f"radial_side={self.radial_side!r} is unknown; choose one of {', '.join(SIDES)}")
         if self.radial_where not in WHERE:
@@ -95,12 +98,12 @@ class RadialConfig:
                 )
 
     def lambda_at(self, step: int, max_steps: int) -> float:
-        """The weight in optimizer step `step`, counted from 0, of a run of `max_steps`.
+        """The weight of the penalty in optimizer step `step`, counted from 0, in a run of `max_steps`.
 
-        It grows linearly to `radial_lambda` over the warm-up, times the schedule's factor.
+        It grows linearly to `radial_lambda` over the warm-up, and is multiplied by the schedule's factor.
 
         Raises:
-            TypeError, ValueError: the schedule is a function, and what it returns is not a finite number of at least 0.
+            TypeError, ValueError: the schedule is a function, and its result is not a finite number of at least 0.
         """
         if self.radial_lambda == 0:
             return 0.0
@@ -109,7 +112,7 @@ class RadialConfig:
 
     def _factor_at(self, step: int, max_steps: int) -> float:
         if callable(self.radial_schedule):
-            factor: Any = self.radial_schedule(step)  # no function is trusted to keep its promise
+            factor: Any = self.radial_schedule(step)  # the result of a user's function is checked
             where = f"radial_schedule: {self.schedule_name}({step}) returned {factor!r}"
             if not isinstance(factor, Real):
                 raise TypeError(f"{where}; it must return a number that multiplies radial_lambda")
@@ -117,34 +120,34 @@ class RadialConfig:
             if not (isfinite(value) and value >= 0):
                 raise ValueError(f"{where}; the factor of radial_lambda must be finite and not negative")
             return value
-        full, last = max(self.radial_warmup_steps - 1, 0), max_steps - 1  # the steps of its full value and of 0
-        if self.radial_schedule == "constant" or step <= full or last <= full:
+        warm_up_end, last_step = max(self.radial_warmup_steps - 1, 0), max_steps - 1  # the steps with the full value and with 0
+        if self.radial_schedule == "constant" or step <= warm_up_end or last_step <= warm_up_end:
             return 1.0
-        return 0.5 * (1 + cos(pi * min(1.0, (step - full) / (last - full))))
+        return 0.5 * (1 + cos(pi * min(1.0, (step - warm_up_end) / (last_step - warm_up_end))))
 
     @property
     def schedule_name(self) -> str:
-        """The schedule as text: of a function, its name with its module's; of another callable, that of its class."""
+        """The schedule as text. For a function: module and name. For another callable: those of its class."""
         if isinstance(self.radial_schedule, str):
             return self.radial_schedule
         named: Any = self.radial_schedule if hasattr(self.radial_schedule, "__qualname__") else type(self.radial_schedule)
         return f"{named.__module__}.{named.__qualname__}"
 
     def options(self) -> dict[str, Any]:
-        """The options by name, as they are."""
+        """The options by name, unchanged."""
         options = {option.name: getattr(self, option.name) for option in fields(self)}
         if isinstance(self.radial_sites, list):
-            options["radial_sites"] = list(self.radial_sites)  # the caller may change theirs
+            options["radial_sites"] = list(self.radial_sites)  # a copy: the caller may change the list
         return options
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as JSON can hold them; a schedule that is a function as its name."""
+        """The options in a form that JSON can hold. A schedule that is a function is given by its name."""
         sites = None if self.radial_sites is None else list(self.radial_sites)
         return {**self.options(), "radial_sites": sites, "radial_schedule": self.schedule_name}
 
     @property
     def variant(self) -> str:
-        """The name of what is penalised, for tables and cards; `"paper"` is arXiv 2606.32000 to the letter."""
+        """The name of this variant of the penalty, for tables and cards. `"paper"` is exactly that of arXiv 2606.32000."""
         if self.radial_lambda == 0:
             return "none"
         parts = []
@@ -162,15 +165,15 @@ class RadialConfig:
 
 
 def resolve_config(args: TrainingArguments, **options: Any) -> RadialConfig:
-    """Options given by name win over those of `RadialArguments`.
+    """The options from keyword arguments, and from `RadialArguments` for those that are not given.
 
     Raises:
-        ValueError: neither says what `radial_lambda` is.
+        ValueError: `radial_lambda` is given in neither.
     """
     given = {name: value for name, value in options.items() if value is not None}
     config_of_args: Callable[[], RadialConfig] | None = getattr(args, "radial_config", None)
     if config_of_args is not None:
         return RadialConfig(**{**config_of_args().options(), **given})
     if "radial_lambda" not in given:
-        raise ValueError("radial_lambda is missing: pass radial_lambda=0.05 (say), or args=RadialArguments(...)")
+        raise ValueError("radial_lambda is missing: pass radial_lambda=0.05 (for example), or args=RadialArguments(...)")
     return RadialConfig(**given)

@@ -1,11 +1,11 @@
 """Pure tensor mathematics of the hypersphere penalty: no model, no Trainer, no state.
 
-In this file: the penalty of arXiv 2606.32000 (Eq. 1 to 3) and the split of a vector into radius and direction, of a
-gradient into its radial and its tangential part. What is measured *about* a run (ranks, curvature, ...) is not here.
+In this file: the penalty of arXiv 2606.32000 (Eq. 1 to 3), and the split of a vector into radius and direction and of a
+gradient into its radial and tangential part. Not in this file: metrics of a run (ranks, curvature, ...).
 
-Every function takes vectors of any leading shape, with the channels on one axis (`dim`, the last by default), computes in
-float32 or better whatever the input's dtype, and is safe at the origin: a zero vector has no direction, so its penalty
-has gradient zero rather than NaN.
+Vectors may have any leading shape. Their channels are on one axis (`dim`, the last by default). Every function computes in
+float32 or better for any input dtype. Every function is safe at the origin: a zero vector has no direction, so its penalty has
+gradient zero rather than NaN.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 SIDES = ("both", "above")
 REDUCTIONS = ("mean", "sum", "none")
-FEW = 2**18  # numbers, for `with_radius`
+FEW = 2**18  # `with_radius` uses plain autograd below this number of elements
 
 
 def radius(h: Tensor, dim: int = -1) -> Tensor:
@@ -52,15 +52,15 @@ def radial_penalty(
 ) -> Tensor:
     r"""Hypersphere penalty `L_norm(h) = (||h||_2 - R)^2 / d` (arXiv 2606.32000, Eq. 1; there `R = sqrt(d)`).
 
-    Its gradient, `(2/d) (r - R) h / r`, is purely radial: it changes the length of a vector and never its direction.
+    Its gradient, `(2/d) (r - R) h / r`, is purely radial: it changes a vector's length and never its direction.
 
     Args:
         h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
         radius: the target `R` in the units of `h`, at least 0; `None` for the paper's `sqrt(d)`.
-        mask: true (or non-zero) where a vector counts; of `h`'s shape without axis `dim`. `None` counts all.
+        mask: true (or non-zero) where a vector counts; of `h`'s shape without axis `dim`. With `None` all vectors count.
         dim: the channel axis.
-        side: `"both"` is the paper's penalty; `"above"` leaves vectors inside the sphere alone, so that it only ever
-            shrinks (a variant of ours, for models whose vectors start far inside the sphere).
+        side: `"both"` is the paper's penalty. `"above"` ignores vectors inside the sphere, so the penalty only shrinks vectors
+            (a variant of ours, for models whose vectors start far inside the sphere).
         reduction: `"mean"` over the vectors that count (zero if none does), `"sum"` over them, or `"none"`.
 
     Returns:
@@ -83,7 +83,7 @@ def radial_penalty(
     check_radius(radius)
     _check_vectors(h)
     d = h.shape[dim]
-    # `vector_norm` and not sqrt(sum of squares): its gradient at the origin is zero, that of the square root is NaN.
+    # `vector_norm`, not the square root of a sum: its gradient at the origin is zero, that of the square root is NaN.
     r = torch.linalg.vector_norm(h, dim=dim, dtype=_compute_dtype(h))
     if mask is not None and mask.shape != r.shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)} but there is one vector for each of {tuple(r.shape)}")
@@ -93,7 +93,7 @@ def radial_penalty(
 def penalty_of_radius(
     r: Tensor, d: int | Tensor, target: float | Tensor, mask: Tensor | None, *, side: str, reduction: str
 ) -> Tensor:
-    """`radial_penalty` of vectors whose radii `r` are known, unchecked; for callers that need the radii themselves too.
+    """`radial_penalty` for known radii `r`, without checks. For callers that also need the radii.
 
     `d` and `target` may be tensors that broadcast with `r`.
     """
@@ -101,7 +101,7 @@ def penalty_of_radius(
     if side == "above":
         excess = excess.clamp(min=0)
     if mask is not None:
-        # Filled, not a product, and before the square: 0 * inf of an overflow in the padding would be NaN, both ways.
+        # Filled before the square, not multiplied: if padding overflows, 0 * inf is NaN, in the forward and the backward pass.
         excess = excess.masked_fill(~mask.bool(), 0.0)
     penalty = excess.square() / d
     if reduction == "none":
@@ -114,18 +114,18 @@ def penalty_of_radius(
 
 
 def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
-    """`h` itself and its `radius`, for a place where `h` goes on: use the `h` that is returned, and nothing is computed twice.
+    """`h` and its `radius`. The model must go on with the returned `h`; then nothing is computed twice.
 
-    The gradients of both reach the given `h` in one pass, `g_h + (g_r / r) h`, which reads the gradient and the vectors once
-    and writes once. `radius` by itself, as for less than 2^18 numbers, makes autograd write `(g_r / r) h` in several steps and
-    then add it.
+    Both gradients reach the given `h` in one pass, `g_h + (g_r / r) h`, which reads the gradient and the vectors once and
+    writes once. With `radius`, autograd writes `(g_r / r) h` in several steps and then adds it. Below 2^18 numbers this
+    function does the same, because it is faster there.
 
     Args:
         h: vectors of shape `(..., d)`, or with `d` on axis `dim`; floating point.
         dim: the channel axis.
 
     Returns:
-        `(h, r)`: `h` as it is, not copied, and its radius as of `radius`. Neither may be modified in place.
+        `(h, r)`: `h` itself, not a copy, and its radius as from `radius`. Modify neither in place.
 
     Raises:
         TypeError: `h` is not floating point.
@@ -136,8 +136,8 @@ def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     >>> h.grad  # 1 of the sum, and 10 times the direction
     tensor([[7., 9.]])
     """
-    # Few numbers are sooner gone through several times in C++ than once from Python. A compiler fuses by itself, and torch.func
-    # wants functions of another make, which are slower here.
+    # For few numbers, several passes in C++ are faster than one from Python. A compiler fuses the steps itself. torch.func
+    # requires another kind of autograd function, which is slower here.
     if h.numel() < FEW or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return h, radius(h, dim)
     _check_vectors(h)
@@ -158,15 +158,15 @@ class _WithRadius(torch.autograd.Function):
         if g_r is None:
             return g_h, None
         h, r = ctx.saved_tensors
-        # Where r is zero so is h, and anything finite times it.
+        # Where r is zero, h is zero too, and so is its product with any finite number.
         pull = (g_r / r.clamp(min=1e-30)).unsqueeze(ctx.dim)
         if g_h is None:
             return (pull * h).to(h.dtype), None
         if h.dtype == pull.dtype:
             return torch.addcmul(g_h, pull, h), None
-        if torch.is_grad_enabled():  # somebody differentiates this
+        if torch.is_grad_enabled():  # double backward: `out=` has no gradient
             return (g_h + pull * h).to(h.dtype), None
-        # In float32 and rounded once, without a tensor of that size on a GPU.
+        # Computed in float32 and rounded once. A GPU needs no float32 tensor of h's size for it.
         return torch.addcmul(g_h, pull, h, out=torch.empty_like(h)), None
 
 
@@ -221,7 +221,7 @@ def split_gradient(g: Tensor, h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]
 
 
 def check_radius(radius: float | None) -> None:
-    """Raise a ValueError unless `radius` is `None` or a finite number of at least 0, which is the origin."""
+    """Raise a ValueError unless `radius` is `None` or a finite number of at least 0. At 0 the target is the origin."""
     if radius is not None and not (isfinite(radius) and radius >= 0):
         raise ValueError(f"radius={radius} must be a finite number and not negative, or None for sqrt(d)")
 
@@ -232,5 +232,5 @@ def _check_vectors(h: Tensor) -> None:
 
 
 def _compute_dtype(h: Tensor) -> torch.dtype:
-    # bfloat16 holds 8 bits: a sum of 4096 squares kept in it would stop growing long before its end.
+    # bfloat16 has 8 bits of precision: a running sum of 4096 squares would stop growing long before its end.
     return torch.float64 if h.dtype == torch.float64 else torch.float32

@@ -1,7 +1,7 @@
 """`RadialPenalty`: the hypersphere penalty on a model, for any training loop.
 
-It hooks the model's sites, collects their penalties while the model's own `forward` runs, and hands them out once. It knows
-nothing of micro-batches, ranks or schedules: a loop that has them asks for the sums (`take`) and normalises by itself, as
+It hooks the model's sites, collects their penalties while the model's own `forward` runs, and returns them once. It does not
+know micro-batches, ranks or schedules. A loop that has them calls `take` for the sums and normalises them itself, as
 `hf_radial.training` does.
 """
 
@@ -32,7 +32,7 @@ SUMS = ("penalty", "radius", "count")
 
 
 class RootHook(Hook):
-    """The same around the whole forward; `torch.compile` leaves it alone rather than compile it for every sequence length."""
+    """A hook around the whole forward. `torch.compile` skips it; it would otherwise compile it for every sequence length."""
 
     @torch.compiler.disable
     def __call__(self, *args: Any) -> None:
@@ -41,13 +41,13 @@ class RootHook(Hook):
 
 @dataclass(frozen=True)
 class SiteSums:
-    """What the sites saw since the last `take`, one entry per site, on the model's device.
+    """Sums over the vectors collected since the last `take`: one entry per site, on the model's device.
 
     Attributes:
-        penalty: sum over the counted vectors of `L_norm`, differentiable, float32 or better, shape `(sites,)`.
-        radius: sum over them of `r`, detached, shape `(sites,)`.
-        count: how many they were, int64, shape `(sites,)`.
-        divisor: `count`, at least 1 and of `penalty`'s dtype, where it is known already.
+        penalty: sum of `L_norm` over the counted vectors, differentiable, float32 or better, shape `(sites,)`.
+        radius: sum of `r` over the counted vectors, detached, shape `(sites,)`.
+        count: number of counted vectors, int64, shape `(sites,)`.
+        divisor: `count`, at least 1 and of `penalty`'s dtype, if it is already known; else `None`.
     """
 
     penalty: Tensor
@@ -56,21 +56,21 @@ class SiteSums:
     divisor: Tensor | None = None
 
     def mean_penalty(self) -> Tensor:
-        """Mean penalty of each site, shape `(sites,)`; zero where nothing was counted."""
+        """Mean penalty of each site, shape `(sites,)`. It is zero if no vector was counted."""
         if self.divisor is not None:
             return self.penalty / self.divisor
-        # Of one dtype: a division of mixed ones would convert the count forward, and again backward.
+        # One dtype: a division of mixed dtypes would convert the count in the forward and again in the backward pass.
         return self.penalty / self.count.clamp(min=1).to(self.penalty.dtype)
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Calls of sites that give as many vectors, with one mask, in one forward pass: few operations serve them all.
+    """Calls of sites in one forward pass that share their number of vectors and their mask. They are computed together.
 
-    The tensors are made once: a copy from the host would have to wait for the device in every step, and a Python number be
-    converted. `calls` are positions among the pass's calls, `numbers` and `where` those of their sites, of which `site` is one;
-    `d` and `target` are columns that broadcast with radii of shape `(calls, ...)`; `count` is how many vectors there are where
-    none is padding, and `divisor` as of `SiteSums`.
+    The tensors are made only once: in every step, a copy from the host would wait for the device, and a Python number would be
+    converted. `calls` are positions among the calls of the pass. `numbers` and `where` are the positions of their sites, and
+    `site` is one of these sites. `d` and `target` are columns that broadcast with radii of shape `(calls, ...)`. `count` is the
+    number of vectors if none is padding, and `divisor` is as in `SiteSums`.
     """
 
     calls: list[int]
@@ -91,23 +91,23 @@ class RadialPenalty:
 
     Vectors that the batch's `attention_mask` (shape `(batch, sequence)`) marks as padding do not count. Only forward passes of
     the hooked model itself, in training mode with gradients enabled, are collected: evaluation and generation cost nothing.
-    Several passes before one `penalty()` are taken together: all their vectors count alike.
+    Several passes before one `penalty()` are combined, and every vector has the same weight.
 
     Two penalties may be on one model if they share no site, for example attention with one radius and feed-forward with
-    another: the loop adds both. Sites that both have are an error.
+    another: the loop adds both. A site that both have is an error.
 
     Args:
         model: the module that the loop calls. Its blocks, adapters and wrappers may be anything. If it is not a `transformers`
-            model but holds one (a `SentenceTransformer`), then the first one in it gives the sites and the padding masks.
-        radial_lambda: weight of the penalty, finite and not negative; may be set anew at any time (`penalty.radial_lambda`).
-            With 0 the radii are still measured, and the model's graph and gradients are untouched.
+            model but contains one (a `SentenceTransformer`), the first one in it gives the sites and the padding masks.
+        radial_lambda: weight of the penalty, finite and not negative. It may be changed at any time (`penalty.radial_lambda`).
+            With 0 the radii are still measured, and the model's graph and gradients do not change.
         radius: the target `R` of every site: a positive number, `"sqrt_d"` (the paper's, and the default `None`), or
             `"initial"`, each site's own mean radius on the batch given to `calibrate`.
         side: `"both"` (the paper's) or `"above"` (only vectors outside the sphere are pulled in).
-        sites: module name patterns instead of what is found, or to leave something out; see `hf_radial.sites.find_sites`.
-        where: `"increment"` or `"pre_norm"`, see there.
-        inputs: what the model is run on once to find its sites: a small batch as in training, `{name: tensor}`. A
-            `transformers` model of text or images needs none.
+        sites: module name patterns that replace or restrict the sites that are found; see `hf_radial.sites.find_sites`.
+        where: `"increment"` or `"pre_norm"`; see `hf_radial.sites.find_sites`.
+        inputs: a small batch as in training, `{name: tensor}`. The model runs on it once to find its sites. A `transformers`
+            model of text or images needs none.
 
     Raises:
         ValueError: `radial_lambda`, `radius`, `side`, `sites` or `where` is out of range, or a site is missing.
@@ -140,19 +140,20 @@ class RadialPenalty:
             elif self.radius == "sqrt_d" and site.width is not None:
                 self.targets[site.name] = sqrt(site.width)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self.labels: Tensor | None = None  # of the batch, where the model is called without: they tell a decoder's padding
+        # The batch's labels, if the model is called without them. They mark a decoder's padding.
+        self.labels: Tensor | None = None
         self._masks: dict[str, Tensor | None] = {}
-        self._radii: list[tuple[int, Tensor]] = []  # of this forward pass: site number and radii
-        self._groups: dict[tuple[Any, ...], list[_Group]] = {}  # of passes with radii of these shapes
+        self._radii: list[tuple[int, Tensor]] = []  # site number and radii, of this forward pass
+        self._groups: dict[tuple[Any, ...], list[_Group]] = {}  # by sites, shapes and dtypes of a pass
         self._mask_names = [name for name in PADDING_MASKS if any(site.mask == name for site in self.sites)]
         self._collecting = False
         self._calibrating = False
-        self.paused = False  # while true, forward passes are not collected
-        self.muted = False  # nothing is collected any more
-        self.strict = True  # while false, what a site cannot measure is left out
-        # Each module whose call has the padding masks among its arguments, and the names of these.
+        self.paused = False  # if true, forward passes are not collected
+        self.muted = False  # if true, nothing is collected until the next attach()
+        self.strict = True  # if false, a site that cannot be measured is left out
+        # Each module whose call has the padding masks among its arguments, with the names of its arguments.
         self._roots = {root: parameter_names(root) for root in roots_of(model)}
-        # Those of them that are running now, outermost first, each with the masks that hold again after it.
+        # The roots that are running now, outermost first, each with the masks to restore after it.
         self._open: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
         self._first_call: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None] | None = None
         self._checked_gradient = False
@@ -167,14 +168,14 @@ class RadialPenalty:
     @radial_lambda.setter
     def radial_lambda(self, value: float) -> None:
         self._radial_lambda = value
-        # What the hooks ask for. `torch.compile` compiles them with the model, and compiles anew for every other number that
-        # they have read, which under a warm-up is every step.
+        # The hooks read this flag, not the weight. `torch.compile` compiles them with the model, and again for every new number
+        # that they read. Under a warm-up the weight is new in every step.
         self._differentiable = value > 0
 
     # Attaching and detaching ------------------------------------------------------------------------------------------
 
     def attach(self) -> RadialPenalty:
-        """Hook the sites; returns itself.
+        """Hook the sites. Returns itself.
 
         Raises:
             RuntimeError: it is attached already.
@@ -185,10 +186,10 @@ class RadialPenalty:
         check_checkpointing(self.model)
         self.muted = False
         modules = dict(self.model.named_modules())
-        self._check_alone(modules)
+        self._check_unhooked(modules)
         for root in self._roots:
             self._handles.append(root.register_forward_pre_hook(RootHook(self._enter_forward), with_kwargs=True))
-            # always_call: a forward that raises must not leave us collecting.
+            # always_call: if a forward raises, collecting must still end.
             self._handles.append(root.register_forward_hook(RootHook(self._leave_forward), always_call=True))
         for i, site in enumerate(self.sites):
             hook = Hook(partial(self._at_site, i))
@@ -197,7 +198,7 @@ class RadialPenalty:
             self._handles.append(register(hook, with_kwargs=True))
         return self
 
-    def _check_alone(self, modules: Mapping[str, nn.Module]) -> None:
+    def _check_unhooked(self, modules: Mapping[str, nn.Module]) -> None:
         for site in self.sites:
             module = modules[site.name]
             for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
@@ -209,7 +210,7 @@ class RadialPenalty:
                     )
 
     def detach(self) -> None:
-        """Remove every hook and forget what was collected. The model is as it was before `attach`."""
+        """Remove every hook and forget all that was collected. The model is then as before `attach`."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -228,26 +229,26 @@ class RadialPenalty:
     def __call__(self) -> Tensor:
         """The weighted penalty of the forward passes since the last call: a differentiable scalar to add to the loss.
 
-        Each call hands out what was collected once. Under gradient accumulation a loop divides it as it divides its loss;
-        that is exact where every micro-batch has equally many vectors. For any split, weight each micro-batch by its share of
-        the step's vectors, `share * penalty.radial_lambda * penalty.take().mean_penalty().sum()`, as `RadialTrainer` does.
+        Every collected vector is returned once. Under gradient accumulation, divide the penalty as you divide the loss. That is
+        exact if every micro-batch has equally many vectors. For any split, weight each micro-batch by its share of the step's
+        vectors, `share * penalty.radial_lambda * penalty.take().mean_penalty().sum()`, as `RadialTrainer` does.
         """
         return self.radial_lambda * self.take().mean_penalty().sum()
 
     def take(self) -> SiteSums:
-        """The sums over the vectors collected since the last `take`, which are then forgotten.
+        """The sums over the vectors collected since the last `take`. They are then forgotten.
 
         Raises:
-            RuntimeError: some site saw no vector: there was no forward pass of the hooked model in training mode.
+            RuntimeError: a site has no vector, because no forward pass of the hooked model ran in training mode.
         """
         passes, seen = self._collected, set().union(*self._seen)
-        silent = [site.name for i, site in enumerate(self.sites) if i not in seen] if len(seen) < len(self.sites) else []
-        if self.strict and (len(silent) == len(self.sites) or (silent and not self.skips_layers)):
+        unseen = [site.name for i, site in enumerate(self.sites) if i not in seen] if len(seen) < len(self.sites) else []
+        if self.strict and (len(unseen) == len(self.sites) or (unseen and not self.skips_layers)):
             raise RuntimeError(
-                f"no vector was collected at {', '.join(silent[:3])}{', ...' if len(silent) > 3 else ''}: attach() first, then "
+                f"no vector was collected at {', '.join(unseen[:3])}{', ...' if len(unseen) > 3 else ''}: attach() first, then "
                 f"call {type(self.model).__name__} itself (not one of its parts) in training mode with gradients enabled; "
-                "where it was compiled and called before attach(), call torch.compiler.reset() after attach(). A loss that "
-                "runs the model in its backward pass (CachedMultipleNegativesRankingLoss, say) cannot have it: use another"
+                "if it was compiled and called before attach(), call torch.compiler.reset() after attach(). A loss that "
+                "runs the model in its backward pass (CachedMultipleNegativesRankingLoss, say) does not work: use another"
             )
         self.reset()
         if not passes:
@@ -258,14 +259,14 @@ class RadialPenalty:
         return SiteSums(*(torch.stack([getattr(sums, name) for sums in passes]).sum(0) for name in SUMS))
 
     def reset(self) -> None:
-        """Forget what was collected, and with it the graph that it holds."""
-        self._collected: list[SiteSums] = []  # of each forward pass
-        self._seen: list[set[int]] = []  # the sites that it went through
+        """Forget all that was collected, and release its graph."""
+        self._collected: list[SiteSums] = []  # one per forward pass
+        self._seen: list[set[int]] = []  # the sites of each of these passes
 
     def calibrate(self, **batch: Any) -> dict[str, float]:
         """Set each site's target to its mean radius on `batch` (for `radius="initial"`), and return the targets.
 
-        Runs one forward of the model in evaluation mode; training mode, random state and buffers are left as they are.
+        Runs one forward of the model in evaluation mode. Training mode, random state and buffers are preserved.
 
         Raises:
             ValueError: the mean radius of a site is not a positive number.
@@ -274,11 +275,11 @@ class RadialPenalty:
         return self._calibrate(self.model, (), batch)
 
     def calibrate_on_first_forward(self, reduce: Callable[[Tensor], Tensor], then: Callable[[], None]) -> None:
-        """Do what `calibrate` does on the arguments of the first training forward, just before that forward.
+        """Calibrate as `calibrate` does, on the arguments of the first training forward, just before that forward.
 
         Args:
-            reduce: the sum of a tensor over all processes. Each of them calls it once, in its first training forward.
-            then: is called when the targets are known.
+            reduce: sums a tensor over all processes. Every process calls it once, in its first training forward.
+            then: called when the targets are known.
         """
 
         def first_call(root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -296,7 +297,7 @@ class RadialPenalty:
 
     @property
     def waits_for_first_forward(self) -> bool:
-        """Whether its targets are still to come, from the first training forward."""
+        """Whether the targets are not known yet and come with the first training forward."""
         return self._first_call is not None
 
     @torch.no_grad()
@@ -333,16 +334,16 @@ class RadialPenalty:
 
     # Hooks ------------------------------------------------------------------------------------------------------------
 
-    # A site's hook keeps only the radii; masking, target and sums wait until the whole forward is through. That keeps the
-    # operations inside a block independent of the batch's mask, and gradient checkpointing, which runs a block again during
-    # backward and insists on the same operations, cannot be handed the mask of another batch.
+    # A site's hook keeps only the radii. Masks, targets and sums are applied after the whole forward. The operations inside a
+    # block therefore do not depend on the batch's mask. Gradient checkpointing runs a block again during backward and requires
+    # the same operations; it cannot receive the mask of another batch.
 
     def enter_forward(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Begin to collect in a forward of the model that was under way already when `attach` was called."""
+        """Start to collect in a forward that was already running when `attach` was called."""
         self._enter_forward(root, args, kwargs)
 
     def _enter_forward(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._open:  # a transformers model that a wrapper calls: its own arguments tell the padding best
+        if self._open:  # a transformers model within a wrapper: its own arguments mark the padding best
             self._open.append((root, self._masks))
             if self._collecting:
                 self._add_up()
@@ -366,9 +367,9 @@ class RadialPenalty:
 
     def _leave_forward(self, root: nn.Module, args: Any, output: Any) -> None:
         if not self._open or self._open[-1][0] is not root:
-            return  # it raised before it was entered
+            return  # the forward raised before it was entered
         try:
-            # The output is None if the forward raised: then what it left is dropped.
+            # The output is None if the forward raised. Its radii are then dropped.
             if self._collecting and output is not None:
                 self._add_up()
         finally:
@@ -384,17 +385,17 @@ class RadialPenalty:
                     "checkpointing, reversible layers, a part under torch.no_grad()), so the penalty would have no gradient "
                     f"there; leave it out with sites=['!{self.sites[index].name}'], or let it run with gradients"
                 )
-            r, instead = self._measure(index, args, kwargs, output)
+            r, replacement = self._measure(index, args, kwargs, output)
             if r is not None:
                 self._radii.append((index, r))
-            return instead
+            return replacement
         if self._differentiable and not self.paused and module.training and torch.is_grad_enabled():
-            # A checkpointed block's replay: the same operations, not counted again.
+            # A checkpointed block runs again: it needs the same operations, but its vectors do not count twice.
             return self._measure(index, args, kwargs, output)[1]
         return None
 
     def _measure(self, index: int, args: Any, kwargs: Any, output: Any) -> tuple[Tensor | None, Any]:
-        """The site's radii, and what the hook returns for the vectors to go on with; `None` for what is not to be had."""
+        """The site's radii, and the hook's return value, which replaces the vectors. `None` for either if there is none."""
         site = self.sites[index]
         h = site_vectors(site, args, kwargs, output)
         if h is None:
@@ -402,17 +403,17 @@ class RadialPenalty:
         if site.width is None:
             self.sites.set_width(index, h.shape[site.dim])
         if not self._differentiable or self._calibrating:
-            return radius(h.detach(), site.dim), None  # measured only: the graph must stay what it is without us, bit for bit
+            return radius(h.detach(), site.dim), None  # measured only: the graph is bit for bit that without a penalty
         if site.in_place:
-            return radius(h.clone(), site.dim), None  # the backward pass needs it as it is now
+            return radius(h.clone(), site.dim), None  # the model changes h in place, and the backward pass needs its value now
         same, r = with_radius(h, site.dim)
         if same is h:
             return r, None
-        instead = with_vectors(site, args, kwargs, output, same)
-        return (radius(h, site.dim), None) if instead is None else (r, instead)
+        replacement = with_vectors(site, args, kwargs, output, same)
+        return (radius(h, site.dim), None) if replacement is None else (r, replacement)
 
     def _add_up(self) -> None:
-        """Sums of one forward pass, or of the part of it since the last call."""
+        """Add up one forward pass, or the part of it since the last call."""
         if not self._radii:
             return
         if not self._checked_gradient and self._differentiable and not self._calibrating:
@@ -420,9 +421,9 @@ class RadialPenalty:
         key = (*((i, r.shape, r.dtype, r.device) for i, r in self._radii), *self.targets.values(), self._calibrating)
         groups = self._groups.get(key)
         if groups is None:
-            if len(self._groups) >= MOST_GROUPS:  # batches of ever other shapes
+            if len(self._groups) >= MOST_GROUPS:  # batches of many different shapes
                 self._groups.clear()
-            groups = self._groups[key] = self._in_groups()
+            groups = self._groups[key] = self._make_groups()
         sums: list[SiteSums] = []
         summed: list[_Group] = []
         for group in groups:
@@ -439,7 +440,7 @@ class RadialPenalty:
         seen = summed[0].numbers if len(summed) == 1 else [i for group in summed for i in group.numbers]
         if len(sums) == 1 and seen == list(range(len(self.sites))):
             self._collected.append(sums[0])
-        else:  # a site may be there several times, or not at all
+        else:  # a pass may use a site several times, or not at all
             device = sums[0].penalty.device
             where = torch.cat([group.where.to(device) for group in summed])
             columns = (torch.cat([getattr(part, name).to(device) for part in sums]) for name in SUMS)
@@ -447,20 +448,20 @@ class RadialPenalty:
         self._seen.append(set(seen))
 
     def _check_gradient(self) -> None:
-        """Warn, once, of sites whose vectors depend on no parameter that is trained."""
+        """Warn once of sites whose vectors depend on no trained parameter."""
         self._checked_gradient = True
         acting = {i for i, r in self._radii if r.requires_grad}
         frozen = [self.sites[i].name for i in dict.fromkeys(i for i, _ in self._radii) if i not in acting]
         if frozen:
             warnings.warn(
                 f"the penalty cannot act at {len(frozen)} of {len(self.sites)} sites ({', '.join(frozen[:3])}"
-                f"{', ...' if len(frozen) > 3 else ''}): no parameter that their vectors depend on is trained. Unfreeze some, "
+                f"{', ...' if len(frozen) > 3 else ''}): their vectors depend on no parameter that is trained. Unfreeze some, "
                 "leave these sites out, or set radial_lambda=0",
                 stacklevel=2,
             )
 
-    def _in_groups(self) -> list[_Group]:
-        """The calls of this forward pass, those together that can be computed together."""
+    def _make_groups(self) -> list[_Group]:
+        """The calls of this forward pass, in groups that can be computed together."""
         groups: dict[tuple[Any, ...], list[int]] = {}
         for call, (i, r) in enumerate(self._radii):
             site = self.sites[i]
@@ -487,7 +488,7 @@ class RadialPenalty:
         )
 
     def _sums(self, group: _Group) -> SiteSums:
-        """Penalty sum, radius sum and count of a group's calls, each of shape `(calls,)`."""
+        """Penalty sums, radius sums and counts of a group's calls, each of shape `(calls,)`."""
         r = torch.stack([self._radii[call][1] for call in group.calls])
         mask = mask_for(r[0], self._masks.get(group.site.mask or ""), group.site)
         value = penalty_of_radius(r, group.d, group.target, mask, side=self.side, reduction="none").flatten(1).sum(1)
@@ -507,7 +508,7 @@ class RadialPenalty:
             raise RuntimeError("radius='initial' needs calibrate(**batch) before the first training forward")
         return self.targets.setdefault(site.name, sqrt(self._width(site)))
 
-    # For people -------------------------------------------------------------------------------------------------------
+    # Text output --------------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         state = "attached" if self._handles else "detached"
@@ -523,15 +524,15 @@ class RadialPenalty:
 
 
 def parameter_names(model: nn.Module) -> list[str]:
-    """The names of the arguments of a model's forward."""
+    """The argument names of a model's forward."""
     return list(inspect.signature(innermost(model).forward).parameters)
 
 
 def named_arguments(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's arguments by name; if one is a batch, what is in it as well."""
+    """A call's arguments by name. If one argument is a batch, its items are included."""
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     for value in list(given.values()):
-        if isinstance(value, Mapping):  # a forward that takes the batch as it is
+        if isinstance(value, Mapping):  # a forward that takes the batch as one argument
             given = {**value, **given}
     return given
 
@@ -539,7 +540,8 @@ def named_arguments(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping
 def check_checkpointing(model: nn.Module) -> None:
     """Raise a ValueError if the model checkpoints with `use_reentrant=True`.
 
-    That kind runs the first forward without a graph, so a penalty collected there has no gradient and nothing complains.
+    Reentrant checkpointing runs the first forward without a graph. A penalty collected there has no gradient, and nothing
+    fails.
     """
     for name, module in model.named_modules():
         function = getattr(module, "_gradient_checkpointing_func", None)
@@ -551,7 +553,7 @@ def check_checkpointing(model: nn.Module) -> None:
 
 
 def _skips_layers(model: nn.Module) -> bool:
-    """Whether it leaves out whole layers at random in training, so that a site may see nothing."""
+    """Whether the model leaves out whole layers at random in training. A site may then have no vectors."""
     config: Any = getattr(model, "config", None)
     options = config.to_dict() if hasattr(config, "to_dict") else {}
     return any("layerdrop" in name and isinstance(value, float) and value > 0 for name, value in options.items())

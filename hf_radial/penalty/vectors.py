@@ -1,4 +1,4 @@
-"""Which vectors of a batch are not padding, and how many there are."""
+"""The vectors of a batch that are not padding: which ones, and how many."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ IGNORED_LABEL = -100
 
 
 def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = None) -> Tensor | None:
-    """Which positions of a batch are not padding, non-zero where they are not; `None` if the batch does not tell.
+    """A mask that is non-zero for positions that are not padding, or `None` if the batch does not tell.
 
     Args:
         batch: the arguments of a forward pass.
-        name: `"attention_mask"`, or `"decoder_attention_mask"`, which few batches have: then position `i` of the decoder is
-            one whose label is not -100, for a decoder's inputs are its labels moved by one.
-        labels: the labels, where `batch` has them no more; those of another shape than the decoder's inputs do not serve.
+        name: `"attention_mask"`, or `"decoder_attention_mask"`. Few batches have the latter. Then position `i` of the decoder
+            counts if label `i` is not -100, because a decoder's inputs are its labels shifted by one.
+        labels: the labels, if `batch` no longer has them. They are ignored if their shape differs from the decoder's inputs.
     """
     mask = batch.get(name)
-    # A mask of more dimensions says who attends to whom, not which vectors are padding.
+    # A mask of more dimensions tells which positions attend to which, not which are padding.
     if isinstance(mask, Tensor) and mask.ndim == 2:
         return mask
     ids = batch.get("input_ids")
     if isinstance(mask, Tensor) and isinstance(ids, Tensor) and mask.shape == ids.shape and mask.ndim > 2:
-        return mask.flatten(0, -2)  # multiple choice: the model makes rows of all choices
+        return mask.flatten(0, -2)  # multiple choice: the model makes each choice a row
     if name == "decoder_attention_mask":
         labels = labels if batch.get("labels") is None else batch["labels"]
         inputs = batch.get("decoder_input_ids")
@@ -41,10 +41,10 @@ def padding_mask(batch: Mapping[str, Any], name: str, labels: Tensor | None = No
 
 
 def count_vectors(batch: Mapping[str, Any], mask: str | None = "attention_mask", main_input: str = "input_ids") -> Tensor:
-    """How many vectors of a batch are not padding, as an int64 scalar on the batch's device.
+    """The number of vectors of a batch that are not padding, as an int64 scalar on the batch's device.
 
-    That is the sum of its mask if it has one, else the number of elements of its input, which serves as well wherever only
-    the ratio between micro-batches matters.
+    It is the sum of the mask. Without a mask it is the number of elements of the main input, which is enough because only the
+    ratio between micro-batches matters.
 
     Args:
         batch: names to tensors.
@@ -53,7 +53,7 @@ def count_vectors(batch: Mapping[str, Any], mask: str | None = "attention_mask",
 
     Raises:
         TypeError: the batch is not a mapping of names to tensors.
-        ValueError: the batch has neither.
+        ValueError: the batch has neither a mask nor the main input.
     """
     if not isinstance(batch, Mapping):
         raise TypeError(f"the batch is a {type(batch).__name__}; the penalty needs batches that are dicts of tensors")
@@ -69,10 +69,10 @@ def count_vectors(batch: Mapping[str, Any], mask: str | None = "attention_mask",
 
 
 def mask_for(r: Tensor, mask: Tensor | None, site: Site) -> Tensor | None:
-    """A batch's padding mask in the layout of a site's vectors, whose radii are `r`; true where one counts, `None` if all do.
+    """A batch's padding mask in the layout of a site's vectors, whose radii are `r`: true where a vector counts, or `None`.
 
     Raises:
-        ValueError: the mask does not have one entry a vector.
+        ValueError: the mask does not have one entry per vector.
     """
     if mask is None:
         return None
@@ -85,11 +85,11 @@ def mask_for(r: Tensor, mask: Tensor | None, site: Site) -> Tensor | None:
             f"sites: {site.name!r} gives one vector for each of {tuple(r.shape)}, but its {site.mask} has shape "
             f"{tuple(mask.shape)}, so its padding cannot be told; leave this site out with sites=['!{site.name}']"
         )
-    return mask.bool().to(r.device)  # of a model that is on several devices
+    return mask.bool().to(r.device)  # the model may be on several devices
 
 
 def innermost(model: nn.Module) -> nn.Module:
-    """The module whose forward names the arguments, within wrappers that pass on whatever they are given."""
+    """The module whose forward names the arguments, inside wrappers that pass on any arguments."""
     while any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(model.forward).parameters.values()):
         inner = getattr(model, "module", None)
         if not isinstance(inner, nn.Module):

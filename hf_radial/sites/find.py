@@ -144,7 +144,7 @@ def find_sites(
         names = [name for name, _ in model.named_modules() if name]
         raise ValueError(
             f"no site found: {type(model).__name__} has neither residual adds nor activations after a module, or all were left "
-            f"out. To {HOW_TO_NAME}; its modules are named like {_examples(names)}"
+            f"out. To go on, {HOW_TO_NAME}; its modules are named like {_examples(names)}"
         )
     return Sites(model, found)
 
@@ -207,13 +207,28 @@ def default_inputs(model: nn.Module) -> dict[str, Any]:
 # What the user named ---------------------------------------------------------------------------------------------------------
 
 
+def check_patterns(sites: Any, name: str = "sites") -> None:
+    """Raise unless `sites` is `None` or a list of at least one module name pattern.
+
+    Args:
+        name: of the argument, for the errors.
+
+    Raises:
+        TypeError: it is no list of texts.
+        ValueError: it is empty.
+    """
+    if sites is None:
+        return
+    if isinstance(sites, (str, Mapping)) or not isinstance(sites, Iterable) or not all(isinstance(p, str) for p in sites):
+        raise TypeError(f"{name}={sites!r} must be a list of module name patterns, such as ['*.mlp.c_proj']")
+    if not sites:
+        raise ValueError(f"{name}={sites!r} names no module; leave it out to use the sublayers' outputs")
+
+
 def _patterns(sites: Any) -> tuple[list[str], list[str]]:
+    check_patterns(sites)
     if sites is None:
         return [], []
-    if isinstance(sites, str) or not isinstance(sites, Iterable) or not all(isinstance(p, str) for p in sites):
-        raise TypeError(f"sites={sites!r} must be a list of module name patterns, such as ['*.mlp.c_proj']")
-    if not sites:
-        raise ValueError("sites=[] names no module; leave it out to use the sublayers' outputs")
     return [p for p in sites if not p.startswith("!")], [p[1:] for p in sites if p.startswith("!")]
 
 

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ class _Sweep:
         self.device, self.dtype = self.args.device, first.model.dtype
         self.columns = self._columns([member.train_dataset for member in members])
         self.held_out = {
-            name: self._columns([member.eval_dataset[name] for member in members])  # type: ignore[index]
+            name: self._columns([splits[name] for splits in (cast(Any, member.eval_dataset) for member in members)])
             for name in first.eval_dataset
         }
         self.stack = StackedMLP([member.model for member in members], self.device)  # type: ignore[misc]

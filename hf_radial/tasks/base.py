@@ -1,12 +1,14 @@
-"""What all tasks share: configurations that are named by their fields, and builders that make Arrow tables shard by shard.
+"""What all tasks share: configurations named by their fields, and builders that write Arrow tables shard by shard.
 
-In here: the two kinds of configuration (a finite table that is split by fraction, and rows that are drawn by number), the
-builder, and the two views. Not in here: any task, and loading (`load.py`).
+In here: two kinds of configuration (a finite table that is split by fractions, and rows that are drawn to a given number), the
+builder and the two views. Not in here: any task, and loading (`load.py`).
 
-Two views. ``view="classification"``: `input_ids` `(k,)` int64, the operands, and `labels` int64, the class: for an MLP.
-``view="lm"``: the operands as columns of their own, `prompt` and `completion` as text: for a language model, with
-`vocabulary(config)` as its words (`tokenizer.py`). The completion begins with the space that separates words, so that
-`prompt + completion` is the whole text; `trl` takes the two columns as they are.
+The two views:
+
+- ``view="classification"``, for an MLP: `input_ids` `(k,)` int64 are the operands, `labels` int64 is the class.
+- ``view="lm"``, for a language model: each operand is a column, `prompt` and `completion` are text, and the words are
+  `vocabulary(config)` (`tokenizer.py`). A completion begins with the space that separates words, so `prompt + completion` is
+  the whole text. `trl` takes the two columns as they are.
 """
 
 from __future__ import annotations
@@ -23,36 +25,36 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_radial.tasks.checks import fraction, one_of, shown, whole
+from hf_radial.tasks.checks import fraction, one_of, shown, whole_number
 from hf_radial.tasks.splits import deal, orbits_under_reordering
 
 SPLITS = ("train", "validation", "test")
 VIEWS = ("classification", "lm")
-# Rows made at once, which bounds the memory of a stream at some MB; a shard of a stream is as large.
+# Rows per Arrow table and per shard of a stream. It bounds the memory of a stream to some MB.
 ROWS_PER_TABLE = 100_000
-# A permutation of the whole table is drawn in memory (8 bytes a row, and as much again to sort it).
+# The random order of the whole table is drawn in memory: 8 bytes a row, and as much again to sort it.
 MOST_ROWS = 50_000_000
 NUMBER = r"\d+(?:\.\d+)?(?:e-\d+)?"
 
 
 @dataclass
 class TaskConfig(datasets.BuilderConfig):
-    """A configuration that is named by its fields: the fields make the name, and the name can be given in their place.
+    """A configuration named by its fields. Give either the fields or the name.
 
     Args:
         name: leave it out, or give it alone ("add_p97_f0.5_s0"): the fields are then read from it.
         seed: seeds every draw, at least 0 and below 2**128.
 
     Raises:
-        ValueError: the name is not one that this task's fields can have (an example is shown), or a field is given beside it
-            that says otherwise (unless it is given its default, which cannot be told from none here; `load_task` tells);
-            a field is out of its range.
+        ValueError: the name does not fit this task (the error shows an example); a field contradicts the name; or a field is
+            out of its range. A field that is given its default value counts as not given here; `load_task` does tell the two
+            apart.
     """
 
     name: str = "default"
     seed: int = 0
 
-    PATTERN: ClassVar[str]  # of all names, with a group for each field that it holds
+    PATTERN: ClassVar[str]  # regular expression of all names, with one named group per field
     EXAMPLE: ClassVar[str]
 
     def __post_init__(self) -> None:
@@ -61,13 +63,13 @@ class TaskConfig(datasets.BuilderConfig):
         if given is not None:
             for field, value in self.fields_in(given).items():
                 before, default = getattr(self, field), type(self).__dataclass_fields__[field].default
-                # Nothing but a word, a number or the default can be what a name says; arrays have no single answer to `in`.
+                # A name can only hold words and numbers. An array is refused first: `in` has no single answer for it.
                 if not isinstance(before, str | Number | type(default)) or before not in (default, value):
                     raise ValueError(
                         f"{field}={shown(before)} is not what the name {given!r} says; give the name or the fields."
                     )
                 setattr(self, field, value)
-        self.seed = whole("seed", self.seed, 0)
+        self.seed = whole_number("seed", self.seed, 0)
         self.check()
         self.name = self.spell_name()
         if given is not None and given != self.name:
@@ -76,8 +78,8 @@ class TaskConfig(datasets.BuilderConfig):
 
     @classmethod
     def fields_in(cls, name: str) -> dict[str, Any]:
-        """The fields that a name says. What `PATTERN` leaves unmatched keeps its default. ValueError if it is no such name."""
-        # None is longer, as a folder has it for its name; and Python reads no numbers of thousands of digits.
+        """The fields that a name gives. Fields that it leaves out keep their defaults. ValueError if the name does not fit."""
+        # The limit of 250: the name is also a folder's name, and Python refuses integers of thousands of digits.
         match = re.fullmatch(cls.PATTERN, name) if isinstance(name, str) and len(name) < 250 else None
         if match is None:
             raise ValueError(f"{shown(name)} is not a configuration of this task; one is {cls.EXAMPLE!r}.")
@@ -85,7 +87,7 @@ class TaskConfig(datasets.BuilderConfig):
 
     @classmethod
     def value_in_name(cls, field: str, text: str) -> Any:
-        """The value of a field from its text in the name: a number where the field's default is one."""
+        """A field's value, parsed from its text in the name: a number if the field's default is a number."""
         default = cls.__dataclass_fields__[field].default
         if isinstance(default, bool):
             return True
@@ -96,35 +98,36 @@ class TaskConfig(datasets.BuilderConfig):
 
     @abstractmethod
     def spell_name(self) -> str:
-        """The name: one for each choice of the fields."""
+        """The name. Different fields give different names."""
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
-        """Name of the cache folder: `name` alone, since it says everything already.
+        """Name of the cache folder: `name` alone, because it already holds every field.
 
-        The inherited method appends the arguments that were spelt out, so that a default left out and the same value
-        given would be generated twice.
+        The inherited method appends the arguments that were given. A default that is left out and the same value given would
+        then be generated twice.
         """
         if custom_features is not None:
             return super().create_config_id(config_kwargs, custom_features=custom_features)
         return self.name
 
     def options(self) -> dict[str, Any]:
-        """The fields that say what is drawn, without those that `datasets` adds."""
+        """The fields that decide the rows, without those that `datasets` adds."""
         inherited = {field.name for field in fields(datasets.BuilderConfig)}
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in inherited}
 
 
 @dataclass
 class TableConfig(TaskConfig):
-    """A task with finitely many rows, all of which are dealt to the splits.
+    """A task with finitely many rows. Every row goes to one of the splits.
 
     Args:
         train_fraction: share of all rows to train on, between 0 and 1 (rounded to whole rows).
-        validation_fraction: share held out for choosing, from what is not trained on; by default everything else is "test".
-        commutative: "split" as in the literature, where (a, b) may be trained on and (b, a) tested (`leakage` counts them), or
-            "together", which keeps all orders of the same operands in one split.
-        view: "classification" (input_ids the operands, labels the answer) or "lm" (prompt and completion as text, and the
-            operands in columns of their own).
+        validation_fraction: share of all rows for validation, taken from the rows that are not trained on; 0 leaves the split
+            out. All other rows are "test".
+        commutative: "split", as in the literature: (a, b) may be in "train" and (b, a) in "test" (`leakage` counts them).
+            "together" keeps all orders of the same operands in one split.
+        view: "classification" (`input_ids` the operands, `labels` the answer) or "lm" (`prompt` and `completion` as text, and
+            each operand in a column).
     """
 
     train_fraction: float = 0.5
@@ -132,7 +135,7 @@ class TableConfig(TaskConfig):
     commutative: str = "split"
     view: str = "classification"
 
-    # Behind the group of the task's own fields.
+    # The end of every name, after the task's own fields.
     TAIL: ClassVar[str] = (
         rf"_f(?P<train_fraction>{NUMBER})(?:_v(?P<validation_fraction>{NUMBER}))?_s(?P<seed>\d+)"
         r"(?P<commutative>_together)?(?P<view>_lm)?"
@@ -181,11 +184,11 @@ class TableConfig(TaskConfig):
 
 @dataclass
 class SizedConfig(TaskConfig):
-    """A task with more rows than anyone wants: as many as are asked for are drawn, no two the same.
+    """A task with too many rows to list. The given number of rows is drawn, all different.
 
     Args:
         train_size: rows to train on, at least 1.
-        validation_size: rows held out for choosing; 0 leaves the split out.
+        validation_size: rows of the split "validation"; 0 leaves the split out.
         test_size: rows to test on, at least 1.
     """
 
@@ -196,9 +199,9 @@ class SizedConfig(TaskConfig):
     SIZES: ClassVar[str] = r"_n(?P<train_size>\d+)-(?P<validation_size>\d+)-(?P<test_size>\d+)_s(?P<seed>\d+)"
 
     def check(self) -> None:
-        self.train_size = whole("train_size", self.train_size, 1)
-        self.validation_size = whole("validation_size", self.validation_size, 0)
-        self.test_size = whole("test_size", self.test_size, 1)
+        self.train_size = whole_number("train_size", self.train_size, 1)
+        self.validation_size = whole_number("validation_size", self.validation_size, 0)
+        self.test_size = whole_number("test_size", self.test_size, 1)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -222,19 +225,19 @@ class SizedConfig(TaskConfig):
 class TaskBuilder(datasets.ArrowBasedBuilder):
     """A `datasets` builder whose splits are lists of shards, each made into one Arrow table when its turn comes."""
 
-    # Part of the cache folder: raise it when the same configuration would give other rows.
+    # Part of the cache folder. Raise it when the same configuration gives other rows than before.
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIG_CLASS: Any = TaskConfig
-    SHELF: tuple[str, ...] = ()  # configurations that people cite, whose checksums are committed
+    SHELF: tuple[str, ...] = ()  # standard configurations, with committed checksums
     SUMMARY: str = ""
-    SOURCE: str = ""  # where the literature has it from
+    SOURCE: str = ""  # the papers that the task comes from
     LICENSE: str = "cc0-1.0"
-    REORDERINGS: bool = False  # whether a row with its operands in another order is another row of the task
+    REORDERINGS: bool = False  # whether the operands in another order are another row of the task
     config: Any
 
     @abstractmethod
     def shards(self) -> dict[str, list[Any]]:
-        """What `table` makes of each split that has rows, in pieces of up to `ROWS_PER_TABLE` rows."""
+        """For each split with rows: its shards of up to `ROWS_PER_TABLE` rows, which `table` turns into Arrow tables."""
 
     @abstractmethod
     def table(self, shard: Any) -> pa.Table:
@@ -247,13 +250,13 @@ class TaskBuilder(datasets.ArrowBasedBuilder):
     @staticmethod
     @abstractmethod
     def vocabulary(config: Any) -> list[str] | str:
-        """All words of the texts of ``view="lm"``, in the order of their ids; one string where words are characters."""
+        """All words of the texts of ``view="lm"``, in the order of their ids. One string if words are characters."""
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(description=self.SUMMARY, features=self.features(), license=self.LICENSE)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        # A list among the arguments is what `datasets` deals to the workers and shards of a stream.
+        # `datasets` deals the items of a list argument to the workers and shards of a stream.
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"shards": shards})
             for split, shards in self.shards().items()
@@ -266,7 +269,7 @@ class TaskBuilder(datasets.ArrowBasedBuilder):
 
 
 class TableBuilder(TaskBuilder):
-    """The builder of a `TableConfig`: a task says the operands and the answer of each row number, and how both are written."""
+    """The builder of a `TableConfig`. A task defines operands and answer of each row number, and how both are written."""
 
     REORDERINGS = True
 
@@ -285,7 +288,7 @@ class TableBuilder(TaskBuilder):
 
     @abstractmethod
     def prompt(self, operands: np.ndarray) -> pa.Array:
-        """Text of each row up to and with the equals sign."""
+        """Text of each row, up to and including the equals sign."""
 
     @abstractmethod
     def words(self) -> pa.Array:
@@ -332,7 +335,7 @@ def fixed_lists(rows: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def join(*parts: pa.Array | str) -> pa.Array:
-    """Texts, row by row, one behind the other; a plain string stands in every row.
+    """Concatenate texts row by row. A plain string is repeated in every row.
 
     >>> join("a", pa.array(["1", "2"]), "!").to_pylist()
     ['a1!', 'a2!']

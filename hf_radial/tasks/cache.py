@@ -1,17 +1,17 @@
-"""The cache of one configuration: one process at a time prepares, reads or mends it.
+"""The cache of one configuration: only one process at a time prepares, reads or repairs it.
 
-In here: `open_builder` and `load_rows`, the lock that they hold, and their errors. Not in here: which task is meant
+In here: `open_builder` and `load_rows`, the lock that they hold, and their errors. Not in here: how a task is chosen
 (`load.py`).
 
-The cache is the folder that `datasets` chooses, `CACHE_DIR/TASK/CONFIG/VERSION`: one Arrow file or more for each split, and
-`dataset_info.json`, the description. Three rules keep processes apart:
+The cache is the folder that `datasets` chooses, `CACHE_DIR/TASK/CONFIG/VERSION`. It holds one or more Arrow files for each
+split, and the description `dataset_info.json`. Three rules keep processes apart:
 
-- A process holds the lock `CACHE_DIR/TASK/CONFIG/load.lock` while it prepares, reads or mends. The operating system releases
-  the lock of a process that is killed.
-- New files are written beside the folder. Each is then moved into the folder in one step, the description last. So a process
-  that does not hold the lock (another program, or one whose lock file was deleted) finds whole files too.
-- A cache without a description is *missing*, and is prepared. A cache is *damaged* if its description cannot be read, a file
-  is missing or rows are missing. It is made anew, with a warning.
+- A process holds the lock `CACHE_DIR/TASK/CONFIG/load.lock` while it prepares, reads or repairs. If a process is killed, the
+  operating system releases its lock.
+- New files are written next to the folder. Each file is then moved into the folder in one step, the description last. Therefore
+  a process without the lock (another program, or a process whose lock file was deleted) also finds complete files.
+- A cache without a description is *missing*, and is prepared. A cache is *damaged* if its description cannot be read, or a file
+  or rows are missing. It is rebuilt, with a warning.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 DESCRIPTION = datasets.config.DATASET_INFO_FILENAME
 LOCK = "load.lock"
-# How often a cache is made again that another program deletes or damages meanwhile.
+# How often a cache is rebuilt that another program keeps deleting or damaging.
 ATTEMPTS = 5
 
 
 class DamagedError(Exception):
-    """The rows could not be read. The description is deleted, so that the next attempt makes the cache anew."""
+    """The rows could not be read. The description is deleted, so the next attempt rebuilds the cache."""
 
 
 def cache_folder(builder: type[TaskBuilder], config: str, cache_dir: str | None) -> Path | None:
@@ -51,12 +51,12 @@ def cache_folder(builder: type[TaskBuilder], config: str, cache_dir: str | None)
     root = os.fspath(cache_dir or datasets.config.HF_DATASETS_CACHE)
     if "://" in root:
         return None
-    # As `datasets` names a builder: by the last part of its module.
+    # `datasets` names a builder by the last part of its module.
     return Path(root).expanduser() / builder.__module__.split(".")[-1] / config / str(builder.VERSION)
 
 
 def open_builder(make: Callable[[], TaskBuilder], folder: Path | None, cache_dir: str | None) -> TaskBuilder:
-    """A builder that knows the description in the cache, or has a new one where the cache is missing or damaged.
+    """A builder with the description from the cache. If the cache is missing or damaged, the description is new.
 
     Args:
         make: makes the builder.
@@ -70,7 +70,7 @@ def open_builder(make: Callable[[], TaskBuilder], folder: Path | None, cache_dir
 
 
 def load_rows(make: Callable[[], TaskBuilder], folder: Path | None, cache_dir: str | None) -> datasets.DatasetDict:
-    """All splits, from the cache. Rows that are missing are prepared first; arguments and errors as for `open_builder`."""
+    """All splits, from the cache. Missing rows are prepared first. Arguments and errors as for `open_builder`."""
 
     def load() -> datasets.DatasetDict:
         builder = _opened(make, folder)
@@ -106,7 +106,7 @@ def in_turn(action: Callable[[], T], folder: Path | None, cache_dir: str | None)
     if isinstance(problem, OSError) and not folder.parent.is_dir():
         raise _cannot_write(problem, cache_dir) from problem
     raise OSError(
-        f"the cache {str(folder)!r} was deleted or damaged {ATTEMPTS} times while it was being made: {problem}. "
+        f"the cache {str(folder)!r} was deleted or damaged {ATTEMPTS} times while it was being built: {problem}. "
         "Stop the program that writes or deletes there, or give another cache_dir."
     ) from problem
 
@@ -122,16 +122,16 @@ def lock_of(folder: Path) -> AbstractContextManager[None]:
 
 
 def prepare(builder: TaskBuilder, folder: Path) -> None:
-    """Make all rows beside the folder, then move the files into it, the description last."""
+    """Build all rows next to the folder, then move the files into it, the description last."""
     prefix = f"{folder.name}.new-"
-    for left in folder.parent.glob(f"{prefix}*"):  # by a process that was killed
+    for left in folder.parent.glob(f"{prefix}*"):  # left by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as place:
         made = Path(place) / folder.name
         try:
             builder.download_and_prepare(output_dir=str(made))
         except (datasets.exceptions.DatasetGenerationError, OSError) as error:
-            # `datasets` wraps what went wrong, or words it anew as "Cannot find data file"; the first error says which file.
+            # `datasets` wraps the error or replaces it by "Cannot find data file". The first error names the file.
             first = error.__cause__ or error.__context__
             if isinstance(first, OSError):
                 raise first from None
@@ -162,7 +162,7 @@ def forget(folder: Path, error: Exception) -> None:
     """Delete the description of a damaged cache, with a warning. Without a description the cache is missing."""
     description = folder / DESCRIPTION
     if description.exists():
-        logger.warning("The cache %s is damaged (%s); it is made anew.", folder, error)
+        logger.warning("The cache %s is damaged (%s); it is rebuilt.", folder, error)
         description.unlink(missing_ok=True)
 
 
@@ -184,7 +184,7 @@ def _opened(make: Callable[[], TaskBuilder], folder: Path | None) -> TaskBuilder
 
 
 def _check_description(builder: TaskBuilder) -> None:
-    """ValueError if the description that was read is well-formed, but not of this task."""
+    """ValueError if the description is well-formed, but belongs to another task."""
     columns, splits = list(builder.info.features or ()), list(builder.info.splits or ())
     if columns != list(builder.features()) or not {"train", "test"} <= set(splits):
         raise ValueError(f"{DESCRIPTION} has the columns {columns} and the splits {splits}")
@@ -192,7 +192,7 @@ def _check_description(builder: TaskBuilder) -> None:
 
 def _cannot_write(error: OSError, cache_dir: str | None) -> OSError:
     folder = cache_dir or os.fspath(datasets.config.HF_DATASETS_CACHE)
-    # The class stays what it was (PermissionError, say); its arguments do not, for OSError(1, 2, 3) builds its own text.
+    # The class is kept (PermissionError, say). The arguments are not: OSError(1, 2, 3) builds its own text.
     return type(error)(
         f"cache_dir={folder!r} cannot be written: {error}. Give another cache_dir (or set HF_DATASETS_CACHE), or make room."
     )

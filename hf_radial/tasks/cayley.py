@@ -1,7 +1,7 @@
-"""Cayley tables given by the user: read from a list, an array or a file, and checked to be those of a group.
+"""Cayley tables given by the user: read from a list, an array or a file, and checked to be the table of a group.
 
-A Cayley table of order n is `(n, n)` numbers: elements are numbered from 0, and `table[x, y]` is the product x y. What is wrong
-with a table is said with its place: the entry, the element or the triple, all counted from 0.
+A Cayley table of order n has `(n, n)` entries. Elements are numbered from 0, and `table[x, y]` is the product x y. An error
+names the place of the fault (the entry, the element or the triple), counted from 0.
 
 In here: `read_table` and `check_group`. Not in here: the groups that have a name (`groups.py`).
 """
@@ -21,17 +21,17 @@ from hf_radial.tasks.checks import shown
 
 
 def read_table(given: Any, name: str = "cayley_table") -> np.ndarray:
-    """A Cayley table as an array of its own, closed but not yet known to be a group's.
+    """A copy of a Cayley table as an array. It is closed, but other axioms of a group are not checked.
 
     Args:
         given: rows of whole numbers (lists or an array), or the path of a .csv (numbers only, no header), .npy or .json file.
-        name: what errors call it.
+        name: the argument's name in error messages.
 
     Returns:
         `(n, n)` int32 with entries from 0 to n - 1, read-only.
 
     Raises:
-        ValueError: the file cannot be read, the table is empty or not square, or an entry is no element's number.
+        ValueError: the file cannot be read, the table is empty or not square, or an entry is not the number of an element.
 
     Example:
         >>> read_table([[0, 1], [1, 0]]).tolist()
@@ -63,12 +63,12 @@ def read_table(given: Any, name: str = "cayley_table") -> np.ndarray:
             f"the numbers 0 to {order - 1}."
         )
     table = numbers.astype(np.int32)
-    table.setflags(write=False)  # the configuration's name holds its hash
+    table.setflags(write=False)  # the configuration's name contains its hash
     return table
 
 
 def _read_file(path: Path, name: str) -> Any:
-    """The rows in a file, by its ending; cells of a .csv become numbers where they are some."""
+    """The rows of a file, read by its extension. Cells of a .csv become numbers where possible."""
     readers = {".csv": _read_csv, ".npy": lambda file: np.load(file, allow_pickle=False), ".json": _read_json}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{name}={shown(os.fspath(path))} must be a .csv, .npy or .json file, or the rows themselves.")
@@ -99,7 +99,7 @@ def _read_json(path: Path) -> list[Any]:
 
 
 def _whole_numbers(rows: Any, name: str) -> np.ndarray:
-    """`rows` as an array of Python integers, one by one: NumPy would take True for 1, and 2**70 for a float."""
+    """`rows` as an array of Python integers, checked one by one: NumPy would accept True as 1 and 2**70 as a float."""
     for x, row in enumerate(rows):
         for y, entry in enumerate(row):
             try:
@@ -119,20 +119,21 @@ def _whole_numbers(rows: Any, name: str) -> np.ndarray:
 def check_group(table: np.ndarray, name: str = "cayley_table") -> int:
     """Check the axioms of a group, in the order identity, inverses, associativity.
 
-    Associativity is exact and costs O(n^2 log n): (x a) y = x (a y) for all x and y is checked for generators a alone (Light's
-    test; Clifford and Preston 1961, section 1.2). That is enough because the elements a for which it holds are closed under
-    products. A generator joins only after it has passed, so that each at least doubles what is generated, as in a group.
+    Associativity is exact and costs O(n^2 log n). The equation (x a) y = x (a y), for all x and y, is checked only for
+    generators a (Light's test; Clifford and Preston 1961, section 1.2). That is enough because the elements a for which it
+    holds are closed under products. An element becomes a generator only after it has passed, so each generator at least doubles
+    the generated set, as in a group.
 
     Args:
         table: `(n, n)` as from `read_table`.
-        name: what errors call it.
+        name: the argument's name in error messages.
 
     Returns:
         The number of the identity.
 
     Raises:
-        ValueError: an axiom fails; with the element that lacks an inverse, or the lexicographically first triple that is not
-            associative and both of its values.
+        ValueError: an axiom fails. The error names the element without an inverse, or the lexicographically first triple that
+            is not associative with both of its values.
 
     Example:
         >>> check_group(np.array([[1, 0], [0, 1]]))
@@ -193,7 +194,7 @@ def unassociative_triple(table: np.ndarray, identity: int) -> tuple[int, int, in
 
     Args:
         table: `(n, n)`, with inverses.
-        identity: its number; it generates nothing, and associates with everything.
+        identity: its number. It needs no check, because it associates with everything.
     """
     generated = np.zeros(len(table), dtype=bool)
     generated[identity] = True
@@ -217,7 +218,7 @@ def _close(members: np.ndarray, table: np.ndarray) -> None:
 
 
 def _first_triple(table: np.ndarray, last: int) -> tuple[int, int, int]:
-    """The first triple; one that begins with `last` is known. One `(n, n)` comparison for each first element."""
+    """The lexicographically first triple, where one beginning with `last` exists. One `(n, n)` comparison per first element."""
     a = next(a for a in range(last + 1) if (table[table[a]] != table[a][table]).any())
     b, c = np.unravel_index(int((table[table[a]] != table[a][table]).argmax()), table.shape)  # (a b) c and a (b c), at [b, c]
     return a, int(b), int(c)

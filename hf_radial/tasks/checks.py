@@ -1,4 +1,4 @@
-"""Checks of the fields of a configuration: each returns the value, or raises a ValueError that names argument and fix."""
+"""Checks of a configuration's fields. Each returns the value, or raises a ValueError that names the argument and the fix."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-# Of whole numbers without a limit of their own: as large as NumPy's own seeds, and short enough for a configuration's name.
+# The limit of whole numbers without their own: as large as NumPy's seeds, and short enough for a configuration's name.
 _LARGEST = 2**128 - 1
 
 
 def shown(value: Any) -> str:
-    """`value` as errors show it: as Python writes it, but not at any length.
+    """`value` as errors show it: its repr, cut to 200 characters.
 
     >>> shown("7"), len(shown("7" * 10_000))
     ("'7'", 200)
@@ -24,12 +24,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """`value` as an int in `[low, high]`, by default of up to 128 bits.
+def whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an int in `[low, high]`, by default below 2**128.
 
-    >>> whole("p", 97, 2)
+    >>> whole_number("p", 97, 2)
     97
-    >>> whole("p", 1.5, 2)
+    >>> whole_number("p", 1.5, 2)
     Traceback (most recent call last):
     ...
     ValueError: p must be a whole number of at least 2, got 1.5.
@@ -39,7 +39,7 @@ def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
         number = operator.index(value)
     except TypeError:
         number = None
-    # True is an integer to Python, and never what was meant.
+    # True is an int in Python, but never meant as a number here.
     if number is None or isinstance(value, bool) or number < low or (high is not None and number > high):
         raise ValueError(f"{name} must be a whole number {limits}, got {shown(value)}.")
     if number > _LARGEST:
@@ -48,7 +48,7 @@ def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
 
 
 def fraction(name: str, value: Any, zero: bool = False) -> float:
-    """`value` as a float in the open interval (0, 1), or also 0 where `zero` says so.
+    """`value` as a float strictly between 0 and 1. With `zero`, 0 is allowed too.
 
     >>> fraction("train_fraction", 1.5)
     Traceback (most recent call last):
@@ -66,7 +66,7 @@ def fraction(name: str, value: Any, zero: bool = False) -> float:
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
-    """`value` if it is among `allowed`; otherwise the error lists the nearest of them first.
+    """`value` if it is in `allowed`. Otherwise the error lists the most similar names first.
 
     >>> one_of("view", "clasification", ["classification", "lm"])
     Traceback (most recent call last):
@@ -74,7 +74,7 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     ValueError: view='clasification' is unknown; did you mean 'classification'? There are: classification, lm.
     """
     names = list(allowed)
-    # An array has no single answer to whether it is among them.
+    # An array is refused first: `in` has no single answer for it.
     if not isinstance(value, str) or value not in names:
         near = get_close_matches(value if isinstance(value, str) else shown(value), names, 3, 0.5)
         meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
@@ -83,7 +83,7 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
 
 
 def flag(name: str, value: Any) -> bool:
-    """`value` if it is True or False: "no" and "false" from a command line are true to Python."""
+    """`value` if it is True or False. Words are refused: "no" and "false" from a command line are true in Python."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {shown(value)}.")
     return value

@@ -1,6 +1,6 @@
-"""A checksum of a dataset's rows that depends on nothing else: not on chunks, files, formats, versions or the machine.
+"""A checksum of a dataset's rows. It does not depend on chunks, files, formats, versions or the machine.
 
-The committed ones, of every configuration on the shelf, are in `checksums.json`; `hf-radial tasks --verify` compares.
+`checksums.json` has the committed checksums of every configuration on the shelf. `hf-radial tasks --verify` compares them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def committed_checksums() -> dict[str, dict[str, str]]:
-    """Checksums by `task/configuration` and split, as they were when the configuration was published."""
+    """Committed checksums by `task/configuration` and split, from when the configuration was published."""
     return json.loads(files("hf_radial.tasks").joinpath("checksums.json").read_text(encoding="utf-8"))
 
 
@@ -28,7 +28,7 @@ def checksum(dataset: datasets.Dataset) -> str:
     """SHA-256 over the columns, in order: name, kind, and the values of all rows.
 
     Integers count as little-endian int64, strings as their lengths and UTF-8 bytes, lists as their lengths and values, and
-    anything else as text. So an Arrow cache, a Parquet file and a stream of the same rows have the same checksum.
+    everything else as text. So an Arrow cache, a Parquet file and a stream of the same rows have the same checksum.
 
     Example:
         >>> import datasets
@@ -40,7 +40,7 @@ def checksum(dataset: datasets.Dataset) -> str:
 
 
 def checksum_of_tables(tables: Iterable[pa.Table], columns: list[str]) -> str:
-    """The same for tables that come one after the other, of which one at a time is in memory."""
+    """As `checksum`, for tables that arrive one after the other. Only one table is in memory at a time."""
     hashes: dict[str, dict[str, Any]] = {name: {} for name in columns}
     for table in tables:
         for name in columns:
@@ -54,7 +54,7 @@ def checksum_of_tables(tables: Iterable[pa.Table], columns: list[str]) -> str:
 
 
 def _update(parts: dict[str, Any], path: str, values: pa.Array) -> None:
-    """Feed `values` to one running hash for each buffer of their kind, so that it does not matter where a chunk ends."""
+    """Add `values` to one running hash per kind of buffer. The borders between chunks therefore do not matter."""
     kind = values.type
     if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         _feed(parts, f"{path}lengths", pc.list_value_length(values).cast(pa.int64()))

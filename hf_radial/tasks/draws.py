@@ -1,7 +1,7 @@
-"""Rows that are drawn, no two the same: uniform samples without replacement, and how many of each kind.
+"""Distinct random rows: uniform samples without replacement, and the number of rows of each kind.
 
-In here: `distinct_rows`, the shares of strata (lengths, depths) and of splits, and texts of words. Not in here: what a row
-means (each task's own file).
+In here: `distinct_rows`, the shares of strata (lengths, depths) and of splits, and texts of words. Not in here: the meaning of
+a row (each task's own file).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from hf_radial.tasks.splits import random_order
 
-# Symbols of all rows together, which are drawn in memory.
+# Limit of the symbols of all rows together. They are drawn in memory.
 MOST_SYMBOLS = 2_000_000_000
-# Symbols drawn at once, which bounds the random numbers behind them (8 bytes each) at some MB.
+# Symbols drawn at once. It bounds the random numbers (8 bytes each) to some MB.
 SYMBOLS_PER_DRAW = 4_000_000
 
 
@@ -30,14 +30,14 @@ def distinct_rows(
 ) -> np.ndarray:
     """`count` different rows out of `existing`: a uniform sample without replacement, in random order.
 
-    Where a good part of all rows is asked for, all their numbers are put in random order; else rows are drawn independently and
-    the first `count` different ones are taken, which is such a sample as well and never lists all rows.
+    If a large share of all rows is needed, all row numbers are put in random order. Otherwise rows are drawn independently, and
+    the first `count` different ones are kept. That is also a uniform sample, and it never lists all rows.
 
     Args:
         rng: the generator that `draw` uses.
         count: at most `existing`.
         existing: how many rows there are.
-        row_of_rank: rows `(n, width)` of their numbers `(n,)` below `existing`; asked only where `existing <= 4 * count`.
+        row_of_rank: maps row numbers `(n,)` below `existing` to rows `(n, width)`; called only if `existing <= 4 * count`.
         draw: `n` independent uniform rows `(n, width)`, integers of at least 0.
 
     Example:
@@ -50,16 +50,16 @@ def distinct_rows(
         return row_of_rank(random_order(rng, existing)[:count])
     kept = _first_of_each(draw(count))
     while len(kept) < count:
-        # Three draws in four are new, so this ends soon.
+        # At least three draws in four are new, so few rounds are needed.
         kept = _first_of_each(np.concatenate([kept, draw(count - len(kept))]))
     return kept
 
 
 def _first_of_each(rows: np.ndarray) -> np.ndarray:
-    """`rows` without those that came before, in their order."""
+    """`rows` without repetitions, in the same order."""
     base = max(2, int(rows.max(initial=0)) + 1)
     columns_at_once = 1
-    # A key below 2**31 (there are fewer rows than that) and these columns fit int64 together.
+    # A key is below 2**31, as there are fewer rows than that. Key and columns together fit int64.
     while base ** (columns_at_once + 1) < 2**31:
         columns_at_once += 1
     key = np.zeros(len(rows), dtype=np.int64)
@@ -68,7 +68,7 @@ def _first_of_each(rows: np.ndarray) -> np.ndarray:
         for column in rows.T[start : start + columns_at_once]:
             key = key * base + column
         _, first, key = np.unique(key, return_index=True, return_inverse=True)
-        if len(first) == len(rows):  # all differ already
+        if len(first) == len(rows):  # all rows differ
             return rows
     return rows[np.sort(first)]
 
@@ -89,7 +89,7 @@ def draw_symbols(rng: np.random.Generator, count: int, width: int, base: int) ->
     """Independent uniform symbols `(count, width)` below `base`, in the smallest unsigned type that holds them."""
     kind = np.uint8 if base <= 2**8 else np.uint16 if base <= 2**16 else np.uint32
     at_once = max(1, SYMBOLS_PER_DRAW // max(1, width))
-    # As int64, then narrowed: the stream must not depend on the type.
+    # Drawn as int64, then narrowed. The random stream therefore does not depend on the type.
     parts = [
         rng.integers(0, base, size=(min(at_once, count - start), width)).astype(kind) for start in range(0, count, at_once)
     ]
@@ -105,22 +105,22 @@ def check_memory(rows: int, width: int, advice: str) -> None:
 
 
 def even_shares(rows: int, capacities: Sequence[int]) -> list[int]:
-    """Spread `rows` over strata as evenly as their capacities allow: one that is too small gives all it has.
+    """Spread `rows` over strata as evenly as possible. A stratum with too few rows gives all it has.
 
-    What does not divide evenly goes to the larger ones, one row each.
+    The remainder of the division goes to the larger strata, one row each.
 
     >>> even_shares(1000, [100, 9900, 990000])
     [100, 450, 450]
     """
-    shares, left = [0] * len(capacities), rows
+    shares, remaining = [0] * len(capacities), rows
     for done, index in enumerate(sorted(range(len(capacities)), key=capacities.__getitem__)):
-        shares[index] = min(capacities[index], left // (len(capacities) - done))
-        left -= shares[index]
+        shares[index] = min(capacities[index], remaining // (len(capacities) - done))
+        remaining -= shares[index]
     return shares
 
 
 def shares_of_splits(shares: Sequence[int], sizes: Mapping[str, int]) -> dict[str, list[int]]:
-    """How many rows of each stratum go to each split: in proportion, rounded so that all sums are exact.
+    """Rows of each stratum in each split: in proportion, rounded so that all sums are exact.
 
     Args:
         shares: rows of each stratum; they sum to the sum of `sizes`.
@@ -130,19 +130,21 @@ def shares_of_splits(shares: Sequence[int], sizes: Mapping[str, int]) -> dict[st
         >>> shares_of_splits([100, 450, 450], {"train": 500, "validation": 200, "test": 300})
         {'train': [50, 225, 225], 'validation': [20, 90, 90], 'test': [30, 135, 135]}
     """
-    dealt, left = {}, list(shares)
+    dealt, remaining = {}, list(shares)
     for split, size in sizes.items():
-        # Rounding the running sum keeps the total exact and each part within one of its share of what is left, which is itself
-        # within one of its share of all. The last split takes what is left.
-        total, upto = sum(left), accumulate(left)
+        # The running sum is rounded. The total is then exact, and each part is within one row of its share of the rest. The
+        # rest is itself within one row of its share of all rows. The last split takes the rest.
+        total, upto = sum(remaining), accumulate(remaining)
         ends = [(2 * seen * size + total) // (2 * total) if total else 0 for seen in upto]
         dealt[split] = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-        left = [all_of - taken for all_of, taken in zip(left, dealt[split], strict=True)]
+        remaining = [all_of - taken for all_of, taken in zip(remaining, dealt[split], strict=True)]
     return dealt
 
 
 def deal_strata(rng: np.random.Generator, strata: Sequence[np.ndarray], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Rows of each split, in random order: of each stratum (rows in random order, all of one width), its proportional share.
+    """Rows of each split, in random order. Each split takes its proportional share of every stratum.
+
+    The rows of a stratum must be in random order, and all of one width.
 
     A split of size 0 is left out.
     """
@@ -154,12 +156,12 @@ def deal_strata(rng: np.random.Generator, strata: Sequence[np.ndarray], sizes: M
 
 
 def join_words(words: pa.Array, ids: np.ndarray, lengths: np.ndarray, separator: str = " ") -> pa.Array:
-    """Texts of words: the first from the first `lengths[0]` ids, and so on.
+    """Join words to texts. The first `lengths[0]` ids make the first text, and so on.
 
     >>> join_words(pa.array(["a", "b"]), np.array([0, 1, 1]), np.array([2, 1])).to_pylist()
     ['a b', 'b']
     """
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    # Large offsets, as the words of a shard may be more than 2 GB of text together.
+    # Large offsets: the words of a shard may exceed 2 GB of text.
     lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), words.take(pa.array(ids)))
     return pc.binary_join(lists, separator)

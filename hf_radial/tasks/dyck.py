@@ -1,28 +1,31 @@
-r"""Dyck words, brackets of several types that are balanced, and how deep they nest.
+r"""Dyck words: balanced brackets of several types. The label is how deep they nest.
 
 In here: the draw of the words and the builder. The definition:
 
-- a word has `length` = 2n brackets of k types, every one closed by its own type and in the right order. There are
-  :math:`C_n k^n` of them, :math:`C_n = \binom{2n}{n} / (n + 1)` being the n-th Catalan number;
-- the answer is the depth: the largest number of brackets open at one time, from 1 to n. It does not depend on the types, which
-  a model must learn to look through;
-- ``sampling="uniform"``: all words are equally likely, and the rows of all splits together are a uniform sample without
-  replacement. Depths then gather around :math:`\sqrt{\pi n}`, and the largest hardly ever come;
-- ``sampling="balanced"``: the rows are spread evenly over the depths; a depth with fewer words than its share gives all it has,
-  and the others share what is left over. Each split takes its proportional share of every depth (to within two rows). Within a
-  depth, the rows are a uniform sample without replacement.
+- A word has `length` = 2n brackets of k types. Every bracket is closed by one of its own type, in the right order. There are
+  :math:`C_n k^n` words, where :math:`C_n = \binom{2n}{n} / (n + 1)` is the n-th Catalan number.
+- The answer is the depth: the largest number of brackets open at one time, from 1 to n. It does not depend on the types, and a
+  model must learn to ignore them.
+- ``sampling="uniform"``: all words are equally likely. The rows of all splits together are a uniform sample without
+  replacement. Most depths are then near :math:`\sqrt{\pi n}`, and the largest almost never occur.
+- ``sampling="balanced"``: the rows are spread evenly over the depths. A depth with fewer words than its share gives all it has,
+  and the other depths share the remainder. Each split takes its proportional share of every depth (to within two rows). Within
+  a depth, the rows are a uniform sample without replacement.
 
-No word is in two splits or twice in one. `input_ids` are the ids of `vocabulary`: type t opens with t and closes with k + t.
+Every word is in one split only, and only once. `input_ids` are the ids of `vocabulary`: type t opens with t and closes with
+k + t.
 
-Drawn exactly. A uniform Dyck path comes from n opening and n + 1 closing steps in random order: of the 2n + 1 rotations of
-every such order exactly one stays non-negative until its last step (the cycle lemma of Dvoretzky and Motzkin, 1947), which is
-then left out. A path of a given depth comes from its rank among them, by counting the ways to go on from each height.
+The draw is exact. A uniform Dyck path comes from n opening and n + 1 closing steps in random order. Exactly one of the 2n + 1
+rotations of such an order stays non-negative until its last step (the cycle lemma of Dvoretzky and Motzkin, 1947). That last
+step is left out. A path of a given depth comes from its rank among the paths of that depth, by counting the continuations from
+each height.
 
-Relation to the literature. Hewitt et al., "RNNs can generate bounded hierarchical languages with optimal memory"
-(arXiv 2010.07515), define Dyck-(k,m), k types nested at most m deep, as a language to generate. Murty et al., "Grokking of
-Hierarchical Structure in Vanilla Transformers" (arXiv 2305.18741), train language models on 20 types, at most 10 deep, words of
-many lengths from a probabilistic automaton, and score the closing brackets. This task asks for the depth of a whole word
-instead: one length, no bound on the depth but n, words uniform. It is akin to theirs, and its results compare with neither.
+Relation to the literature. Hewitt et al., "RNNs can generate bounded hierarchical languages with optimal memory" (arXiv
+2010.07515), define Dyck-(k,m) as a language to generate: k types, nested at most m deep. Murty et al., "Grokking of
+Hierarchical Structure in Vanilla Transformers" (arXiv 2305.18741), train language models on 20 types, at most 10 deep. Their
+words come from a probabilistic automaton and have many lengths, and they score the closing brackets. This task is a variant: it
+asks for the depth of a whole word, with one length, no bound on the depth but n, and uniform words. Its results are not
+comparable with either paper.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import VIEWS, SizedConfig, TaskBuilder, fixed_lists, in_pieces, join
-from hf_radial.tasks.checks import one_of, whole
+from hf_radial.tasks.checks import one_of, whole_number
 from hf_radial.tasks.draws import (
     SYMBOLS_PER_DRAW,
     check_memory,
@@ -50,23 +53,23 @@ from hf_radial.tasks.draws import (
 from hf_radial.tasks.splits import random_generator
 
 SAMPLING = ("uniform", "balanced")
-# Up to 35 pairs the number of paths fits int64, in which paths of a given depth are counted.
+# With up to 35 pairs, the number of paths fits int64. Paths of a given depth are counted in int64.
 MOST_PAIRS_BALANCED = 35
 
 
 @dataclass
 class DyckConfig(SizedConfig):
-    """One length of words, and how their depths are spread.
+    """The length of the words, and the distribution of their depths.
 
     Args:
         brackets: types of brackets, k, from 1 to 10,000.
         length: brackets in a word, even, from 2 to 2,000.
         sampling: "uniform" over words, or "balanced" over depths (for `length` up to 70).
-        view: "classification" (`input_ids` the brackets, where type t opens with t and closes with k + t; `labels` the depth:
-            label 0 never comes) or "lm" ("( [ ] ) =" and " 2").
+        view: "classification" (`input_ids` the brackets: type t opens with t and closes with k + t; `labels` the depth, so
+            label 0 never occurs) or "lm" ("( [ ] ) =" and " 2").
 
     Raises:
-        ValueError: a field is out of its range, `length` is odd; more rows than words that there are, or than memory holds.
+        ValueError: a field is out of its range; `length` is odd; or there are more rows than words, or more than fit in memory.
 
     Example:
         >>> config = DyckConfig(brackets=2, length=20, sampling="balanced")
@@ -93,15 +96,15 @@ class DyckConfig(SizedConfig):
 
     def check(self) -> None:
         super().check()
-        self.brackets = whole("brackets", self.brackets, 1, 10_000)
-        self.length = whole("length", self.length, 2, 2000)
+        self.brackets = whole_number("brackets", self.brackets, 1, 10_000)
+        self.length = whole_number("length", self.length, 2, 2000)
         if self.length % 2:
-            raise ValueError(f"length must be even, for every bracket that opens closes, got {self.length}.")
+            raise ValueError(f"length must be even, because every bracket is closed, got {self.length}.")
         one_of("sampling", self.sampling, SAMPLING)
         one_of("view", self.view, VIEWS)
         if self.sampling == "balanced" and self.pairs > MOST_PAIRS_BALANCED:
             raise ValueError(
-                f"length must be at most {2 * MOST_PAIRS_BALANCED} for sampling='balanced', whose counts of words are 64-bit "
+                f"length must be at most {2 * MOST_PAIRS_BALANCED} for sampling='balanced', which counts words in 64-bit "
                 f"integers, got {self.length}; lower it or take sampling='uniform'."
             )
         self.check_enough(
@@ -128,7 +131,7 @@ class DyckConfig(SizedConfig):
 
 
 class DyckDepth(TaskBuilder):
-    """Builder of `DyckConfig`: balanced brackets and the depth to which they nest."""
+    """Builder of `DyckConfig`: balanced brackets and their nesting depth."""
 
     BUILDER_CONFIG_CLASS = DyckConfig
     SUMMARY = "Dyck depth: balanced brackets of several types, drawn uniformly or evenly over depths; how deep do they nest?"
@@ -164,7 +167,7 @@ class DyckDepth(TaskBuilder):
 
 
 def catalan(pairs: int) -> int:
-    """How many Dyck paths there are with `pairs` steps up, the Catalan number.
+    """The Catalan number: how many Dyck paths have `pairs` steps up.
 
     >>> [catalan(pairs) for pairs in range(6)]
     [1, 1, 2, 5, 14, 42]
@@ -173,7 +176,7 @@ def catalan(pairs: int) -> int:
 
 
 def bracket_words(brackets: int) -> list[str]:
-    """Opening brackets of each type, then closing ones; numbered from five types on.
+    """The opening brackets of each type, then the closing ones. From five types on they are numbered.
 
     >>> bracket_words(2), bracket_words(11)[10], bracket_words(11)[-1]
     (['(', '[', ')', ']'], '(10', '10)')
@@ -193,12 +196,12 @@ def depth_of(words: np.ndarray, brackets: int) -> np.ndarray:
 
 
 def draw_dyck(config: DyckConfig) -> dict[str, np.ndarray]:
-    """Words `(n, length)` uint16 of bracket ids of every split that has rows, in random order."""
+    """Words `(n, length)` uint16 of bracket ids for every split with rows, in random order."""
     rng, pairs, brackets = random_generator(config.seed), config.pairs, config.brackets
     types = brackets**pairs
 
     def sample(count: int, depth: int | None) -> np.ndarray:
-        """`count` different words of one depth, or of any."""
+        """`count` different words of one depth, or of any depth."""
         paths = catalan(pairs) if depth is None else paths_of_depth(pairs, depth)
 
         def of_rank(rank: np.ndarray) -> np.ndarray:
@@ -231,17 +234,17 @@ def random_paths(rng: np.random.Generator, count: int, pairs: int) -> np.ndarray
         keys = rng.integers(0, 2**63 - 1, size=(min(at_once, count - start), steps))
         opens = np.argsort(keys, axis=1, kind="stable") < pairs
         heights = np.cumsum(np.where(opens, np.int16(1), np.int16(-1)), axis=1, dtype=np.int16)
-        # The good rotation begins behind the lowest point, where that is reached first, and ends on the step down to it.
+        # The good rotation begins after the first lowest point, and ends on the step down to it.
         first = heights.argmin(axis=1) + 1
         paths[start : start + at_once] = np.take_along_axis(opens, (first[:, None] + np.arange(2 * pairs)) % steps, axis=1)
     return paths
 
 
 def ways_home(pairs: int, bound: int) -> np.ndarray:
-    """Ways to get from height h back to 0 in s steps without leaving `[0, bound]`: entry `[h, s]` int64.
+    """Number of ways from height h back to 0 in s steps within `[0, bound]`: entry `[h, s]` int64.
 
-    Of all h up to `pairs + 1` and s up to `2 * pairs`, as far as a path of `2 * pairs` steps can come (h + s <= 2 * pairs);
-    elsewhere 0.
+    Filled for all h up to `pairs + 1` and s up to `2 * pairs` that a path of `2 * pairs` steps can reach (h + s <= 2 * pairs).
+    All other entries are 0.
 
     >>> ways_home(3, 3)[0].tolist(), ways_home(3, 1)[0].tolist()
     ([1, 0, 1, 0, 2, 0, 5], [1, 0, 1, 0, 1, 0, 1])
@@ -256,7 +259,7 @@ def ways_home(pairs: int, bound: int) -> np.ndarray:
 
 
 def paths_of_depth(pairs: int, depth: int) -> int:
-    """How many Dyck paths reach `depth`, and no more.
+    """How many Dyck paths have exactly this depth.
 
     >>> [paths_of_depth(4, depth) for depth in (1, 2, 3, 4)]
     [1, 7, 5, 1]
@@ -265,7 +268,7 @@ def paths_of_depth(pairs: int, depth: int) -> int:
 
 
 def path_of_rank(rank: np.ndarray, pairs: int, depth: int | None) -> np.ndarray:
-    """The Dyck path `(n, 2 * pairs)` bool of each rank `(n,)` among those of one depth, or among all.
+    """The Dyck path `(n, 2 * pairs)` bool of each rank `(n,)` among the paths of one depth, or among all.
 
     >>> path_of_rank(np.arange(2), pairs=2, depth=None).astype(int).tolist()
     [[1, 1, 0, 0], [1, 0, 1, 0]]
@@ -276,7 +279,7 @@ def path_of_rank(rank: np.ndarray, pairs: int, depth: int | None) -> np.ndarray:
     height, reached = np.zeros(len(rank), dtype=np.int64), np.full(len(rank), depth is None)
     for step in range(2 * pairs):
         left = 2 * pairs - step - 1
-        # Ways to go on after an opening bracket; without those that stay short of the depth, unless it has been reached.
+        # Continuations after an opening bracket. Until the depth has been reached, those that never reach it are left out.
         up_reached = reached | (height + 1 == bound)
         ways = within[height + 1, left] - np.where(up_reached, 0, short[height + 1, left])
         opens = rank < ways
@@ -287,7 +290,7 @@ def path_of_rank(rank: np.ndarray, pairs: int, depth: int | None) -> np.ndarray:
 
 
 def typed(paths: np.ndarray, types: np.ndarray, brackets: int) -> np.ndarray:
-    """Words `(n, 2 * pairs)` uint16 of paths: the i-th bracket that opens has type `types[:, i]`, and so has its closing one.
+    """Words `(n, 2 * pairs)` uint16 of paths: the i-th bracket that opens, and the one that closes it, have type `types[:, i]`.
 
     >>> typed(np.array([[True, True, False, False]]), np.array([[0, 1]]), brackets=2).tolist()
     [[0, 1, 3, 2]]
@@ -296,7 +299,7 @@ def typed(paths: np.ndarray, types: np.ndarray, brackets: int) -> np.ndarray:
     stack = np.empty((len(paths), types.shape[1] + 1), dtype=np.uint16)
     height, opened = np.zeros(len(paths), dtype=np.int64), np.zeros(len(paths), dtype=np.int64)
     for step, opens in enumerate(paths.T):
-        # Where a bracket closes, `opened` may be past the end: what is put on the stack there is above its top.
+        # `opened` may be past the end at a closing bracket. The value written there lies above the top of the stack.
         stack[rows, height] = types[rows, np.minimum(opened, types.shape[1] - 1)]
         words[:, step] = np.where(opens, stack[rows, height], stack[rows, height - 1] + brackets)
         height, opened = height + np.where(opens, 1, -1), opened + opens

@@ -1,4 +1,4 @@
-"""Products in a finite group: the complete table of x y, x y x^-1 or x y x, dealt to splits.
+"""Products in a finite group: the complete table of x y, x y x^-1 or x y x, divided into splits.
 
 Composition in S_5 and its two variants are the permutation tasks of Power et al. (arXiv 2201.02177, appendix A.1; `s5`,
 `s5conj` and `s5aba` in their code). Chughtai et al. (arXiv 2302.03025) learn cyclic, dihedral, symmetric and alternating
@@ -14,11 +14,11 @@ Elements are numbered from 0, and 0 is the identity of every group that has a na
 | `d2`, ..., dihedral | 2n | r^0, ..., r^(n-1), then s, r s, ..., r^(n-1) s; s r s = r^-1 | `r0`, ..., `s0`, ... |
 | `q8`, `q12`, ..., dicyclic | n = 4m | a^0, ..., a^(2m-1), then b, a b, ...; b^2 = a^m, b^-1 a b = a^-1 | `a0`, `b0`, ... |
 
-The number of `d` is that of the polygon's corners (D_12 has 24 elements), the number of `q` the order; `q16`, `q32`, ... are
-the generalised quaternion groups, and the elements of `q8` have the words 1 i -1 -i j k -j -k.
+The number in `d12` counts the polygon's corners (D_12 has 24 elements). The number in `q12` is the order. `q16`, `q32`, ... are
+the generalised quaternion groups. The elements of `q8` have the words 1 i -1 -i j k -j -k.
 
 Permutations are composed from left to right, as in the code of Power et al. and in SymPy: x y is first x, then y, so that
-(x y)(i) = y(x(i)). From right to left, x y would be our y x, and x y x^-1 our x^-1 y x; x y x is the same both ways.
+(x y)(i) = y(x(i)). In the other convention, x y is our y x, and x y x^-1 is our x^-1 y x; x y x is the same in both.
 
 In here: the groups, their configuration and the builder. Not in here: how a given table is checked (`cayley.py`).
 """
@@ -39,9 +39,9 @@ import pyarrow as pa
 
 from hf_radial.tasks.base import TableBuilder, TableConfig, join
 from hf_radial.tasks.cayley import check_group, read_table
-from hf_radial.tasks.checks import one_of, shown, whole
+from hf_radial.tasks.checks import one_of, shown, whole_number
 
-# Operation -> formula, sign between the operands in text, part of the configuration's name.
+# Operation -> formula, sign between the operands in text, suffix in the configuration's name.
 OPERATIONS = {"compose": ("x y", "*", ""), "conjugate": ("x y x^-1", "o", "_conj"), "aba": ("x y x", "o", "_aba")}
 RESERVED = ("*", "o", "=", "<pad>", "<eos>")  # words that no element can have
 
@@ -55,7 +55,7 @@ class Group:
 
     def inverses(self) -> np.ndarray:
         """Number of each element's inverse `(n,)`."""
-        identity = int((self.table.diagonal() == np.arange(len(self.table))).argmax())  # alone in being its own square
+        identity = int((self.table.diagonal() == np.arange(len(self.table))).argmax())  # the only x with x x = x
         return (self.table == identity).argmax(axis=1)
 
 
@@ -83,12 +83,12 @@ def alternating(n: int) -> Group:
 
 
 def _permutation_group(elements: np.ndarray) -> Group:
-    """The group of permutations `(order, n)` that are closed."""
+    """The group of the permutations `(order, n)`. They must be closed under composition."""
     n = elements.shape[1]
-    place = np.array([n ** (n - 1 - i) for i in range(n)], dtype=np.int32)  # one-line notation as a number to base n
+    place = np.array([n ** (n - 1 - i) for i in range(n)], dtype=np.int32)  # one-line notation as a number in base n
     number = np.zeros(n**n, dtype=np.int32)
     number[elements @ place] = np.arange(len(elements))
-    # y(x(i)) of all pairs, one point i after the other, which keeps memory at the size of the table.
+    # y(x(i)) of all pairs, one point i at a time. Memory stays at the size of the table.
     key = np.zeros((len(elements), len(elements)), dtype=np.int32)
     for i in range(n):
         key += elements[:, elements[:, i]].T * place[i]
@@ -138,7 +138,7 @@ def dicyclic(order: int) -> Group:
 
 @dataclass(frozen=True)
 class Family:
-    """Groups named by a letter and a number: least and greatest number, the order, and how one is made."""
+    """Groups named by a letter and a number: the lowest and highest number, the order, and the function that builds one."""
 
     title: str
     low: int
@@ -158,7 +158,7 @@ FAMILIES = {
 
 @lru_cache(maxsize=8)
 def named_group(name: str) -> Group:
-    """The group of a checked name such as "s5"; made once."""
+    """The group of a checked name such as "s5". It is built once."""
     return FAMILIES[name[0]].make(int(name[1:]))
 
 
@@ -167,23 +167,24 @@ class GroupConfig(TableConfig):
     """One table.
 
     Args:
-        group: "s3" to "s6" and "a3" to "a6" (permutations in lexicographic order, composed from left to right, as words in
-            one-line notation), "c97" (rotations r^i), "d12" (of order 24: r^0 to r^11, then r^0 s to r^11 s), "q8", "q12", ...
-            (dicyclic: powers of a, then these times b); "s5" by default. Elements are numbered in this order from 0, the
-            identity.
+        group: "s5" by default. "s3" to "s6" and "a3" to "a6" are permutations in lexicographic order, composed from left to
+            right, with one-line notation as words. "c97" has the rotations r^i. "d12" has order 24: r^0 to r^11, then r^0 s to
+            r^11 s. "q8", "q12", ... are dicyclic: powers of a, then these times b. Elements are numbered in this order from 0,
+            the identity.
         operation: "compose" (x y), "conjugate" (x y x^-1) or "aba" (x y x).
-        cayley_table: any other group: rows of element numbers, `table[x][y]` being x y (lists or an array), or the path of a
-            .csv, .npy or .json file with them. It is read once, here. The configuration's name then has the order and a hash
-            of the table (`table8-0123456789ab_f0.5_s0`), and cannot be given without the table.
+        cayley_table: any other group, as rows of element numbers (lists or an array) where `table[x][y]` is x y, or as the path
+            of a .csv, .npy or .json file with them. The table is read once, here. The configuration's name then holds the order
+            and a hash of the table (`table8-0123456789ab_f0.5_s0`), and needs the table next to it.
         elements: words of the given table's elements; g0, g1, ... by default.
         train_fraction: share of all rows to train on.
-        validation_fraction: share held out for choosing.
-        commutative: "split", or "together", which keeps (x, y) and (y, x) in one split (their answers differ, as a rule).
+        validation_fraction: share of all rows for validation; 0 leaves the split out.
+        commutative: "split", or "together", which keeps (x, y) and (y, x) in one split (their answers usually differ).
         view: "classification" (input_ids [x, y], labels: element numbers) or "lm" (one word for each element).
         seed: seeds the split.
 
     Raises:
-        ValueError: the group is unknown; the table is no group's (with the axiom and the place); as for `TableConfig`.
+        ValueError: the group is unknown; the table is not a group's (the error names the axiom and the place); or as for
+            `TableConfig`.
 
     Example:
         >>> GroupConfig(operation="conjugate").name
@@ -196,7 +197,7 @@ class GroupConfig(TableConfig):
 
     group: str | None = None
     operation: str = "compose"
-    # No part of comparison: arrays have no single answer, and the name holds the content's hash.
+    # Left out of comparisons: arrays have no single answer, and the name contains a hash of the table.
     cayley_table: Any = field(default=None, compare=False)
     elements: Sequence[str] | None = None
 
@@ -261,13 +262,13 @@ class GroupConfig(TableConfig):
         return named_group(str(self.group))
 
     def options(self) -> dict[str, Any]:
-        """As for every task; the table as lists, so that all of it can be written as JSON."""
+        """As for every task. The table is given as lists, so it can be written as JSON."""
         table = self.cayley_table
         return {**super().options(), "cayley_table": None if table is None else table.tolist()}
 
 
 def check_name(group: Any) -> str:
-    """The name of a group out of `FAMILIES`, in lower case. ValueError if there is none, with what there is.
+    """The checked name of a group in `FAMILIES`, in lower case. If it is unknown, the ValueError lists the known groups.
 
     >>> check_name("S5")
     's5'
@@ -279,7 +280,7 @@ def check_name(group: Any) -> str:
             "d2, d3, ... (dihedral, of order 2n), q8, q12, q16, ... (dicyclic, of that order); any other as cayley_table=..."
         )
     family, number = FAMILIES[match[1]], int(match[2])
-    whole(f"group={group!r} ({family.title}): its number", number, family.low, family.high)
+    whole_number(f"group={group!r} ({family.title}): its number", number, family.low, family.high)
     if match[1] == "q" and number % 4:
         raise ValueError(
             f"group={group!r} (dicyclic): its order must be a multiple of 4; the nearest are {number - number % 4} and "
@@ -289,7 +290,7 @@ def check_name(group: Any) -> str:
 
 
 def check_words(elements: Any, order: int) -> tuple[str, ...]:
-    """The words of a given table's elements. ValueError if one cannot be a word, comes twice, or their number is wrong.
+    """The words of a given table's elements. ValueError if a word is invalid or repeated, or if there are too few or too many.
 
     >>> check_words(None, 2)
     ('g0', 'g1')
@@ -315,7 +316,7 @@ def check_words(elements: Any, order: int) -> tuple[str, ...]:
 
 
 class GroupMultiplication(TableBuilder):
-    """Builder of `GroupConfig`: every pair of elements x and y, with the element that the operation gives."""
+    """Builder of `GroupConfig`: every pair of elements x and y, and the result of the operation."""
 
     BUILDER_CONFIG_CLASS = GroupConfig
     SUMMARY = "Group multiplication: the complete table of x y, x y x^-1 or x y x in a finite group, split at random."

@@ -1,9 +1,9 @@
-"""The shelf: every task by name, and how one is loaded.
+"""All tasks by name, and how one is loaded.
 
     load_task("modular", operation="a+b", p=97, train_fraction=0.5, seed=0)
     load_task("modular", "add_p97_f0.5_s0")                                   # the same, by its name
 
-In here: `TASKS`, `task_builder` and `load_task`. Not in here: how the cache is kept whole (`cache.py`), and the Hub
+In here: `TASKS`, `task_builder` and `load_task`. Not in here: how the cache is kept complete (`cache.py`), and the Hub
 (`hf_radial.hub`).
 """
 
@@ -40,29 +40,29 @@ TASKS = {
 
 
 def builder_class(task: str) -> type[TaskBuilder]:
-    """The builder of a task. ValueError, with the nearest names, if there is none of that name."""
+    """The builder of a task. If no task has this name, the ValueError lists the most similar names."""
     module, name = TASKS[one_of("task", task, TASKS)]
     return getattr(import_module(f"hf_radial.tasks.{module}"), name)
 
 
 def task_config(task: str, config: str | None = None, **fields: Any) -> Any:
-    """The configuration of a name, or of fields. ValueError as for `task_builder`; nothing is written."""
+    """The configuration of a name, or of fields. Nothing is written. ValueError as for `task_builder`."""
     config_class = builder_class(task).BUILDER_CONFIG_CLASS
     inherited = datasets.BuilderConfig.__dataclass_fields__
     known = {field.name for field in dataclasses.fields(config_class) if field.name not in inherited}
-    for field in fields:  # the builder has arguments of its own; only fields of the configuration are meant here
+    for field in fields:  # the builder has more arguments; only fields of the configuration are allowed here
         one_of(f"task {task!r}: field", field, sorted(known))
     if config is None:
         return config_class(**fields)
     made = config_class(name=config, **fields)
-    for field, value in fields.items():  # a default that is given cannot be told from one that is not, but for here
+    for field, value in fields.items():  # only here can a given default be told from a default that is left out
         if dataclasses.replace(made, **{"name": "default", field: value}).name != made.name:
             raise ValueError(f"{field}={shown(value)} is not what the name {config!r} says; give the name or the fields.")
     return made
 
 
 def task_builder(task: str, config: str | None = None, *, cache_dir: str | None = None, **fields: Any) -> TaskBuilder:
-    """The `datasets` builder of one configuration; `load_task` is the short way to its rows.
+    """The `datasets` builder of one configuration. `load_task` loads its rows directly.
 
     Args:
         task: a name out of `TASKS`.
@@ -71,7 +71,7 @@ def task_builder(task: str, config: str | None = None, *, cache_dir: str | None 
         **fields: fields of the configuration (`builder_class(task).BUILDER_CONFIG_CLASS`).
 
     Raises:
-        ValueError: no such task, or a field or name that the configuration refuses; before anything is written.
+        ValueError: the task is unknown, or the configuration refuses a field or the name. Nothing has been written then.
         OSError: `cache_dir` cannot be written.
     """
     return open_builder(*_place(task, config, cache_dir, fields), cache_dir)
@@ -80,7 +80,7 @@ def task_builder(task: str, config: str | None = None, *, cache_dir: str | None 
 def _place(
     task: str, config: str | None, cache_dir: str | None, fields: dict[str, Any]
 ) -> tuple[Callable[[], TaskBuilder], Path | None]:
-    """What makes the builder of a configuration, and the configuration's folder in the cache; nothing is written."""
+    """The function that makes a configuration's builder, and the configuration's folder in the cache. Nothing is written."""
     builder = builder_class(task)
     name = task_config(task, config, **fields).name
     return partial(builder, cache_dir=cache_dir, config_name=config, **fields), cache_folder(builder, name, cache_dir)
@@ -91,25 +91,24 @@ def load_task(
 ) -> datasets.DatasetDict | datasets.IterableDatasetDict:
     """Build one configuration (or find it in the cache) and return its splits, without progress bars.
 
-    Processes may load the same configuration at the same time. A damaged cache is made anew, with a warning.
+    Several processes may load the same configuration at the same time. A damaged cache is rebuilt, with a warning.
 
     Args:
         task: a name out of `TASKS`.
         config: the configuration's name; or leave it out and give its fields.
         cache_dir: root of the cache; `datasets`' own by default.
-        streaming: rows are made as they are read, shard by shard; none are written, but the cache must be
-            writable all the same.
+        streaming: make rows while they are read, shard by shard. No rows are written, but the cache must still be writable.
         **fields: fields of the configuration; `hf-radial tasks TASK` prints them, with defaults and meanings.
 
     Returns:
-        Splits "train", "validation" (where it has rows) and "test", in random order each. The columns are `input_ids` (the
-        operands) and `labels` (the answer's class), or, with `view="lm"` and always for "digits" and "sequences", `prompt`
-        and `completion` as text, for `task_tokenizer` and `encode` or for trl, with the operands beside them where they are
-        numbers. "text" has `text`.
+        Splits "train", "validation" (if it has rows) and "test", each in random order. The columns of ``view="classification"``
+            are `input_ids` (the operands) and `labels` (the answer's class). The columns of ``view="lm"``, which "digits" and
+            "sequences" always have, are `prompt` and `completion` as text (for `task_tokenizer` and `encode`, or for trl), and
+            the operands if they are numbers. "text" has the column `text`.
 
     Raises:
-        ValueError: no such task, or a field or name that the configuration refuses; before anything is written.
-        OSError: `cache_dir` cannot be written, its disk is full, or another program keeps deleting what is in it.
+        ValueError: the task is unknown, or the configuration refuses a field or the name. Nothing has been written then.
+        OSError: `cache_dir` cannot be written, its disk is full, or another program keeps deleting files in it.
 
     Example:
         >>> import tempfile
@@ -131,7 +130,7 @@ def load_task(
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without the progress bars of `datasets`; the switch is global, so it is put back as it was."""
+    """Turn off the progress bars of `datasets`. The switch is global, so its old state is restored at the end."""
     silent = datasets.utils.are_progress_bars_disabled()
     datasets.utils.disable_progress_bars()
     try:

@@ -1,8 +1,8 @@
-"""Modular arithmetic, the tables on which delayed generalisation was first seen: all operands below p, dealt to splits.
+"""Modular arithmetic: the complete table of an operation on numbers below p, divided into splits.
 
-In here: the operations and the builder. The binary operations are those of Power et al., "Grokking: Generalization Beyond
-Overfitting on Small Algorithmic Datasets" (arXiv 2201.02177), appendix A.1, with a three-operand sum and a control whose labels
-are random, so that nothing can be generalised.
+Delayed generalisation was first observed on these tables. In here: the operations and the builder. The binary operations are
+those of Power et al., "Grokking: Generalization Beyond Overfitting on Small Algorithmic Datasets" (arXiv 2201.02177), appendix
+A.1. Two more are a sum of three operands, and a control with random labels, on which no model can generalise.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import TableBuilder, TableConfig, join
-from hf_radial.tasks.checks import one_of, whole
+from hf_radial.tasks.checks import one_of, whole_number
 from hf_radial.tasks.permutation import keyed_hash
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: `compute` maps operands `(n,)` int64 each, below p, and p to answers below p, without leaving int64."""
+    """One operation. `compute` maps operands `(n,)` int64 below p, and p, to answers below p. No intermediate exceeds int64."""
 
     formula: str
     compute: Callable[..., np.ndarray]
@@ -36,7 +36,7 @@ def _divide(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
 
 
 def _inverses(p: int) -> np.ndarray:
-    """Inverse of each residue `(p,)` mod a prime p by Fermat's little theorem, b**(p-2); that of 0 stays 0."""
+    """Inverse of each residue `(p,)` modulo a prime p, by Fermat's little theorem, b**(p-2). The entry of 0 is 0."""
     base, result, exponent = np.arange(p, dtype=np.int64), np.ones(p, dtype=np.int64), p - 2
     while exponent > 0:
         if exponent % 2:
@@ -74,11 +74,11 @@ class ModularConfig(TableConfig):
         operation: a formula such as "a+b" or "a^2+ab+b^2", or its name: add, sub, mul, div (b from 1), a2_b2, a2_ab_b2,
             a2_ab_b2_a, a3_ab, a3_ab2_b, parity_branch (a/b if b is odd, else a-b), add3 (a+b+c), random (labels at random,
             one for each row, from the seed).
-        p: the modulus, at least 2; prime where the operation divides.
+        p: the modulus, at least 2; prime for operations that divide.
 
     Raises:
-        ValueError: an unknown operation (the nearest are named); p below 2, or composite where the operation divides; a
-            fraction that is outside (0, 1) or leaves a split empty; a table of too many rows.
+        ValueError: the operation is unknown (the error lists the most similar ones); p is below 2, or composite for an
+            operation that divides; a fraction is outside (0, 1) or leaves a split empty; or the table has too many rows.
 
     Example:
         >>> ModularConfig(operation="a+b", p=97).name
@@ -105,8 +105,8 @@ class ModularConfig(TableConfig):
                 one_of("operation", self.operation, [*OPERATIONS, *BY_FORMULA])
             given = by_formula[given]
         self.operation = given
-        self.p = whole("p", self.p, 2)
-        super().check()  # first, for it bounds p, whose divisors are looked for one by one
+        self.p = whole_number("p", self.p, 2)
+        super().check()  # first: it bounds p, and the search for a divisor tries one number after the other
         if OPERATIONS[given].prime and (divisor := smallest_divisor(self.p)) != self.p:
             below, above = self.p - 1, self.p + 1
             while smallest_divisor(below) != below:
@@ -131,7 +131,7 @@ class ModularConfig(TableConfig):
 
 
 class ModularArithmetic(TableBuilder):
-    """Builder of `ModularConfig`: a, b (and c) below p in every combination, with their answer below p."""
+    """Builder of `ModularConfig`: every combination of a, b (and c) below p, with the answer below p."""
 
     BUILDER_CONFIG_CLASS = ModularConfig
     SUMMARY = "Modular arithmetic: the complete table of an operation on residues mod p, split at random."
@@ -178,7 +178,7 @@ class ModularArithmetic(TableBuilder):
 
 
 def smallest_divisor(number: int) -> int:
-    """Smallest divisor above 1: the number itself where it is prime (or below 2).
+    """Smallest divisor above 1. For a prime, or a number below 2, it is the number itself.
 
     >>> smallest_divisor(97), smallest_divisor(91)
     (97, 7)

@@ -1,19 +1,19 @@
-r"""Sparse parity: n bits, of which k decide. Which ones is the secret.
+r"""Sparse parity: n bits, and the parity of k of them. The positions of the k bits are the secret.
 
 In here: the draw of the bits, the secret and the noise, and the builder. The definition:
 
-- a row is n bits, and all :math:`2^n` rows are equally likely; the rows of all splits together are a uniform sample without
-  replacement, so no row is in two splits or twice in one;
-- the secret S is k of the n positions, a uniformly random set that depends on `seed`, `bits` and `k` alone: configurations that
-  differ in size, noise or view have the same one. `ParityConfig.relevant` is it, and the builder's description says it;
-- the answer is :math:`\bigoplus_{i \in S} x_i`: 1 if an odd number of the k bits is 1, else 0;
-- with `noise`, each **training** label is flipped with that probability, independently. The labels of "validation" and "test"
-  are never flipped: they measure whether the parity was learned, and a perfect model scores 1.
+- A row is n bits, and all :math:`2^n` rows are equally likely. The rows of all splits together are a uniform sample without
+  replacement. So every row is in one split only, and only once.
+- The secret S is a uniformly random set of k of the n positions. It depends only on `seed`, `bits` and `k`: configurations that
+  differ in size, noise or view share it. `ParityConfig.relevant` and the builder's description give it.
+- The answer is :math:`\bigoplus_{i \in S} x_i`: 1 if an odd number of the k bits is 1, else 0.
+- With `noise`, each **training** label is flipped with that probability, independently. The labels of "validation" and "test"
+  are never flipped. They measure whether the parity was learned, and a perfect model scores 1.
 
-Sources. Barak et al., "Hidden Progress in Deep Learning" (arXiv 2207.08799), ask which networks find S at all, mostly with
-fresh rows at each step; n = 50, k = 3 is theirs, a fixed number of rows is not. Merrill et al., "A Tale of Two Circuits"
-(arXiv 2303.11873), train on 1,000 rows of n = 40, k = 3 and see delayed generalisation; their code tests on 100 rows and keeps
-the secret in the first k positions. Both write a bit as -1 or +1: `1 - 2 * input_ids`, the label being their product.
+Sources. Barak et al., "Hidden Progress in Deep Learning" (arXiv 2207.08799), ask which networks find S, mostly with fresh rows
+at each step. They use n = 50, k = 3, but no fixed number of rows. Merrill et al., "A Tale of Two Circuits" (arXiv 2303.11873),
+train on 1,000 rows of n = 40, k = 3 and observe delayed generalisation. Their code tests on 100 rows, and its secret is the
+first k positions. Both papers write a bit as -1 or +1 (`1 - 2 * input_ids`), and the label is the product of the bits.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import NUMBER, ROWS_PER_TABLE, VIEWS, SizedConfig, TaskBuilder, fixed_lists, join
-from hf_radial.tasks.checks import fraction, one_of, whole
+from hf_radial.tasks.checks import fraction, one_of, whole_number
 from hf_radial.tasks.draws import check_memory, digits, distinct_rows, draw_symbols, join_words
 from hf_radial.tasks.splits import random_generator, random_order
 
 
 @dataclass
 class ParityConfig(SizedConfig):
-    """One secret and its rows.
+    """One secret, and the rows that are drawn for it.
 
     Args:
         bits: bits of a row, n, from 1 to 100,000.
-        k: how many of them decide, from 1 to n.
-        noise: probability with which a training label is flipped, from 0 to 0.5 (where nothing can be learned). Held-out
-            labels are clean.
+        k: number of bits that decide the label, from 1 to n.
+        noise: probability that a training label is flipped, from 0 to 0.5 (at 0.5 nothing can be learned). Held-out labels are
+            never flipped.
         view: "classification" (`input_ids` the bits, `labels` 0 or 1) or "lm" ("0 1 1 0 =" and " 1").
 
     Raises:
-        ValueError: a field is out of its range; more rows than the 2**n that there are, or than memory holds.
+        ValueError: a field is out of its range, or there are more rows than the 2**n that exist, or than fit in memory.
 
     Example:
         >>> config = ParityConfig(bits=40, k=3, noise=0.1)
@@ -73,8 +73,8 @@ class ParityConfig(SizedConfig):
 
     def check(self) -> None:
         super().check()
-        self.bits = whole("bits", self.bits, 1, 100_000)
-        self.k = whole("k", self.k, 1, self.bits)
+        self.bits = whole_number("bits", self.bits, 1, 100_000)
+        self.k = whole_number("k", self.k, 1, self.bits)
         self.noise = fraction("noise", self.noise, zero=True)
         if self.noise > 0.5:
             raise ValueError(f"noise must be at most 0.5, where labels are coin flips, got {self.noise}.")
@@ -88,7 +88,7 @@ class ParityConfig(SizedConfig):
 
     @property
     def relevant(self) -> tuple[int, ...]:
-        """The secret: positions of the k bits that decide, from 0, in ascending order."""
+        """The secret: the positions of the k deciding bits, from 0, in ascending order."""
         return _secret(random_generator(self.seed), self.bits, self.k)
 
 
@@ -137,9 +137,9 @@ class SparseParity(TaskBuilder):
 
 
 def draw_parity(config: ParityConfig) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Bits `(n, bits)` uint8 and labels `(n,)` int64 of every split that has rows; those of "train" with their noise."""
+    """Bits `(n, bits)` uint8 and labels `(n,)` int64 of every split with rows. The labels of "train" have the noise."""
     rng = random_generator(config.seed)
-    # The first draw, as in `relevant`; the rows continue the stream, so they are independent of the secret.
+    # The secret is drawn first, as in `relevant`. The rows continue the stream, so they are independent of the secret.
     relevant = list(_secret(rng, config.bits, config.k))
     rows = distinct_rows(
         rng,
@@ -149,7 +149,7 @@ def draw_parity(config: ParityConfig) -> dict[str, tuple[np.ndarray, np.ndarray]
         lambda count: draw_symbols(rng, count, config.bits, 2),
     )
     labels = rows[:, relevant].sum(axis=1, dtype=np.int64) % 2
-    # A double times a power of two is exact, so that no decision depends on rounding.
+    # A double times a power of two is exact. No label depends on rounding.
     flipped = rng.integers(0, 2**53, size=config.train_size) < math.floor(config.noise * 2**53)
     labels[: config.train_size] ^= flipped
     ends = np.cumsum(list(config.sizes.values()))[:-1]

@@ -1,6 +1,6 @@
-"""Numbers that look random and need no memory: a keyed hash of a row number.
+"""Pseudo-random numbers that need no memory: a keyed hash of a row number.
 
-What is made from it (labels, coins) can be made for any row on its own, in any order and in any process.
+The hash of one row needs no other row. Labels and coin flips can be computed in any order and in any process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def keyed_hash(index: np.ndarray, key: int) -> np.ndarray:
 
     Args:
         index: `(n,)` integers of at least 0.
-        key: any integer of at least 0; other keys give unrelated numbers.
+        key: any integer of at least 0; different keys give unrelated numbers.
 
     Returns:
         `(n,)` uint64.

@@ -1,12 +1,12 @@
-"""Plays from a small probabilistic grammar: synthetic text with the outward shape of verse drama, written for this project.
+"""Plays from a small probabilistic grammar: synthetic text that looks like verse drama, written for this project.
 
 In here: the words, the sentences, and `play`, which fills them in without a Python loop over words or speeches. Not in here:
-how a text is cut (`text.py`).
+the splits of a text (`text.py`).
 
-The grammar. A scene has a place, a theme, a thing that is spoken of, and a cast of two to four, who alone speak in it, never
-twice in a row (but for what was left out), and call the one they answer by name. A speech is one to four sentences over one or
-two lines each. A noun is of the scene's theme three times in four. The r-th choice of a list (words, sentences) comes 1 / r as
-often as the first. A speech that was made before is left out.
+The grammar. A scene has a place, a theme, a thing that is talked about, and a cast of two to four. Only the cast speaks. Nobody
+speaks twice in a row (unless the speech between them was left out), and speakers call the one they answer by name. A speech is
+one to four sentences, each of one or two lines. Three nouns in four belong to the scene's theme. In every list (words,
+sentences), the r-th entry is chosen 1 / r as often as the first. A repeated speech is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from hf_radial.tasks.draws import join_words
 from hf_radial.tasks.splits import random_generator
 
-# Part of what a seed means, as is every list below.
+# The text of a seed depends on this number and on every list below.
 SCENES_AT_ONCE = 64
 MOST_CAST, MOST_SENTENCES = 4, 4
 
@@ -39,7 +39,7 @@ PLACES = _listed(
     "the market square, a garden by night, the chapel, a mountain pass, the counting house",
     ", ",
 )
-# As many to each theme. They take an s in the plural, as verbs do in the third person.
+# Every theme has the same number of nouns. Nouns form the plural with s, and verbs the third person.
 THEMES = {
     "sea": "ship tide sail harbour captain wave anchor storm island gull rope mast net star oar lantern current shore",
     "court": "king crown throne letter servant promise law seal banner guest duke toll herald ring council oath mirror secret",
@@ -65,7 +65,7 @@ ADVERBS = _listed(
     "before the others, as ever",
     ", ",
 )
-# "/" ends a line. {same} is the noun before it, {thing} the scene's, {you} the one whom the speaker answers.
+# "/" ends a line. {same} is the noun before it, {thing} is the scene's thing, {you} is the one whom the speaker answers.
 SENTENCES = _listed(
     """
 the {noun} is {adjective} , and the {noun} is {adjective} .
@@ -100,7 +100,7 @@ TEMPLATES = [SPEAKER, SILENCE, *HEADINGS, *SENTENCES]
 PUNCTUATION = ",.?!:;"
 NEWLINE = "/"
 _NOUNS = list(dict.fromkeys(noun for nouns in THEMES.values() for noun in nouns.split()))
-# What a slot can be filled with; those that are drawn for themselves have their words in the order of their ranks.
+# The words that each slot can be filled with. Slots that are drawn independently list their words by rank.
 FILLINGS: dict[str, list[str]] = {
     "noun": _NOUNS,
     "nouns": [f"{noun}s" for noun in _NOUNS],
@@ -117,23 +117,23 @@ FILLINGS: dict[str, list[str]] = {
 }
 DRAWN = ("adjective", "transitive", "transitive_s", "intransitive", "intransitive_s", "adverb")
 _PLAIN = {word for template in TEMPLATES for word in template.split() if not word.startswith("{")}
-# Each once, in an order that no hash decides.
+# Each word once, sorted: the order must not depend on a hash.
 WORDS = sorted({NEWLINE, *_PLAIN, *(word for words in FILLINGS.values() for word in words)})
 ALPHABET = "".join(sorted({"\n", " ", *"0123456789", *"".join(WORDS), *"".join(word[0].upper() for word in WORDS)} - {NEWLINE}))
 
 
 def _longest(template: str) -> int:
-    """Characters that a template makes at most, with the ends of its lines; a number has up to 10 digits."""
+    """The most characters that a template can give, with its line ends. A number has up to 10 digits."""
     slots = [word.strip("{}") for word in template.split()]
     return 1 + sum(1 + max(map(len, FILLINGS.get(slot, [slot, "0" * 10]))) for slot in slots)
 
 
-# Characters of a speech or a heading at most, and the empty line behind it.
+# The most characters of a speech or a heading, with the empty line after it.
 LONGEST_ROW = 1 + _longest(SPEAKER) + MOST_SENTENCES * max(map(_longest, TEMPLATES))
 
 
 class Scenes(NamedTuple):
-    """What the scenes of a block are about, `(scenes,)` each; of `cast` `(scenes, 4)`, the first `cast_size` appear."""
+    """The scenes of a block: `(scenes,)` each, but `cast` is `(scenes, 4)`, of which the first `cast_size` appear."""
 
     speeches: np.ndarray
     cast: np.ndarray
@@ -144,7 +144,7 @@ class Scenes(NamedTuple):
 
 
 def play(characters: int, seed: int) -> pa.Array:
-    r"""Rows of a text of exactly that many characters: headings and speeches, no two the same, the last one cut where it ends.
+    r"""Rows of a text of exactly `characters` characters: headings and speeches, all different. The last one may be cut.
 
     Example:
         >>> rows = play(10_000, seed=0).to_pylist()
@@ -166,7 +166,7 @@ def play(characters: int, seed: int) -> pa.Array:
         ends = np.cumsum(pc.utf8_length(rows).to_numpy())
         if ends[-1] >= characters:
             break
-        length = int(ends[-1])  # the same again, until what is left suffices
+        length = int(ends[-1])  # without the repeated speeches; blocks are added until this suffices
     last = int(np.searchsorted(ends, characters))
     over = int(ends[last]) - characters
     whole = rows[last].as_py()
@@ -174,20 +174,20 @@ def play(characters: int, seed: int) -> pa.Array:
 
 
 def _block(rng: np.random.Generator, first: int) -> pa.Array:
-    """Headings and speeches of the next scenes, the first of which has the number `first`."""
+    """Headings and speeches of the next scenes. The first of them has the number `first`."""
     scenes = _scenes(rng)
-    of_scene = scenes.speeches + 1  # rows of each, with the heading
+    of_scene = scenes.speeches + 1  # rows of each scene, with its heading
     scene = np.repeat(np.arange(SCENES_AT_ONCE), of_scene)
     start = np.cumsum(of_scene) - of_scene
     heading = np.zeros(len(scene), dtype=bool)
     heading[start] = True
-    # Turns go round the cast in steps of 1 to its size - 1, so that nobody follows himself. 6 is divisible by all of 1, 2, 3.
+    # The next speaker is 1 to (cast size - 1) places further on, so nobody follows himself. 6 is divisible by 1, 2 and 3.
     step = np.where(heading, 0, 1 + rng.integers(0, 6, size=len(scene)) % (scenes.cast_size[scene] - 1))
     turn = np.cumsum(step)
     turn -= turn[start][scene]
     speaker, answered = (scenes.cast[scene, at % scenes.cast_size[scene]] for at in (turn, turn - step))
 
-    # A row is a list of templates: a heading, or a speaker, sentences and the silence behind them.
+    # A row is a list of templates: a heading; or a speaker, sentences and the empty line after them.
     sentences = rng.integers(1, MOST_SENTENCES + 1, size=len(scene))
     of_row = np.where(heading, 2, sentences + 2)
     row = np.repeat(np.arange(len(scene)), of_row)
@@ -226,7 +226,7 @@ def _block(rng: np.random.Generator, first: int) -> pa.Array:
     numbered = token == grammar.slot["number"]
     word[numbered] = 2 * len(WORDS) + scene[row[numbered]]
 
-    # Each word twice: within a line with its space in front, and at the beginning of one with a capital.
+    # Two spellings of each word: within a line after a space, and at the start of a line with a capital.
     begins = np.concatenate([[True], word[:-1] == grammar.newline])
     word = np.where(begins & (word != grammar.newline) & (word < len(WORDS)), word + len(WORDS), word)
     spelt = pa.array([*grammar.spelt, *(f" {first + i}" for i in range(SCENES_AT_ONCE))])
@@ -249,14 +249,14 @@ def _scenes(rng: np.random.Generator) -> Scenes:
 
 
 class Grammar(NamedTuple):
-    """The lists above as arrays: the templates' words and slots one after the other, and ids of the words that fill a slot."""
+    """The lists above as arrays: words and slots of all templates in one array, and for each slot the ids of its words."""
 
     tokens: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
     slot: dict[str, int]  # below 0
     fillings: dict[str, np.ndarray]
-    nouns: np.ndarray  # (themes, nouns of each): number in FILLINGS["noun"]
+    nouns: np.ndarray  # (themes, nouns of each theme): positions in FILLINGS["noun"]
     newline: int
     spelt: list[str]
 
@@ -284,14 +284,14 @@ def _grammar() -> Grammar:
 
 
 def _rank(rng: np.random.Generator, count: int, choices: int) -> np.ndarray:
-    """`count` numbers below `choices`; the r-th comes 1 / r as often as the first."""
-    # Whole numbers, so that no decision depends on rounding.
+    """`count` random numbers below `choices`. The r-th number is 1 / r as likely as the first."""
+    # Whole numbers: no choice depends on rounding.
     upto = np.cumsum(27_720 // np.arange(1, choices + 1))
     return np.searchsorted(upto, rng.integers(0, int(upto[-1]), size=count), side="right")
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """`starts[0], starts[0] + 1, ...` of `lengths[0]` numbers, then those from `starts[1]`, and so on.
+    """`lengths[0]` consecutive numbers from `starts[0]`, then `lengths[1]` from `starts[1]`, and so on.
 
     >>> _ranges(np.array([5, 0]), np.array([2, 3])).tolist()
     [5, 6, 0, 1, 2]

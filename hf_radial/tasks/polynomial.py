@@ -1,16 +1,15 @@
-"""Evaluation of a polynomial at a point, mod p: all coefficients and points, dealt to splits.
+"""Evaluation of a polynomial at a point, mod p: all coefficients and points, divided into splits.
 
 The operands are (c_d, ..., c_0, x), each from 0 to p - 1, and the answer is c_d x^d + ... + c_1 x + c_0 mod p. The leading
 coefficient may be 0, so the polynomials are those of degree at most d. The modulus need not be prime.
 
-The modular polynomials of Gromov (arXiv 2301.02679) and of Doshi et al. (arXiv 2406.03495) are functions of their variables,
-such as c_1 n_1 + c_2 n_2 or n_1^a n_2^b, with coefficients that are the same for a whole table; those of Power et al. are in
-`modular.py`. Here the coefficients are operands like x, so that one network has to evaluate every polynomial: it multiplies
-operands and adds the products. He et al. (arXiv 2406.02550) vary the coefficients of a x + b y too, but leave them to be
-inferred from examples.
+In the modular polynomials of Gromov (arXiv 2301.02679) and of Doshi et al. (arXiv 2406.03495), such as c_1 n_1 + c_2 n_2 or
+n_1^a n_2^b, the coefficients are the same for a whole table. The polynomials of Power et al. are in `modular.py`. Here the
+coefficients are operands, like x. One network must therefore evaluate every polynomial: it multiplies operands and adds the
+products. He et al. (arXiv 2406.02550) also vary the coefficients of a x + b y, but a model must infer them from examples.
 
-The order of the operands means something, so there is no ``commutative="together"``, and `leakage(..., reorderings=False)` is
-the count to look at. One symmetry is left at degree 1: c_1 x + c_0 stays the same when c_1 and x change places.
+The order of the operands matters. There is no ``commutative="together"``, and leaks are counted with `leakage(...,
+reorderings=False)`. One symmetry is left at degree 1: c_1 x + c_0 does not change when c_1 and x are exchanged.
 
 In here: the configuration and the builder.
 """
@@ -24,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import MOST_ROWS, TableBuilder, TableConfig, join
-from hf_radial.tasks.checks import whole
+from hf_radial.tasks.checks import whole_number
 
 HIGHEST_DEGREE = MOST_ROWS.bit_length() - 3  # mod 2, there are 2**(degree + 2) rows
 
@@ -37,8 +36,8 @@ class PolynomialConfig(TableConfig):
         degree: d, at least 1.
         p: the modulus, at least 2.
         train_fraction: share of all p^(d + 2) rows to train on.
-        validation_fraction: share held out for choosing.
-        commutative: "split" only: other orders of the operands are other polynomials.
+        validation_fraction: share of all rows for validation; 0 leaves the split out.
+        commutative: "split" only. The operands in another order are another polynomial.
         view: "classification" (input_ids [c_d, ..., c_0, x]) or "lm" ("3 x + 5 at 7 =" and " 26").
         seed: seeds the split.
 
@@ -59,8 +58,8 @@ class PolynomialConfig(TableConfig):
     EXAMPLE: ClassVar[str] = "poly1_p31_f0.5_s0"
 
     def check(self) -> None:
-        self.degree = whole("degree", self.degree, 1, HIGHEST_DEGREE)
-        self.p = whole("p", self.p, 2)
+        self.degree = whole_number("degree", self.degree, 1, HIGHEST_DEGREE)
+        self.p = whole_number("p", self.p, 2)
         super().check()
         if self.commutative == "together":
             raise ValueError(
@@ -99,7 +98,7 @@ class PolynomialEvaluation(TableBuilder):
     def answers(self, rows: np.ndarray, operands: np.ndarray) -> np.ndarray:
         *coefficients, x = operands.T
         value = np.zeros_like(x)
-        for coefficient in coefficients:  # Horner's rule: nothing grows beyond p**2
+        for coefficient in coefficients:  # Horner's rule: no intermediate exceeds p**2
             value = (value * x + coefficient) % self.config.p
         return value
 
@@ -120,7 +119,7 @@ class PolynomialEvaluation(TableBuilder):
 
 
 def powers_of_x(degree: int) -> list[str]:
-    """Words of the powers, the highest first.
+    """Words of the powers of x, highest first.
 
     >>> powers_of_x(3)
     ['x^3', 'x^2', 'x']

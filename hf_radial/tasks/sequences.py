@@ -1,22 +1,23 @@
-r"""Sequences to copy, to reverse or to sort, and longer ones than were trained on.
+r"""Sequences to copy, reverse or sort, with test splits that are longer than the training sequences.
 
 In here: the draw of the sequences and the builder. The definition:
 
-- a sequence is l symbols out of v, the numbers 0 to v - 1, repetition allowed; there are :math:`v^l` of length l;
-- lengths run from `min_length` to `max_length`. The rows of train, validation and test together are spread **evenly over the
-  lengths**; a length with fewer sequences than its share gives all it has, and the longer ones share what is left over (the
-  remainder of the division goes to the longest). Each split takes its proportional share of every length (to within two rows).
-  Of one length, the rows are a uniform sample without replacement. So no sequence is in two splits or twice in one;
-- drawn uniformly over sequences instead, nearly all would have `max_length` (for v = 10, nine in ten);
-- with `longer_length`, there is a further split for each length above `max_length`: "test_length_11" and so on up to it, of
-  `test_size` rows each, to see how far what was learned carries;
-- the answer is the sequence itself, its reverse, or its symbols in ascending order.
+- A sequence has l symbols out of v, the numbers 0 to v - 1. Symbols may repeat. There are :math:`v^l` sequences of length l.
+- Lengths run from `min_length` to `max_length`. The rows of train, validation and test together are spread **evenly over the
+  lengths**. A length with fewer sequences than its share gives all it has, and the longer ones share what is left over. The
+  remainder of the division goes to the longest. Each split takes its proportional share of every length (to within two rows).
+  Within a length, the rows are a uniform sample without replacement. So every sequence is in one split only, and only once.
+- A uniform draw over all sequences would give nearly only sequences of `max_length` (nine in ten for v = 10).
+- `longer_length` adds a test split for each length from `max_length` + 1 to `longer_length`: "test_length_11" and so on. Each
+  has `test_size` rows. They measure how far the model generalises to longer sequences.
+- The answer is the sequence itself, its reverse, or its symbols in ascending order.
 
-There is no view for classification: an answer is as long as its sequence, so it has no fixed number of classes.
+There is no view for classification. An answer is as long as its sequence, so the number of classes is not fixed.
 
 Sources. Delétang et al., "Neural Networks and the Chomsky Hierarchy" (arXiv 2207.02098), and Zhou et al., "What Algorithms can
-Transformers Learn?" (arXiv 2310.16028), train on short sequences and test on longer ones; alphabets, lengths and numbers of
-rows differ from paper to paper, so those on the shelf are our own. Sorting six of three symbols is the demonstration of minGPT.
+Transformers Learn?" (arXiv 2310.16028), train on short sequences and test on longer ones. Alphabets, lengths and numbers of
+rows differ from paper to paper, so the configurations on the shelf are our own. Sorting six of three symbols is the
+demonstration of minGPT.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import SizedConfig, TaskBuilder, in_pieces, join
-from hf_radial.tasks.checks import one_of, whole
+from hf_radial.tasks.checks import one_of, whole_number
 from hf_radial.tasks.draws import check_memory, deal_strata, digits, distinct_rows, draw_symbols, even_shares, join_words
 from hf_radial.tasks.splits import random_generator
 
 OPERATIONS = ("copy", "reverse", "sort")
-# Behind the end of a sequence in a table of several lengths; larger than any symbol, so that sorting leaves it at the end.
+# Fills a row after the end of its sequence. It is larger than any symbol, so sorting leaves it at the end.
 END = np.uint16(2**16 - 1)
 
 
@@ -44,14 +45,15 @@ class SequencesConfig(SizedConfig):
 
     Args:
         operation: "copy", "reverse" or "sort".
-        vocabulary_size: how many symbols there are, v, from 2 to 60,000.
+        vocabulary_size: number of symbols, v, from 2 to 60,000.
         min_length: shortest sequence, from 1.
         max_length: longest sequence of train, validation and test, up to 1,000.
-        longer_length: longest of the further test splits, one for each length above `max_length`, up to 1,000; 0 for none.
-        view: "lm" only: an answer as long as its sequence is no class.
+        longer_length: longest sequence of the extra test splits, one for each length above `max_length`, up to 1,000; 0 for
+            none.
+        view: "lm" only. An answer is as long as its sequence, so it is not a class.
 
     Raises:
-        ValueError: a field is out of its range; more rows than sequences that there are, or than memory holds.
+        ValueError: a field is out of its range; or there are more rows than sequences, or more than fit in memory.
 
     Example:
         >>> config = SequencesConfig(operation="reverse", vocabulary_size=10, max_length=10, longer_length=12)
@@ -85,10 +87,10 @@ class SequencesConfig(SizedConfig):
         super().check()
         one_of("operation", self.operation, OPERATIONS)
         one_of("view", self.view, ("lm",))
-        self.vocabulary_size = whole("vocabulary_size", self.vocabulary_size, 2, 60_000)
-        self.min_length = whole("min_length", self.min_length, 1, 1000)
-        self.max_length = whole("max_length", self.max_length, 1, 1000)
-        self.longer_length = whole("longer_length", self.longer_length, 0, 1000)
+        self.vocabulary_size = whole_number("vocabulary_size", self.vocabulary_size, 2, 60_000)
+        self.min_length = whole_number("min_length", self.min_length, 1, 1000)
+        self.max_length = whole_number("max_length", self.max_length, 1, 1000)
+        self.longer_length = whole_number("longer_length", self.longer_length, 0, 1000)
         if self.max_length < self.min_length:
             raise ValueError(f"max_length={self.max_length} is below min_length={self.min_length}; raise it.")
         if 0 < self.longer_length <= self.max_length:
@@ -100,7 +102,7 @@ class SequencesConfig(SizedConfig):
         self.check_enough(
             sum(self.capacities), f"lower them, or raise max_length={self.max_length} or vocabulary_size={self.vocabulary_size}"
         )
-        # Nothing to check for the longer ones: of each length there are at least as many as of all shorter ones together.
+        # The longer lengths need no check: each has at least as many sequences as all shorter lengths together.
 
     @property
     def drawn_together(self) -> dict[str, int]:
@@ -109,22 +111,22 @@ class SequencesConfig(SizedConfig):
 
     @property
     def longer(self) -> dict[str, int]:
-        """Length of each further split."""
+        """Length of each extra test split."""
         return {f"test_length_{length}": length for length in range(self.max_length + 1, self.longer_length + 1)}
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Rows of each split, those of longer sequences with it."""
+        """Rows of each split, including the splits of longer sequences."""
         return {**self.drawn_together, **dict.fromkeys(self.longer, self.test_size)}
 
     @property
     def capacities(self) -> list[int]:
-        """How many sequences there are of each length from `min_length` to `max_length`."""
+        """Number of sequences of each length from `min_length` to `max_length`."""
         return [self.vocabulary_size**length for length in range(self.min_length, self.max_length + 1)]
 
     @property
     def shares(self) -> list[int]:
-        """How many rows there are of each of these lengths, in train, validation and test together."""
+        """Rows of each of these lengths in train, validation and test together."""
         return even_shares(sum(self.drawn_together.values()), self.capacities)
 
     def spell_name(self) -> str:
@@ -143,7 +145,7 @@ class Sequences(TaskBuilder):
         "copy_v10_l1-10-15_n10000-0-1000_s0",
         "reverse_v10_l1-10-15_n10000-0-1000_s0",
         "sort_v10_l1-10-15_n10000-0-1000_s0",
-        "sort_v3_l6-6_n547-0-182_s0",  # all 729 sequences of the minGPT demonstration, which also tests on a quarter
+        "sort_v3_l6-6_n547-0-182_s0",  # all 729 sequences of the minGPT demonstration, which also tests on a quarter of them
     )
 
     def features(self) -> datasets.Features:
@@ -167,7 +169,7 @@ class Sequences(TaskBuilder):
 
 
 def answer(sequences: np.ndarray, operation: str) -> np.ndarray:
-    """What an operation makes of sequences `(n, longest)` uint16 with `END` behind each.
+    """The result of an operation on sequences `(n, longest)` uint16 that are filled up with `END`.
 
     >>> answer(np.array([[3, 1, 2], [7, 5, END]], dtype=np.uint16), "reverse").tolist()
     [[2, 1, 3], [5, 7, 65535]]
@@ -177,13 +179,13 @@ def answer(sequences: np.ndarray, operation: str) -> np.ndarray:
     if operation == "sort":
         return np.sort(sequences, axis=1)
     lengths = (sequences != END).sum(axis=1, keepdims=True)
-    # From the last symbol to the first; behind it, what stands there is END and stays.
+    # The sequence in reverse. The `END`s after it keep their places.
     places = np.arange(sequences.shape[1])
     return np.take_along_axis(sequences, np.where(places < lengths, lengths - 1 - places, places), axis=1)
 
 
 def draw_sequences(config: SequencesConfig) -> dict[str, np.ndarray]:
-    """Sequences `(n, longest)` uint16 of every split that has rows, with `END` behind each, in random order."""
+    """Sequences `(n, longest)` uint16 of every split with rows, filled up with `END`, in random order."""
     rng = random_generator(config.seed)
     lengths = range(config.min_length, config.max_length + 1)
     strata = [

@@ -1,6 +1,6 @@
-"""What a task can be asked for and what a configuration holds, as data and as text: fields, sizes, rows, leaks, checksums.
+"""The fields of a task, and the content of a configuration (sizes, rows, leaks, checksums), as data and as text.
 
-In here: `task_fields`, `describe_task` and `shelf_checksums`, on which `hf-radial tasks` and the dataset cards are built, and
+In here: `task_fields`, `describe_task` and `shelf_checksums`, which `hf-radial tasks` and the dataset cards use, and
 their text.
 """
 
@@ -17,10 +17,10 @@ from hf_radial.tasks.splits import leakage
 
 
 def task_fields(task: str) -> dict[str, tuple[Any, str]]:
-    """Default and meaning of each field that a task's configurations have, in the order in which they are documented.
+    """Default and meaning of each field of a task's configurations, in the order of the documentation.
 
-    The meanings are those of the docstrings of the configuration's class and of those that it inherits from; what the class
-    itself says of a field wins.
+    The meanings come from the docstrings of the configuration's class and of its parents. The class itself overrides its
+    parents.
 
     Raises:
         ValueError: no such task.
@@ -42,7 +42,7 @@ def task_fields(task: str) -> dict[str, tuple[Any, str]]:
 
 
 def _arguments(documented: type) -> dict[str, str]:
-    """The section "Args:" of a class's docstring, each argument's text on one line."""
+    """The section "Args:" of a class's docstring, with each argument's text on one line."""
     _, _, section = (documented.__doc__ or "").partition("Args:\n")
     arguments: dict[str, str] = {}
     field = ""
@@ -56,14 +56,14 @@ def _arguments(documented: type) -> dict[str, str]:
 
 
 def describe_task(task: str, config: str | None = None, *, cache_dir: str | None = None, **fields: Any) -> dict[str, Any]:
-    """All there is to say about a configuration, in the form in which JSON can hold it.
+    """A complete description of a configuration that can be written as JSON.
 
     Args:
         task, config, cache_dir, **fields: as for `hf_radial.tasks.load_task`. The rows are built into the cache.
 
     Returns:
         `task`, `config`, `version` of the rows, `fields`, `description`, `source`, `splits` (rows, checksum and first row of
-        each), `leakage` (see there; None for plain text).
+        each), `leakage` (as `hf_radial.tasks.leakage` gives it; None for plain text).
 
     Example:
         >>> import tempfile
@@ -86,7 +86,7 @@ def describe_task(task: str, config: str | None = None, *, cache_dir: str | None
 
 
 def shelf_checksums(cache_dir: str | None = None, task: str | None = None) -> Iterator[tuple[str, dict[str, str]]]:
-    """Name `task/configuration` and checksum of each split, for the shelf of all tasks or of one; no rows are cached."""
+    """Name `task/configuration` and checksum of each split, for the shelf of one task or of all. No rows are cached."""
     for name in TASKS if task is None else [task]:
         for config in builder_class(name).SHELF:
             splits = load_task(name, config, cache_dir=cache_dir, streaming=True)
@@ -94,7 +94,7 @@ def shelf_checksums(cache_dir: str | None = None, task: str | None = None) -> It
 
 
 def shelf_table(task: str | None = None) -> str:
-    """All tasks with what they are, their source, and the configurations on the shelf, as text; of one task, its fields too."""
+    """All tasks as text: summary, source and the configurations on the shelf. For a single task, also its fields."""
     lines = []
     for name in TASKS if task is None else [task]:
         builder = builder_class(name)
@@ -112,7 +112,7 @@ def shelf_table(task: str | None = None) -> str:
 
 
 def task_text(about: dict[str, Any]) -> str:
-    """What `describe_task` has found, as text."""
+    """The result of `describe_task` as text."""
     lines = [f"{about['task']}/{about['config']}, version {about['version']}", f"  {about['description']}"]
     lines += [f"  {field} = {value!r}" for field, value in about["fields"].items()]
     for split, part in about["splits"].items():

@@ -1,4 +1,4 @@
-"""Which rows of a finite table are trained on: random splits that can keep the reorderings of a row together, and what leaks.
+"""Random splits of a finite table, which can keep the reorderings of a row together, and a count of leaks.
 
 In here: `deal` and `leakage`. Not in here: the rows themselves (each task's own file).
 """
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 
 
 def random_generator(seed: int | Sequence[int]) -> np.random.Generator:
-    """The generator of all draws. Only its `integers` is used: NumPy has kept that stream stable, and a checksum guards it."""
+    """The generator of all draws. Use only its `integers`: NumPy has kept that stream stable, and a checksum guards it."""
     return np.random.Generator(np.random.PCG64(seed))
 
 
 def random_order(rng: np.random.Generator, length: int) -> np.ndarray:
-    """A random permutation of `range(length)`. By sorting, so that only `integers` has to stay stable over NumPy's versions."""
+    """A random permutation of `range(length)`. It sorts random integers: only `integers` is stable over NumPy versions."""
     return np.argsort(rng.integers(0, 2**63 - 1, size=length), kind="stable")
 
 
 def deal(rows: int, sizes: Sequence[int], seed: int, orbits: np.ndarray | None = None) -> list[np.ndarray]:
-    """Deal all row numbers `0 .. rows - 1` to splits, at random.
+    """Assign all row numbers `0 .. rows - 1` to splits, at random.
 
-    With `orbits`, rows of one orbit, say (a, b) and (b, a), are dealt together: the orbits come in random order, and each goes
-    to the first split that has room for it. The largest orbits that no longer fit a nearly full split go to the next one, and
-    smaller ones, of which there are diagonal pairs (a, a), fill the last places, so that sizes are exact except where no orbit
-    is small enough (the remainder then goes to the last split). So in each split up to one orbit's worth of rows is of a kind
-    that is chosen for its size; all others have equal chances.
+    With `orbits`, rows of one orbit, such as (a, b) and (b, a), stay together. The orbits come in random order, and each goes
+    to the first split that has room for it. If a large orbit does not fit into a nearly full split, it goes to the next split.
+    Smaller orbits, such as the diagonal pairs (a, a), fill the last places. So the sizes are exact, unless no orbit is small
+    enough; the remainder then goes to the last split. In each split, at most one orbit's number of rows is therefore chosen by
+    orbit size. All other rows have equal chances.
 
     Args:
-        rows: how many there are, `N`.
+        rows: number of rows, `N`.
         sizes: rows of each split; they sum to `rows`.
         seed: seeds the order.
-        orbits: `(N,)` integers, equal where rows belong together; by default each row is alone.
+        orbits: `(N,)` integers, equal for rows that stay together; by default each row is its own orbit.
 
     Returns:
         For each split, its row numbers as int64, in random order.
 
     Raises:
-        ValueError: the sizes do not sum to `rows`, or a split that has a size would stay empty.
+        ValueError: the sizes do not sum to `rows`, or a split with a size above 0 would stay empty.
 
     Example:
         >>> [part.tolist() for part in deal(6, [4, 2], seed=0)]
@@ -60,21 +60,21 @@ def deal(rows: int, sizes: Sequence[int], seed: int, orbits: np.ndarray | None =
         return np.split(random_order(rng, rows), np.cumsum(sizes)[:-1])
     _, orbit, orbit_sizes = np.unique(orbits, return_inverse=True, return_counts=True)
     split_of_orbit = np.full(len(orbit_sizes), len(sizes) - 1)
-    left = random_order(rng, len(orbit_sizes))
+    remaining = random_order(rng, len(orbit_sizes))
     for split, size in enumerate(sizes[:-1]):
-        # All that fit from the front at once; behind the first that does not, only smaller ones, one by one, until it is full.
-        fit = int(np.searchsorted(np.cumsum(orbit_sizes[left]), size, side="right"))
-        taken = np.zeros(len(left), dtype=bool)
+        # From the front, take all orbits that fit. After the first that does not, try the others one by one until it is full.
+        fit = int(np.searchsorted(np.cumsum(orbit_sizes[remaining]), size, side="right"))
+        taken = np.zeros(len(remaining), dtype=bool)
         taken[:fit] = True
-        room = size - int(orbit_sizes[left[:fit]].sum())
-        for candidate in range(fit, len(left)) if room else ():
-            if orbit_sizes[left[candidate]] <= room:
+        room = size - int(orbit_sizes[remaining[:fit]].sum())
+        for candidate in range(fit, len(remaining)) if room else ():
+            if orbit_sizes[remaining[candidate]] <= room:
                 taken[candidate] = True
-                room -= int(orbit_sizes[left[candidate]])
+                room -= int(orbit_sizes[remaining[candidate]])
                 if not room:
                     break
-        split_of_orbit[left[taken]] = split
-        left = left[~taken]
+        split_of_orbit[remaining[taken]] = split
+        remaining = remaining[~taken]
     order = random_order(rng, rows)
     split_of_row = split_of_orbit[orbit][order]
     parts = [order[split_of_row == split] for split in range(len(sizes))]
@@ -84,7 +84,7 @@ def deal(rows: int, sizes: Sequence[int], seed: int, orbits: np.ndarray | None =
 
 
 def orbits_under_reordering(operands: np.ndarray) -> np.ndarray:
-    """A number for each row of `(N, k)` operands below 2**(63 / k), the same for all orders of the same operands.
+    """One number per row of operands `(N, k)` below 2**(63 / k). All orders of the same operands have the same number.
 
     >>> orbits_under_reordering(np.array([[1, 2], [2, 1], [1, 1]])).tolist()
     [5, 5, 4]
@@ -97,18 +97,18 @@ def orbits_under_reordering(operands: np.ndarray) -> np.ndarray:
 
 
 def leakage(splits: Mapping[str, datasets.Dataset], reorderings: bool = True) -> dict[str, int]:
-    """Count the rows of each split that are in an earlier one; a row counts once, in however many earlier splits it is.
+    """Count the rows of each split that are also in an earlier split. A row counts once, even if several splits have it.
 
     Args:
-        splits: a `DatasetDict`, say, or streams, whose operands are read into memory. The operands are the lists in
-            `input_ids`, of one length, or else all integer columns but `labels` (`a` and `b`, say), or else the `prompt` as a
-            whole. Large numbers may be decimals.
-        reorderings: whether to look for the same operands in another order, too.
+        splits: a `DatasetDict`, or streams, whose operands are read into memory. The operands are the lists in `input_ids`, all
+            of one length. Without `input_ids`, they are all integer columns but `labels` (such as `a` and `b`), and without
+            such columns the whole `prompt`. Large numbers may be decimals.
+        reorderings: whether to look also for the same operands in another order.
 
     Returns:
-        "ordered": distinct rows of operands that an earlier split has, too; "commuted": those whose operands lie in an earlier
-        split in another order. Under `commutative="together"` both are 0, and "ordered" always is. Without
-        `reorderings`, "ordered" alone.
+        "ordered": distinct rows of operands that are also in an earlier split. The tasks' own splits have 0. "commuted":
+        distinct rows whose operands are in an earlier split in another order. With ``commutative="together"`` it is 0, too.
+        Without `reorderings`, there is only "ordered".
 
     Raises:
         ValueError: a split has no operands, or lists of different lengths.
@@ -130,7 +130,7 @@ def leakage(splits: Mapping[str, datasets.Dataset], reorderings: bool = True) ->
 
 
 def operands_of(dataset: datasets.Dataset, split: str = "train") -> np.ndarray:
-    """The operands `(N, k)` of a split, int64 (or objects: large numbers, texts). As for `leakage`."""
+    """The operands `(N, k)` of a split: int64, or objects for large numbers and texts. Columns and errors as for `leakage`."""
     from datasets import Value
 
     if "input_ids" in dataset.column_names:
@@ -157,7 +157,7 @@ def operands_of(dataset: datasets.Dataset, split: str = "train") -> np.ndarray:
 
 
 def _read(dataset: datasets.Dataset, columns: list[str]) -> pa.Table:
-    """Some columns of a dataset or a stream. Through the arrow format, which follows the order of filtered or shuffled rows."""
+    """Some columns of a dataset or a stream. The arrow format follows the order of filtered or shuffled rows."""
     from datasets import Features
 
     none = Features({name: dataset.features[name] for name in columns}).arrow_schema.empty_table()
@@ -165,8 +165,8 @@ def _read(dataset: datasets.Dataset, columns: list[str]) -> pa.Table:
 
 
 def found(rows: np.ndarray, among: np.ndarray, reordered: bool = False) -> np.ndarray:
-    """Distinct rows of `(N, k)` that are rows of `(M, k)`, or with `reordered`, are so in another order of their operands."""
-    if rows.shape[1] != among.shape[1]:  # one of them has no rows, say
+    """Distinct rows of `(N, k)` that are among the rows of `(M, k)`; with `reordered`, those in it in another order."""
+    if rows.shape[1] != among.shape[1]:  # one of them has no rows, for example
         return rows[:0]
     both, known = np.concatenate([among, rows]), len(among)
     key = _row_keys(both)
@@ -174,7 +174,7 @@ def found(rows: np.ndarray, among: np.ndarray, reordered: bool = False) -> np.nd
     present = np.isin(key[known:][distinct], key[:known])
     if not reordered:
         return rows[distinct[present]]
-    # Another order of the row is known if more orders of it are than the row itself.
+    # `among` has another order of a row if it has more orders of these operands than the row itself.
     content = _row_keys(np.sort(both, axis=1))
     contents, orders = np.unique(content[:known][np.unique(key[:known], return_index=True)[1]], return_counts=True)
     asked = content[known:][distinct]
@@ -184,7 +184,7 @@ def found(rows: np.ndarray, among: np.ndarray, reordered: bool = False) -> np.nd
 
 
 def _row_keys(rows: np.ndarray) -> np.ndarray:
-    """A key for each row, equal where rows are: a number where it fits int64, else text."""
+    """One key per row, equal for equal rows: a number if it fits int64, else text."""
     width = rows.shape[1]
     negative = rows.dtype != object and rows.min(initial=0) < 0
     if rows.dtype == object or negative or (base := int(rows.max(initial=0)) + 1) ** width >= 2**63:

@@ -1,7 +1,7 @@
-"""Rows of one shape as tensors, for models so small that indexing and collating rows one by one would take most of a step.
+"""Rows of one shape as tensors. For very small models, where indexing and collating single rows would take most of a step.
 
-In here: `TensorRows`, a dataset that gives a `DataLoader` whole batches, and `as_batch`, the collator that lets them through.
-Not in here: order and batches, which stay those of the `DataLoader` (and of `Trainer`: shuffled by its seed, resumable).
+In here: `TensorRows`, a dataset that gives a `DataLoader` complete batches, and `as_batch`, the collator that accepts them. Not
+in here: order and batch size. They remain those of the `DataLoader` (and of `Trainer`: shuffled by its seed, resumable).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TensorRows(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Columns of equally many rows, each one tensor.
+    """Columns with the same number of rows, each one tensor.
 
         Trainer(
             args=TrainingArguments(remove_unused_columns=False, ...),
@@ -27,13 +27,13 @@ class TensorRows(torch.utils.data.Dataset[dict[str, Tensor]]):
             ...
         )
 
-    `remove_unused_columns` would look for columns in each row of a list, and must be off: name the columns that are wanted.
+    `remove_unused_columns` looks for columns in each row of a list, so it must be off. Name the columns that you want.
 
     Args:
         columns: name to tensor `(rows, ...)`.
 
     Raises:
-        ValueError: there is no column, or they differ in length.
+        ValueError: there is no column, or the columns differ in length.
 
     Example:
         >>> rows = TensorRows({"input_ids": torch.tensor([[0, 1], [2, 3], [4, 5]]), "labels": torch.tensor([1, 5, 9])})
@@ -54,7 +54,7 @@ class TensorRows(torch.utils.data.Dataset[dict[str, Tensor]]):
         """The named columns of a dataset, read at once.
 
         Raises:
-            ValueError: a column is missing, or its rows have no common shape.
+            ValueError: a column is missing, or its rows differ in shape.
         """
         missing = [name for name in names if name not in dataset.column_names]
         if missing:
@@ -76,17 +76,17 @@ class TensorRows(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {name: column[index] for name, column in self.columns.items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """The rows of these indices as one batch, name to tensor `(len(indices), ...)`: what a `DataLoader` asks for."""
+        """The rows of these indices as one batch, name to tensor `(len(indices), ...)`. A `DataLoader` calls this."""
         picked = torch.as_tensor(indices)
         return {name: column[picked] for name, column in self.columns.items()}
 
     def first(self, count: int) -> TensorRows:
-        """The first rows, or all if there are fewer."""
+        """The first `count` rows, or all rows if there are fewer."""
         return TensorRows({name: column[:count] for name, column in self.columns.items()})
 
 
 def as_batch(rows: Any) -> dict[str, Any]:
-    """The batch of what a `DataLoader` hands over: a ready one as it is, a list of rows stacked as by default.
+    """The batch for a `DataLoader`. A ready batch passes unchanged; a list of rows is stacked by the default collator.
 
     >>> as_batch([{"labels": torch.tensor(3)}, {"labels": torch.tensor(4)}])
     {'labels': tensor([3, 4])}

@@ -1,25 +1,26 @@
-r"""Text for a language model of characters: a check that a method does no harm where there is nothing to grok.
+r"""Text for a character-level language model: a check that a method does no harm on data without delayed generalisation.
 
-In here: the two corpora and the builder that cuts either into train, validation and test. Not in here: the grammar of the
-generated one (`plays.py`), windows of characters to train on (`windows.py`), and downloads.
+In here: the two corpora, and the builder that cuts one into train, validation and test. Not in here: the grammar of the
+generated corpus (`plays.py`), windows of characters to train on (`windows.py`), and downloads.
 
-``corpus="generated"`` (default) is **synthetic**: plays from a small probabilistic grammar written for this project. A text of
-fewer characters is the beginning of one with more (same seed). It has the outward shape of Tiny Shakespeare and regularities
-from letters to scenes, but it is no natural language: its rules are few and known, its words repeat all the time, and a model
-comes far closer to its entropy than it ever would with English.
+``corpus="generated"`` (default) is **synthetic**: plays from a small probabilistic grammar written for this project. A shorter
+text is the beginning of a longer one with the same seed. The text looks like Tiny Shakespeare and has regularities from letters
+to scenes, but it is not natural language. Its rules are few and known, and its words repeat often. A model gets much closer to
+its entropy than to that of English.
 
-``corpus="pydoc"`` is **real English**: the reference texts in `pydoc_data.topics`, which CPython ships (from its language
-reference, PSF licence), a third of Tiny Shakespeare in size (about 370,000 characters in Python 3.11). They change with the
-version of Python, which is therefore part of the name, and no checksum is committed. It is technical prose with tables and
-code. Paragraphs that came before are left out, and so are dollar signs, the end sign of the character tokenizer.
+``corpus="pydoc"`` is **real English**: the reference texts in `pydoc_data.topics` that CPython ships (from its language
+reference, PSF licence). It is a third of Tiny Shakespeare in size (about 370,000 characters in Python 3.11), and is technical
+prose with tables and code. The texts change with the version of Python. The version is therefore part of the name, and no
+checksum is committed. Repeated paragraphs are left out, and so are dollar signs, the end sign of the character tokenizer.
 
-What neither can show: that a method is harmless on natural text at scale; and no number from here compares with published ones
-for Tiny Shakespeare, enwik8 or anything else. They show whether, on text-like data, a loss curve is the same with and without.
+Limits. Neither corpus shows that a method is harmless on natural text at scale. Results are not comparable with published
+results for Tiny Shakespeare, enwik8 or other corpora. The corpora show whether the loss curve on text-like data is the same
+with and without a method.
 
-Both are cut contiguously, as nanoGPT cuts its corpora: the first `train_fraction` of the characters to train on, then
-validation, then test. A row is a speech or the heading of a scene (a paragraph in "pydoc"), no two are equal, and it goes where
-its first character lies. The rows of all splits, in order and with nothing between them, are the text. The column is `text`;
-there are no prompts, and so no views.
+Both are cut contiguously, as nanoGPT cuts its corpora: the first `train_fraction` of the characters for training, then
+validation, then test. A row is a speech or the heading of a scene (a paragraph in "pydoc"), and no two rows are equal. A row
+belongs to the split of its first character. All rows in order, with nothing between them, are the text. The column is `text`.
+There are no prompts, and so no views.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_radial.tasks.base import NUMBER, ROWS_PER_TABLE, SPLITS, TaskBuilder, TaskConfig
-from hf_radial.tasks.checks import fraction, one_of, shown, whole
+from hf_radial.tasks.checks import fraction, one_of, shown, whole_number
 from hf_radial.tasks.plays import ALPHABET, LONGEST_ROW, play
 
 CORPORA = ("generated", "pydoc")
@@ -45,19 +46,19 @@ CHARACTERS = 1_000_000
 
 @dataclass
 class TextConfig(TaskConfig):
-    """One text and where it is cut.
+    """One text, and where it is cut.
 
     Args:
         corpus: "generated" (synthetic plays) or "pydoc" (the reference texts of the Python that runs).
         characters: length of the generated text, from 10,000 to 100 million; 0 for 1,000,000, nearly as long as Tiny
-            Shakespeare. "pydoc" is taken whole.
-        python_version: of "pydoc"; leave it out, it is that of the Python that runs.
-        train_fraction: share of the characters to train on, from the front.
-        validation_fraction: share behind it; what remains is "test".
+            Shakespeare. "pydoc" is always taken whole.
+        python_version: the version of the texts of "pydoc". Leave it out: it is the version of the running Python.
+        train_fraction: share of the characters to train on, from the start of the text.
+        validation_fraction: share of the characters after that; the rest is "test".
 
     Raises:
         ValueError: a field is out of its range, or does not apply to the corpus; a split would be shorter than the longest row
-            and might stay empty; the name says another version of Python, or this Python comes without its texts.
+            and might stay empty; the name has another version of Python; or this Python has no `pydoc_data.topics`.
 
     Example:
         >>> TextConfig().name
@@ -91,8 +92,8 @@ class TextConfig(TaskConfig):
         if self.corpus == "generated":
             if self.python_version:
                 raise ValueError(f"python_version={shown(self.python_version)} is for corpus='pydoc'; leave it out.")
-            characters = whole("characters", self.characters, 0) or CHARACTERS
-            self.characters = whole("characters", characters, 10_000, 100_000_000)
+            characters = whole_number("characters", self.characters, 0) or CHARACTERS
+            self.characters = whole_number("characters", characters, 10_000, 100_000_000)
             total, longest = self.characters, LONGEST_ROW
         else:
             running = platform.python_version()
@@ -119,7 +120,7 @@ class TextConfig(TaskConfig):
                 )
 
     def bounds(self, characters: int) -> dict[str, tuple[int, int]]:
-        """First character of each split and that behind its last, of a text of that many; rounded half up."""
+        """First character of each split, and the one after its last, in a text of that many characters; rounded half up."""
         train = int(characters * self.train_fraction + 0.5)
         validation = int(characters * self.validation_fraction + 0.5)
         ends = [train, train + validation, characters]
@@ -131,7 +132,7 @@ class TextConfig(TaskConfig):
 
 
 class Text(TaskBuilder):
-    """Builder of `TextConfig`: a text in rows of speeches or paragraphs, cut into three."""
+    """Builder of `TextConfig`: a text in rows of speeches or paragraphs, cut into three splits."""
 
     BUILDER_CONFIG_CLASS = TextConfig
     SUMMARY = (
@@ -173,16 +174,16 @@ class Text(TaskBuilder):
 
 
 def text_of(config: TextConfig) -> pa.Array:
-    """The rows of the whole text."""
+    """All rows of the text, before it is cut."""
     return play(config.characters, config.seed) if config.corpus == "generated" else reference_texts()
 
 
 @lru_cache(maxsize=1)
 def reference_texts() -> pa.Array:
-    """Paragraphs of the texts of this Python in the order of their topics, each with the empty line behind it, none twice.
+    """Paragraphs of this Python's reference texts, by topic, each with the empty line after it, without repetitions.
 
     Raises:
-        ValueError: this Python comes without them.
+        ValueError: this Python has no such texts.
     """
     try:
         from pydoc_data.topics import topics

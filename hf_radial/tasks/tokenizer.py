@@ -1,8 +1,8 @@
 """Tokenizers of characters and of words that need no vocabulary file and no custom code to reload.
 
-In here: `character_tokenizer` and `word_tokenizer` build them, `task_tokenizer` the one of a task, `check_alphabet` explains
-which characters cannot be encoded, and `encode` makes rows of prompt and completion ready for a causal language model. Not in
-here: any training of a vocabulary; the alphabet is the vocabulary.
+In here: `character_tokenizer` and `word_tokenizer` build tokenizers, and `task_tokenizer` builds the one of a task.
+`check_alphabet` names the characters that cannot be encoded. `encode` prepares rows of prompt and completion for a causal
+language model. Not in here: training of a vocabulary. The alphabet is the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # the label that no loss and no metric counts
+IGNORED = -100  # the label that losses and metrics ignore
 
 
 def character_tokenizer(
@@ -28,23 +28,22 @@ def character_tokenizer(
 ) -> PreTrainedTokenizerFast:
     r"""Tokenizer with one token per character: id 0 is `pad_token`, 1 is `eos_token`, then `characters` in order.
 
-    Every string over the alphabet (and `eos_token`) comes back from `decode(encode(text))` unchanged. No token is added
-    by itself: append `eos_token` to the text where a sequence ends. `save_pretrained` followed by
-    `AutoTokenizer.from_pretrained` gives the same tokenizer.
+    `decode(encode(text))` returns every text over the alphabet (and `eos_token`) unchanged. No token is added automatically:
+    append `eos_token` to the text where a sequence ends. `save_pretrained` followed by `AutoTokenizer.from_pretrained` gives
+    the same tokenizer.
 
-    There is no unknown token. A character outside the alphabet raises (the Rust library's bare `Exception`, "Missing
-    [UNK] token from the vocabulary") instead of quietly becoming a token that the model would learn; `check_alphabet`
-    names the character in a ValueError.
+    There is no unknown token that a model could learn by accident. A character outside the alphabet raises the Rust library's
+    bare `Exception`, "Missing [UNK] token from the vocabulary". `check_alphabet` raises a ValueError that names the character.
 
     Args:
-        characters: the alphabet, each character once; newline, space and any other code point are ordinary characters.
+        characters: the alphabet, each character once. Newline, space and any other code point are ordinary characters.
         pad_token: padding, never part of a text.
         eos_token: end of sequence; a single character keeps texts easy to read.
-        padding_side: "left" (what generation needs: the answer follows the prompt at once) or "right".
+        padding_side: "left" (needed for generation: the answer follows the prompt directly) or "right".
 
     Raises:
-        ValueError: `characters` is empty or repeats one; `pad_token` or `eos_token` is empty, is spelt by `characters`
-            alone (then a text could not be told from the token), or the two are equal; `padding_side` is unknown.
+        ValueError: `characters` is empty or repeats one; `pad_token` or `eos_token` is empty, or is spelt with `characters`
+            only (a text could then not be told from the token); the two are equal; or `padding_side` is unknown.
 
     Example:
         >>> tokenizer = character_tokenizer()
@@ -64,9 +63,9 @@ def character_tokenizer(
                 f"{name}={token!r} is spelt by characters alone, so a text could not be told from the token; "
                 f"pass another {name} or take {token[0]!r} out of characters."
             )
-    # [\s\S] and not ".": a dot does not match a newline.
+    # [\s\S] and not ".", because a dot does not match a newline.
     by_character = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    # Without a decoder the tokens of a WordLevel model are joined by spaces.
+    # Without a decoder, spaces would join the tokens of a WordLevel model.
     return _tokenizer([pad_token, eos_token, *characters], by_character, decoders.Fuse(), pad_token, eos_token, padding_side)
 
 
@@ -75,17 +74,17 @@ def word_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Tokenizer with one token per word between spaces: `words` in order from id 0, then `pad_token` and `eos_token`.
 
-    So the residue 5 of modular arithmetic is token 5. There is no unknown token, as in `character_tokenizer`.
+    Thus the residue 5 of modular arithmetic is token 5. There is no unknown token, as in `character_tokenizer`.
 
     Args:
-        words: the vocabulary, each word once, none with a space in it.
+        words: the vocabulary, each word once and without spaces.
         pad_token: padding, never part of a text.
         eos_token: end of sequence.
-        padding_side: "left" (what generation needs) or "right".
+        padding_side: "left" (needed for generation) or "right".
 
     Raises:
-        ValueError: `words` is empty, repeats a word or holds one with a space; a special token is a word or empty, or the two
-            are equal; `padding_side` is unknown.
+        ValueError: `words` is empty, repeats a word or has a word with a space; a special token is a word or empty; the two
+            special tokens are equal; or `padding_side` is unknown.
 
     Example:
         >>> tokenizer = word_tokenizer(["0", "1", "2", "+", "="])
@@ -111,16 +110,16 @@ def word_tokenizer(
 def _tokenizer(
     tokens: list[str], split: Any, decoder: Any, pad_token: str, eos_token: str, padding_side: str
 ) -> PreTrainedTokenizerFast:
-    """One token, numbered in order, for each of `tokens`; the two special ones are among them."""
+    """One token for each of `tokens`, numbered in order. The two special tokens must be among them."""
     for name, token in (("pad_token", pad_token), ("eos_token", eos_token)):
         if not token:
             raise ValueError(f"{name} must not be empty.")
     if pad_token == eos_token:
-        # Collators mask padding in the labels: with one token for both, the model never learns to stop.
+        # Collators mask padding in the labels. If one token were both, the model would never learn to stop.
         raise ValueError(f"pad_token and eos_token must differ, got {pad_token!r} for both.")
     if padding_side not in ("left", "right"):
         raise ValueError(f"padding_side must be 'left' or 'right', got {padding_side!r}.")
-    # The default unk_token name is left out of the vocabulary on purpose: encoding then raises on a stranger.
+    # The vocabulary has no unk_token on purpose: encoding then raises an error for an unknown character.
     backend = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}))
     backend.pre_tokenizer = split
     if decoder is not None:
@@ -131,21 +130,21 @@ def _tokenizer(
         eos_token=eos_token,
         padding_side=padding_side,
         clean_up_tokenization_spaces=False,
-        # No token_type_ids: `generate` of a decoder-only model rejects them.
+        # No token_type_ids, because `generate` of a decoder-only model rejects them.
         model_input_names=["input_ids", "attention_mask"],
     )
 
 
 def task_tokenizer(task: str, config: str | None = None, **fields: Any) -> PreTrainedTokenizerFast:
-    """The tokenizer of a task's texts (``view="lm"``): words where the task has words, else characters.
+    """The tokenizer of a task's texts (``view="lm"``): of words if the task has words, else of characters.
 
     Args:
         task: a name out of `hf_radial.tasks.load.TASKS`.
         config: the configuration's name; or leave it out and give its fields.
-        **fields: fields of the configuration; `padding_side` besides.
+        **fields: fields of the configuration, and `padding_side`.
 
     Raises:
-        ValueError: no such task, or a field or name that the configuration refuses.
+        ValueError: the task is unknown, or the configuration refuses a field or the name.
 
     Example:
         >>> tokenizer = task_tokenizer("modular", p=97)
@@ -157,28 +156,28 @@ def task_tokenizer(task: str, config: str | None = None, **fields: Any) -> PreTr
     side = fields.pop("padding_side", "left")
     words = builder_class(task).vocabulary(task_config(task, config, **fields))
     if isinstance(words, str):
-        # An alphabet that could spell <pad> (technical prose) has the sign for it instead.
+        # An alphabet that could spell <pad> (technical prose) gets this sign instead.
         pad = "\N{SYMBOL FOR NULL}" if set("<pad>") <= set(words) else "<pad>"
         return character_tokenizer(words, pad_token=pad, padding_side=side)
     return word_tokenizer(words, padding_side=side)
 
 
 def encode(rows: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast, start: str = "") -> dict[str, list[list[int]]]:
-    """Token ids of whole rows; labels on the completion and the end sign behind it, -100 on the prompt.
+    """Token ids of rows. The labels are the completion and the end sign after it, and -100 on the prompt.
 
     For `dataset.map(encode, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=dataset.column_names)`. Rows may
     differ in length; `transformers.DataCollatorForSeq2Seq(tokenizer)` pads them with their labels.
 
     Args:
         rows: a batch with the columns `prompt` and `completion`.
-        tokenizer: the task's.
-        start: text in front of each prompt.
+        tokenizer: the task's tokenizer.
+        start: text before each prompt.
 
     Returns:
-        `input_ids` and `labels`, lists of as many lists, each as long as its row.
+        `input_ids` and `labels`, one list for each row, as long as the row.
 
     Raises:
-        ValueError: the columns are not there, or `rows` is one row.
+        ValueError: a column is missing, or `rows` is a single row.
 
     Example:
         >>> encode({"prompt": ["1 + 2 ="], "completion": [" 0"]}, word_tokenizer(["0", "1", "2", "+", "="]))
@@ -187,7 +186,7 @@ def encode(rows: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast, start
     if "prompt" not in rows or "completion" not in rows:
         raise ValueError(f"rows must have the columns prompt and completion, got {list(rows)}; load the task with view='lm'.")
     given: Any = rows["prompt"]
-    if isinstance(given, str):  # each of its characters would be taken for a row
+    if isinstance(given, str):  # each of its characters would be read as a row
         raise ValueError("rows must be a batch of rows, got a single one; map with batched=True.")
     prompts = tokenizer([start + prompt for prompt in rows["prompt"]])["input_ids"]
     completions = tokenizer(list(rows["completion"]))["input_ids"]
@@ -199,10 +198,10 @@ def encode(rows: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast, start
 
 
 def check_alphabet(tokenizer: PreTrainedTokenizerBase, texts: str | Iterable[str]) -> None:
-    """Raise a ValueError that names the characters of `texts` which `tokenizer` has no token for.
+    """Raise a ValueError that names the characters of `texts` for which `tokenizer` has no token.
 
-    For a tokenizer from `character_tokenizer`, before a long run of encoding: one pass over the characters. Special
-    tokens inside a text are fine.
+    Use it with a tokenizer from `character_tokenizer` before a long encoding: it reads the texts once. Special tokens in a text
+    are allowed.
 
     Args:
         tokenizer: a character-level tokenizer, built here or reloaded.
@@ -224,7 +223,7 @@ def check_alphabet(tokenizer: PreTrainedTokenizerBase, texts: str | Iterable[str
     for text in [texts] if isinstance(texts, str) else texts:
         if set(text) <= alphabet:
             continue
-        # Only now: most texts hold no multi-character special token.
+        # Only now, because most texts have no special token of several characters.
         for token in special:
             text = text.replace(token, "")
         strangers |= set(text) - alphabet

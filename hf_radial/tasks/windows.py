@@ -1,7 +1,7 @@
 """Random windows of a long token stream as a map-style dataset.
 
-In here: `CharacterWindows`, which draws its offsets once, from a seed. Not in here: making the stream (tokenize the
-text and concatenate the ids), and batching (a `DataLoader` or a `Trainer` does that).
+In here: `CharacterWindows`, which draws its offsets once, from a seed. Not in here: building the stream (tokenize the text and
+concatenate the ids), and batching (a `DataLoader` or a `Trainer` does that).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 class CharacterWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     r"""`num_windows` windows of `window_length` tokens, at offsets drawn uniformly with replacement.
 
-    This is how nanoGPT reads a corpus, except that the offsets are drawn beforehand:
+    This is how nanoGPT reads a corpus, but the offsets are drawn in advance:
 
     .. math:: o_i \sim \mathrm{Uniform}\{0, \ldots, T - L\}, \qquad x_i = (s_{o_i}, \ldots, s_{o_i + L - 1})
 
-    Item `i` is therefore the same in every process, whatever the number of workers and wherever a run was stopped and
-    resumed; drawing inside `__getitem__` would give none of the three.
+    Item `i` is therefore the same in every process, for any number of workers, and after a resume. If `__getitem__` drew the
+    offset, none of the three would hold.
 
     Args:
-        stream: token ids `(T,)` of any integer dtype. A `numpy.memmap` stays on disk; only windows are read.
+        stream: token ids `(T,)` of any integer dtype. A `numpy.memmap` stays on disk: only windows are read.
         window_length: `L`, tokens per window.
         num_windows: length of the dataset.
         seed: seeds the offsets.
@@ -44,7 +44,7 @@ class CharacterWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(self, stream: np.ndarray | Sequence[int], window_length: int, num_windows: int, seed: int = 0) -> None:
-        # asarray, not array: a memory-mapped corpus must not be read into memory here.
+        # asarray, not array: a memory-mapped corpus must stay on disk.
         tokens = np.asarray(stream)
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
             raise ValueError(
@@ -66,7 +66,7 @@ class CharacterWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         self.stream = tokens
         self.window_length = window_length
         rng = np.random.Generator(np.random.PCG64(seed))
-        # +1: the last start is T - L, and `integers` leaves its upper end out.
+        # +1: the last start is T - L, and `integers` excludes its upper end.
         self.offsets = rng.integers(0, len(tokens) - window_length + 1, size=num_windows, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -76,9 +76,9 @@ class CharacterWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Window `index` as int64 `input_ids` `(L,)` and equal `labels` `(L,)`. IndexError past either end.
 
-        The labels are not shifted: Transformers' causal language models shift them themselves.
+        The labels are not shifted, because Transformers' causal language models shift them.
         """
         start = int(self.offsets[index])
-        # A copy in int64: the stream may be uint16 on disk, and a caller's in-place edit must not reach it.
+        # A copy in int64: the stream may be uint16 on disk, and in-place edits of an item must not change the stream.
         input_ids = torch.from_numpy(np.array(self.stream[start : start + self.window_length], dtype=np.int64))
         return {"input_ids": input_ids, "labels": input_ids.clone()}

@@ -20,10 +20,10 @@ CALIBRATION_ROWS = 64
 
 
 def targets_in(checkpoint: str) -> dict[str, float]:
-    """The targets of the run that left this checkpoint.
+    """The targets of the run that wrote this checkpoint.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the checkpoint has none.
     """
     file = Path(checkpoint) / TARGETS_FILE
     if not file.is_file():
@@ -35,15 +35,15 @@ def targets_in(checkpoint: str) -> dict[str, float]:
 
 
 def write_targets(folder: Path, targets: Mapping[str, float]) -> None:
-    """Put them into a checkpoint's folder, for `targets_in`."""
+    """Write targets into a checkpoint's folder, for `targets_in`."""
     write_text(folder / TARGETS_FILE, json.dumps(targets, indent=2))
 
 
 def take_targets(penalty: RadialPenalty, targets: Mapping[str, float]) -> None:
-    """Let a run go on with the targets that it started from.
+    """Give a resumed run the targets that it started with.
 
     Raises:
-        ValueError: they are those of other sites.
+        ValueError: the targets belong to other sites.
     """
     missing = [site.name for site in penalty.sites if site.name not in targets]
     if missing:
@@ -56,14 +56,14 @@ def take_targets(penalty: RadialPenalty, targets: Mapping[str, float]) -> None:
 
 
 def calibrate(trainer: Trainer, penalty: RadialPenalty, then: Callable[[], None]) -> None:
-    """Set the targets from the first rows of the training set, or else from the first batch that the model gets in training.
+    """Set the targets from the first rows of the training set, or from the first batch in training.
 
-    Rows serve if they can be had by index and the model can be called with them. Otherwise one forward in evaluation mode
-    precedes its first training forward, with the same arguments, and each site's radii are averaged over all ranks. Random
-    states are left as they are.
+    The rows are used if they have an index and the model can be called with them. Otherwise one forward in evaluation mode runs
+    just before the first training forward, with the same arguments, and each site's radii are averaged over all ranks. Random
+    states are preserved.
 
     Args:
-        then: is called when the targets are known, if that is in the first training forward.
+        then: called when the targets are known, if that is in the first training forward.
     """
     try:
         batch = None if makes_its_batches(trainer) else first_rows(trainer, CALIBRATION_ROWS)
@@ -71,7 +71,7 @@ def calibrate(trainer: Trainer, penalty: RadialPenalty, then: Callable[[], None]
             device = next(penalty.model.parameters()).device
             penalty.calibrate(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
             return
-    except Exception:  # the batch is not what the model is called with
+    except Exception:  # the model is not called with such a batch
         penalty.reset()
     penalty.calibrate_on_first_forward(partial(_sum, trainer), then)
 

@@ -1,18 +1,20 @@
-"""How a trainer loads checkpoints: the newest complete one, and no alarm about tied weights."""
+"""How a trainer loads checkpoints: the newest complete one, without false warnings about tied weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
 
+from hf_radial.runs.record import STATE_FILE
 from hf_radial.runs.resume import checkpoints, is_complete
 
 logger = logging.get_logger(__name__)
 
 
 class CheckpointMixin:
-    """`resume_from_checkpoint=True` takes the newest checkpoint that was written to its end."""
+    """`resume_from_checkpoint=True` takes the newest complete checkpoint."""
 
     def train(self: Any, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`, but `resume_from_checkpoint=True` skips checkpoints that a killed process left incomplete.
@@ -21,13 +23,21 @@ class CheckpointMixin:
             ValueError: `resume_from_checkpoint=True`, and `output_dir` has checkpoints, but none is complete.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = newest_complete(str(self.args.output_dir)) or True  # without any, the base class says so
+            # With True, the base class raises an error if there is no checkpoint.
+            resume_from_checkpoint = newest_complete(str(self.args.output_dir)) or True
         return super().train(  # type: ignore[misc]
             resume_from_checkpoint, *args, **kwargs
         )
 
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        # A folder of an earlier run is complete until its state is gone, and would be, half overwritten, if this is killed.
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            (folder / STATE_FILE).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+
     def _issue_warnings_after_load(self: Any, load_result: Any) -> None:
-        # A checkpoint holds tied weights once. `load_state_dict` reports the other name as missing, but both are loaded.
+        # A checkpoint holds tied weights once. `load_state_dict` reports the other name as missing, although both are loaded.
         tied = getattr(self.model, "all_tied_weights_keys", None) or {}
         missing = set(load_result.missing_keys)
         loaded = {name for name in missing if name in tied and tied[name] not in missing}
@@ -36,7 +46,7 @@ class CheckpointMixin:
 
 
 def newest_complete(folder: str) -> str | None:
-    """The newest complete checkpoint in a folder, with a warning that names newer ones that are not; `None` without any.
+    """The newest complete checkpoint of a folder, or `None`. A warning names newer checkpoints that are incomplete.
 
     Raises:
         ValueError: there are checkpoints, but none is complete.

@@ -1,14 +1,13 @@
-"""`RadialTrainer`: a `Trainer` plus one argument. The penalty's normalisation, logging and resuming inside a `Trainer`.
+"""`RadialMixin`: one training step with the penalty, its normalisation and its logs, for any class derived from `Trainer`.
 
-The definition. With `V` the vectors of the whole effective batch (all micro-batches of an optimizer step, on all ranks) that
-are not padding, the loss that is minimised is
+The definition. Let `V` be the vectors that are not padding in the whole effective batch: all micro-batches of an optimizer
+step, on all ranks. The minimised loss is
 
     L = L_task + radial_lambda * sum over sites of  1/|V| * sum over h in V of (||h|| - R)^2 / d
 
-and its gradient does not depend on how the batch was split. `Trainer` scales its loss in several ways (by accumulation steps,
-by tokens, by ranks), depending on the model, its version and its options. The penalty stays out of all that: it is added to
-the loss at the last moment, in `accelerator.backward`, with a weight that is right for the sum over micro-batches and the mean
-over ranks that follow.
+Its gradient does not depend on how the batch was split. `Trainer` scales its loss by accumulation steps, by tokens or by ranks,
+depending on the model, its version and its options. The penalty avoids all of these. It is added to the loss last, in
+`accelerator.backward`. Its weight is right for what follows: the sum over micro-batches, and the mean over ranks.
 """
 
 from __future__ import annotations
@@ -36,43 +35,45 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
     """The penalty for any class derived from `Trainer`: `class RadialSFTTrainer(RadialMixin, SFTTrainer): ...`.
 
     Args:
-        radial_lambda: weight of the penalty; 0 trains exactly as the plain trainer does, and logs the radii. What would stop a
-            penalty (a model without known sites, reentrant checkpointing, ...) then only stops the measuring, with a warning.
+        radial_lambda: weight of the penalty. With 0, training is exactly that of the plain trainer, and the radii are logged.
+            An obstacle to the penalty (a model without known sites, reentrant checkpointing, ...) is then only a warning, and
+            the radii are not logged.
         radial_radius: target radius: a number, `"sqrt_d"` (the paper's) or `"initial"`, each site's mean radius before the
-            first step: on the first rows of the training set, or, where these cannot be had or are not what the model is called
-            with (streamed data, preference pairs, generated text), on the first batch that it is called with in training.
+            first step. It is measured on the first rows of the training set. If these have no index, or the model is called
+            with something else (streamed data, preference pairs, generated text), it is measured on the first batch that the
+            model is called with in training.
         radial_side: `"both"` (the paper's) or `"above"`.
         radial_warmup_steps: optimizer steps over which `radial_lambda` grows linearly from 0.
-        radial_sites: module name patterns to penalise instead of what is found, or to leave out; see
+        radial_sites: module name patterns that replace or restrict the sites that are found; see `hf_radial.sites.find_sites`.
+        radial_where: `"increment"` (the paper's) or `"pre_norm"`, for models with a norm after each sublayer; see
             `hf_radial.sites.find_sites`.
-        radial_where: `"increment"` (the paper's) or `"pre_norm"`, for models that put a norm behind each sublayer; see there.
         radial_schedule: `"constant"`; `"cosine"`, from the full `radial_lambda` at the end of the warm-up to 0 in the last
             optimizer step; or a function of the optimizer step, counted from 0, that returns a factor of `radial_lambda`.
 
-    Options that are left out are taken from `args` if it is a `RadialArguments`. Everything else is the base class's.
+    Options that are left out are taken from `args` if it is a `RadialArguments`. Everything else is as in the base class.
 
-    Logged with every training `loss` (what is minimised), as means over the logging window and over ranks: `task_loss`,
-    `radial_penalty` (sum over sites, without `radial_lambda`), `radial_lambda`, and for each site `radius/<site>` beside
-    `radius_target/<site>`. A step whose loss is NaN shows in them, also where `logging_nan_inf_filter` hides it from `loss`.
+    Logged with every training `loss` (the minimised loss), as means over the logging window and over ranks: `task_loss`,
+    `radial_penalty` (sum over sites, without `radial_lambda`), `radial_lambda`, and for each site `radius/<site>` and
+    `radius_target/<site>`. They show a step whose loss is NaN, even if `logging_nan_inf_filter` hides it from `loss`.
 
-    Vectors are counted as the sites see them. A batch that the model is called with as the loader gave it is counted before
-    the step; any other (GRPO, ORPO, sentence embeddings, ...) is counted in it, which needs one more backward pass for each
-    micro-batch but the last of a step. See `hf_radial.training.site_counts`.
+    Vectors are counted as the sites see them. If the model is called with the batch of the loader, the batch is counted before
+    the step. Any other batch (GRPO, ORPO, sentence embeddings, ...) is counted during the step. That costs one more backward
+    pass for each micro-batch but the last of a step. See `hf_radial.training.site_counts`.
 
     Attributes:
-        radial_counts_at_sites: `True` counts every batch in the step, `False` none that can be counted before it; `None` (the
-            default) decides as above.
+        radial_counts_at_sites: `True` counts every batch during the step; `False` counts every batch before the step if
+            possible. `None` (the default) decides as above.
 
     Raises:
         ValueError: an option is out of range, no site is found, no parameter is trained, or the set-up would make the penalty
-            wrong (reentrant gradient checkpointing, `torch.nn.DataParallel`; batches that are counted in the step, with
-            gradient accumulation under FSDP or DeepSpeed).
+            wrong: reentrant gradient checkpointing; `torch.nn.DataParallel`; or, under FSDP or DeepSpeed, gradient accumulation
+            with batches that are counted during the step.
         RuntimeError: in the first step, if the trainer's own `training_step` does not use `accelerator.backward`.
     """
 
-    allows_fast_epoch = True  # what this class overrides, `fast_step` does as well
+    allows_fast_epoch = True  # `fast_step` does all that this class overrides
     radial_counts_at_sites: bool | None = None
-    _told_of_rest = False
+    _warned_of_remainder = False
 
     def __init__(
         self,
@@ -116,27 +117,27 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
         return batch_samples, num_items_in_batch
 
     def _count_in_advance(self, batch_samples: Sequence[Any], window: Window) -> Tensor | None:
-        """How many vectors the step has, by mask, shape `(masks,)`; `None` if only the sites can tell."""
+        """The number of vectors of the step, by mask, shape `(masks,)`; `None` if only the sites can count them."""
         count: Any = None
         if not self._counts_late:
             try:
                 count = sum(self._count_vectors(batch, window) for batch in batch_samples)
             except (TypeError, ValueError) as error:
                 logger.info("batches are counted when the model is called: %s", error)
-                self._counts_late = True  # on every rank: batches of one loader have the same names
+                self._counts_late = True  # the same on every rank: all batches of one loader have the same names
                 self._check_late_counts()
         return None if count is None else self.accelerator.reduce(count, reduction="sum")
 
     def _count_vectors(self, batch: Any, window: Window) -> Tensor:
-        """How many vectors a batch has, by the mask that tells the padding; shape `(masks,)`."""
+        """The number of vectors of a batch, by padding mask, shape `(masks,)`."""
         main_input = getattr(self.model, "main_input_name", "input_ids")
         counts = [count_vectors(batch, mask, main_input) for mask in window.masks]
         return torch.stack([count.to(self.args.device, torch.float32) for count in counts])
 
     @contextmanager
     def _collecting(self, inputs: Any) -> Iterator[None]:
-        """Let the model's forward passes be collected."""
-        # Label smoothing takes the labels away from the model.
+        """Collect the model's forward passes."""
+        # With label smoothing, the model is called without the labels.
         self._labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
         self._in_step, window = True, self._radial_window
         if window is not None:
@@ -157,7 +158,7 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
             yield
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """As the base class, with the penalty of this micro-batch added in the backward pass and in the loss returned."""
+        """As the base class. The penalty of this micro-batch is added in the backward pass, and to the returned loss."""
         if self._radial_window is None and not self._first_forward:
             return super().training_step(model, inputs, *args, **kwargs)
         accelerator = self.accelerator
@@ -166,7 +167,7 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
         counted: Tensor | None = None
         share: Tensor | None = None
         if self._radial_window is not None and self._vectors_in_step is not None:
-            # Its part of the effective batch: those of all micro-batches and ranks add up to one.
+            # The micro-batch's share of the effective batch. The shares of all micro-batches and ranks add up to one.
             mask_of_site = self._radial_window.mask_of_site
             counted = self._count_vectors(inputs, self._radial_window)[mask_of_site]
             share = counted / self._vectors_in_step.clamp(min=1)[mask_of_site]
@@ -188,10 +189,10 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
             if calls > 1 and penalty.strict:
                 raise RuntimeError(
                     f"{type(self).__name__}.training_step called accelerator.backward twice, so the penalty's mean over the "
-                    "micro-batch is not known in the first call: add the losses up and call it once"
+                    "micro-batch is not known in the first call: add up the losses and call it once"
                 )
             sums = penalty.take()
-            whole: Tensor | None = None
+            group_means: Tensor | None = None
             if window.is_single_batch_step:
                 means = sums.mean_penalty()
                 window.add(means.detach(), sums.radius, sums.count)
@@ -205,13 +206,13 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
                 weighted = torch.zeros_like(loss.detach())
                 return plain_backward(loss, **backward_kwargs)
             else:
-                means, whole, seen = self._site_counts.last(sums, accelerator, penalty.radial_lambda)
-                window.add(whole, sums.radius, sums.count, seen[window.mask_of_site])
-            # Gradients are averaged over ranks: undo that, the parts are to be summed.
+                means, group_means, seen = self._site_counts.last(sums, accelerator, penalty.radial_lambda)
+                window.add(group_means, sums.radius, sums.count, seen[window.mask_of_site])
+            # Gradients are averaged over ranks later. The factor undoes that: the parts must be summed.
             factor = penalty.radial_lambda * accelerator.num_processes
             term = (factor * means.sum()).to(loss.device)
-            weighted = term.detach() if whole is None else (factor * whole.sum()).to(loss.device)
-            # Not even zero is added: without the penalty the graph is the plain trainer's, bit for bit.
+            weighted = term.detach() if group_means is None else (factor * group_means.sum()).to(loss.device)
+            # Not even zero is added: with radial_lambda=0 the graph is bit for bit that of the plain trainer.
             plain_backward(loss + term if penalty.radial_lambda > 0 else loss, **backward_kwargs)
 
         plain_backward, replaced = accelerator.backward, "backward" in vars(accelerator)
@@ -221,9 +222,9 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
                 task_loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             if replaced:
-                accelerator.backward = plain_backward  # somebody else's
+                accelerator.backward = plain_backward  # a replacement by other code
             else:
-                del accelerator.backward  # the class's own method again
+                del accelerator.backward  # the class's method is visible again
         window = self._radial_window
         if weighted is None and self.radial_config.radial_lambda > 0:
             raise RuntimeError(
@@ -241,17 +242,17 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
     def _end_group(self, window: Window) -> None:
         if self.accelerator.sync_gradients:
             window.end_step()
-        elif not self._told_of_rest:
-            self._told_of_rest = True
+        elif not self._warned_of_remainder:
+            self._warned_of_remainder = True
             logger.warning(
-                "the batches of an epoch are no multiple of gradient_accumulation_steps=%d, and how many there are is not "
-                "known: Trainer adds the gradient of the batches that are left to the first step of the next epoch. The loss, "
-                "the task loss and the penalty of that step are the sum of both",
+                "the number of batches of an epoch is unknown, and not a multiple of gradient_accumulation_steps=%d: Trainer "
+                "adds the gradient of the remaining batches to the first step of the next epoch. The loss, the task loss and "
+                "the penalty of that step are the sum of both",
                 self.args.gradient_accumulation_steps,
             )
 
     def fast_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
-        """As `training_step`, where one batch is the whole step: then its vectors are all there are, and need no count."""
+        """As `training_step`, for a step of a single batch. All vectors are in that batch, so no count is needed."""
         if self._first_forward:
             self._micro_batches_left = 1
         window = self._radial_window
@@ -279,9 +280,9 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
         return loss.detach()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As the base class; a log of the training `loss` gains the task loss, the penalty and the radii."""
+        """As the base class. A log of the training `loss` also gets the task loss, the penalty and the radii."""
         if "loss" in logs and self._radial_window is not None and self._radial_window.steps:
-            rest = {name: logs.pop(name) for name in list(logs) if name != "loss"}
+            other_logs = {name: logs.pop(name) for name in list(logs) if name != "loss"}
             logs.update(self._radial_window.drain(self.accelerator))
-            logs.update(rest)
+            logs.update(other_logs)
         super().log(logs, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""A run with the penalty: set up, attached when training begins, taken away when it ends, and kept in checkpoints."""
+"""A run with the penalty: set-up, attaching at the start of training, detaching at its end, and checkpoints."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ logger = logging.get_logger(__name__)
 
 
 class RunMixin(PushingMixin):
-    """What `RadialMixin` does around the steps of a run; the steps are its own."""
+    """The part of `RadialMixin` around the steps of a run. It does not contain the steps."""
 
     radial_counts_at_sites: bool | None = None
     _resumed_targets: Mapping[str, float] | None = None
     _in_step = False  # while `training_step` runs
-    _micro_batches_left = 0  # of those that `get_batch_samples` gave, with the one that runs
-    _vectors_in_step: Tensor | None = None  # of all micro-batches and ranks, by mask; None: only the sites can tell
-    _labels: Tensor | None = None  # of the batch that runs
+    _micro_batches_left = 0  # of the step, including the one that runs
+    _vectors_in_step: Tensor | None = None  # over all micro-batches and ranks, by mask; None: only the sites can count
+    _labels: Tensor | None = None  # of the running batch
 
     def init_radial(self, options: dict[str, Any], owner: TrainerCallback | None = None) -> None:
-        """Set the penalty up on a trainer whose own `__init__` is through; `owner` is the callback that brought it, if any."""
+        """Set up the penalty on a trainer after its own `__init__`. `owner` is the callback that brought it, if any."""
         self._radial_options = options
         self._radial_owner: Any = owner
         self._radial_window: Window | None = None
-        self._first_forward: list[torch.utils.hooks.RemovableHandle] = []  # waits for the forward that shows the sites
+        self._first_forward: list[torch.utils.hooks.RemovableHandle] = []  # hooks that find the sites in the first forward
         self.run_facts: dict[str, Any] = getattr(self, "run_facts", {})
         self._set_up(resolve_config(self.args, **options))
 
@@ -50,18 +50,18 @@ class RunMixin(PushingMixin):
         self.radial_config, self._radial_model = config, self.model
         self.radial_penalty: RadialPenalty | None = None
         self._sites_wait = False
-        with self._optional_without_lambda():
+        with self._only_warn_without_lambda():
             set_up.check_arguments(self.args)
             self.radial_penalty = set_up.make_penalty(self, config)
             self._sites_wait = self.radial_penalty is None
 
     @contextmanager
-    def _optional_without_lambda(self) -> Iterator[None]:
-        """What cannot be measured is an error, unless nothing depends on it: then the radii are left out."""
+    def _only_warn_without_lambda(self) -> Iterator[None]:
+        """Turn a ValueError of the set-up into a warning, and log no radii, if `radial_lambda` is 0 and no sites are named."""
         try:
             yield
         except ValueError as error:
-            # Sites that the user names are to be found in any case.
+            # Sites that the user names must exist in any case.
             if self.radial_config.radial_lambda > 0 or self.radial_config.radial_sites is not None:
                 raise
             logger.warning("radial_lambda=0: training goes on as without it, but no radii are measured: %s", error)
@@ -77,7 +77,7 @@ class RunMixin(PushingMixin):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
         if self._radial_owner is not None:
-            # An earlier run failed where the callback was not told. If it is still there, it begins this run as any other.
+            # An earlier run failed without telling the callback. If it is still attached, it begins this run normally.
             self._radial_owner.release()
             return self._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
         try:
@@ -88,23 +88,23 @@ class RunMixin(PushingMixin):
         finally:
             self.end_radial()
 
-    # A callback comes in when the loop above is past: these are the parts of it that are still to be called.
+    # The callback enters after the loop above has begun. These parts of the loop are called later.
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        with self._owner_told():
+        with self._release_owner_on_error():
             return super()._run_epoch(*args, **kwargs)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        with self._owner_told():
+        with self._release_owner_on_error():
             return super()._evaluate(*args, **kwargs)
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        with self._owner_told():
+        with self._release_owner_on_error():
             return super()._finalize_training(*args, **kwargs)
 
     @contextmanager
-    def _owner_told(self) -> Iterator[None]:
-        """No callback is told of an exception; the one that brought the penalty is told here."""
+    def _release_owner_on_error(self) -> Iterator[None]:
+        """Trainer tells callbacks nothing of an exception. Here the callback that brought the penalty is released."""
         try:
             yield
         except BaseException:
@@ -116,16 +116,17 @@ class RunMixin(PushingMixin):
         """Attach the penalty to the model, set its targets and write the run's record.
 
         Args:
-            resume_from_checkpoint: the folder that the run goes on from, if it does and knows its folder.
-            targets: for `radial_radius="initial"`, the targets of the run that goes on.
+            resume_from_checkpoint: the folder that the run resumes from; `None` if it does not resume, or the folder is
+                unknown.
+            targets: for `radial_radius="initial"`, the targets of the resumed run.
         """
         set_up.check_interventions(self, getattr(self, "_interventions_given", None))
         config = resolve_config(self.args, **self._radial_options)
-        # A hyperparameter search sets `args` anew for every trial, and `model_init` makes a new model.
+        # A hyperparameter search changes `args` for every trial, and `model_init` makes a new model.
         if config != self.radial_config or self._radial_model is not self.model:
             self._set_up(config)
         if self.radial_penalty is not None or self._sites_wait:
-            with self._optional_without_lambda():
+            with self._only_warn_without_lambda():
                 model: Any = self.model
                 set_up.check_trainable(model)
                 self._resumed_targets = targets
@@ -149,7 +150,7 @@ class RunMixin(PushingMixin):
         window = Window(penalty, self.args.device)
         window.compiled = set_up.is_compiled(self, penalty.model)
         if window.compiled:
-            torch.compiler.reset()  # what was compiled for the model without hooks would be used again, hooks or not
+            torch.compiler.reset()  # otherwise code that was compiled without hooks would be used again
         self._site_counts = SiteCounts([p for p in penalty.model.parameters() if p.requires_grad], window.mask_of_site)
         self._counts_late = makes_its_batches(self) or adds_tokens(penalty.model)
         if self.radial_counts_at_sites is not None:
@@ -162,21 +163,21 @@ class RunMixin(PushingMixin):
         return window
 
     def _note_sites(self) -> None:
-        """The sites and their targets are known: tell the user, and the run's record."""
+        """Report the sites and their targets to the user and in the run's record. Called when they are known."""
         penalty: Any = self.radial_penalty
-        if self._radial_window is not None and self.args.should_save:  # late: in the first forward
+        if self._radial_window is not None and self.args.should_save:  # only in the first forward
             write_run_record(self)
         unusual = not is_transformers_model(penalty.model) and self.radial_config.radial_lambda > 0
         (logger.warning if unusual else logger.info)("%r\n%s", penalty, penalty.table())
 
     def _find_sites_now(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], named: dict[str, Any]) -> None:
-        """Find the sites in the first forward of training that has a gradient, and go on with the penalty in this forward."""
+        """Find the sites in the first training forward with gradients, and collect the penalty from this forward on."""
         if not self._in_step or not self._first_forward:
             return
         for handle in self._first_forward:
             handle.remove()
         self._first_forward, self._sites_wait = [], False
-        with self._optional_without_lambda():
+        with self._only_warn_without_lambda():
             penalty = self.radial_penalty = set_up.penalty_of(self, self.radial_config, named)
             window = self._attach(penalty)
             if self.args.should_save:
@@ -187,7 +188,7 @@ class RunMixin(PushingMixin):
             penalty.enter_forward(root, args, kwargs)
 
     def _check_late_counts(self) -> None:
-        """Raise if batches have to be counted in the step where that is impossible."""
+        """Raise if batches must be counted during the step, and this is impossible."""
         sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         steps = self.args.gradient_accumulation_steps
         if sharded and steps > 1 and self.radial_config.radial_lambda > 0:
@@ -199,7 +200,7 @@ class RunMixin(PushingMixin):
             )
 
     def end_radial(self) -> None:
-        """Leave the model as it was, and nothing of the run to be logged later."""
+        """Detach the penalty from the model, and drop sums that are not logged yet."""
         for handle in self._first_forward:
             handle.remove()
         self._first_forward = []
@@ -210,7 +211,7 @@ class RunMixin(PushingMixin):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         window = self._radial_window
         if self.args.should_save and window is not None and self.radial_config.radial_radius == "initial":
-            # Before the base class writes `trainer_state.json`, with which a checkpoint is complete.
+            # Written before `trainer_state.json`, the file that makes a checkpoint complete.
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             write_targets(folder, window.radial_penalty.targets)
         super()._save_checkpoint(model, trial)

@@ -1,7 +1,8 @@
-"""What a `Trainer` with the penalty needs before its first step: checks, and the penalty on its model."""
+"""Set-up of a `Trainer` with the penalty before its first step: checks, and the penalty on its model."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -22,7 +23,7 @@ logger = logging.get_logger(__name__)
 
 def check_arguments(args: TrainingArguments) -> None:
     """Raise a ValueError if these arguments would make the penalty wrong."""
-    for name in ("activation_checkpointing", "gradient_checkpointing"):  # its name from transformers 5.2x on, and before
+    for name in ("activation_checkpointing", "gradient_checkpointing"):  # the newer name, and the one before transformers 5.2x
         kwargs = getattr(args, f"{name}_kwargs", None)
         if getattr(args, name, None) and isinstance(kwargs, dict) and kwargs.get("use_reentrant"):
             raise ValueError(
@@ -57,10 +58,10 @@ def make_penalty(trainer: Trainer, config: RadialConfig) -> RadialPenalty | None
         raise ValueError("the trainer has no model")
     try:
         inputs = first_rows(trainer, TRACED_ROWS)
-    except Exception as error:  # training will say so better
+    except Exception as error:  # training will give a better error
         logger.debug("no batch of the first rows: %s", error)
         inputs = None
-    for given in [None] if inputs is None else [inputs, None]:  # a batch may be none: preference pairs, say
+    for given in [None] if inputs is None else [inputs, None]:  # the batch may not fit the model: preference pairs, say
         try:
             return penalty_of(trainer, config, given)
         except ForwardFailedError as error:
@@ -71,7 +72,7 @@ def make_penalty(trainer: Trainer, config: RadialConfig) -> RadialPenalty | None
 
 
 def penalty_of(trainer: Trainer, config: RadialConfig, inputs: dict[str, Any] | None) -> RadialPenalty:
-    """As `make_penalty`, with `inputs` for the forward that the sites are found with."""
+    """As `make_penalty`, with `inputs` for the forward that finds the sites."""
     model: Any = trainer.model
     try:
         penalty = RadialPenalty(
@@ -83,18 +84,20 @@ def penalty_of(trainer: Trainer, config: RadialConfig, inputs: dict[str, Any] | 
             where=config.radial_where,
             inputs=inputs,
         )
-    except ForwardFailedError as error:  # a trainer has no argument `inputs`, and its `sites` have another name
-        why = str(error).partition(" Pass inputs=")[0]
-        raise ForwardFailedError(f"{why} To go on, {HOW_TO_NAME.replace('sites=', 'radial_sites=')}") from error
+    except ValueError as error:  # a trainer has no argument `inputs`, and its `sites` have another name
+        text = str(error)
+        if isinstance(error, ForwardFailedError):
+            text = f"{text.partition(' Pass inputs=')[0]} To go on, {HOW_TO_NAME}"
+        raise type(error)(re.sub(r"\bsites(?=[=:])", "radial_sites", text)) from error
     penalty.strict = config.radial_lambda > 0
-    penalty.paused = True  # but within a training step
+    penalty.paused = True  # except during a training step
     return penalty
 
 
 def on_first_forward(
     model: nn.Module, act: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], dict[str, Any]], None]
 ) -> list[torch.utils.hooks.RemovableHandle]:
-    """Call `act` at the beginning of every training forward: with the model, its arguments, and these by name."""
+    """Call `act` at the start of every training forward, with the model, its arguments, and its arguments by name."""
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module.training and torch.is_grad_enabled():
@@ -104,7 +107,7 @@ def on_first_forward(
 
 
 def is_compiled(trainer: Trainer, model: nn.Module) -> bool:
-    """Whether the model, or a part of it, is compiled, by whoever."""
+    """Whether the model or a part of it is compiled, by any caller."""
     if trainer.accelerator.state.dynamo_plugin.backend.value != "NO":  # `torch_compile=True`, or the launcher's
         return True
     modules = list(model.modules())
@@ -112,10 +115,10 @@ def is_compiled(trainer: Trainer, model: nn.Module) -> bool:
 
 
 def compiled_checkpoints_may_collect() -> AbstractContextManager[Any]:
-    """Let `torch.compile` take a checkpointed block that has a site as one graph.
+    """Let `torch.compile` compile a checkpointed block that has a site as one graph.
 
-    It asks whether what a block does besides computing may be left out of the replay. Ours must be: a replay is not counted.
-    Otherwise the block would not be compiled at all, as it is not where torch does not know the question.
+    torch asks whether the replay of a block may leave out its side effects. Ours must be left out: a replay is not counted.
+    Without this setting, or in a torch that does not have it, the block is not compiled.
     """
     import torch._dynamo.config as settings
 
@@ -124,22 +127,22 @@ def compiled_checkpoints_may_collect() -> AbstractContextManager[Any]:
 
 
 def graphs_are_kept() -> AbstractContextManager[Any]:
-    """Let compiled graphs run backward twice: their buffers are not given away in the first."""
+    """Let compiled graphs run backward twice, by keeping their buffers after the first pass."""
     import torch._functorch.config as settings
 
     return settings.patch({"donated_buffer": False}) if hasattr(settings, "donated_buffer") else nullcontext()
 
 
 def check_interventions(trainer: Any, given: list[str] | None) -> None:
-    """Raise a ValueError if the arguments name interventions that are not in force, and so would only be on record.
+    """Raise a ValueError if the arguments name interventions that are not attached: the record would be wrong.
 
     Args:
-        trainer: its `args.intervention` is what the record will say.
-        given: what that was when the trainer gave itself its interventions; `None` if it did not.
+        trainer: its `args.intervention` goes into the record.
+        given: that option when the trainer attached its interventions; `None` if it attached none.
     """
     named = list(getattr(trainer.args, "intervention", None) or ())
-    there = {one.name for one in trainer.callback_handler.callbacks if hasattr(one, "put_in_force")}
-    missing = [text for text in named if text.partition(":")[0] not in there]
+    attached = {one.name for one in trainer.callback_handler.callbacks if hasattr(one, "put_in_force")}
+    missing = [text for text in named if text.partition(":")[0] not in attached]
     if missing or (given is not None and named != given):
         raise ValueError(
             f"intervention={named} is in the arguments but not in force. A search cannot choose interventions: make a trainer "

@@ -1,17 +1,19 @@
-"""The weights of micro-batches whose vectors are known only when the model is called: GRPO, ORPO, sentence embeddings, ...
+"""Weights of micro-batches whose vectors can be counted only when the model is called: GRPO, ORPO, sentence embeddings, ...
 
-The penalty of an effective batch is `1/N * sum over micro-batches m of n_m * mean_m`, where `n_m` vectors are seen in
-micro-batch `m`, and `N` in all micro-batches of all ranks. `N` is known in the last micro-batch. So the last one takes its
-weight `n_m / N` with it into the backward pass, as if it had been counted before. The gradients of those before it wait in a
-buffer of their own, which a second, earlier backward pass fills. They are scaled by `1 / N` and added to the parameters'
-gradients just before the last backward pass. What averages gradients over ranks then averages them as well.
+The penalty of an effective batch is `1/N * sum over micro-batches m of n_m * mean_m`. `n_m` is the number of vectors in
+micro-batch `m`, and `N` the number in all micro-batches of all ranks. `N` is known only in the last micro-batch.
 
-Cost, beyond what a batch that can be counted costs: nothing where a step is one micro-batch (but one small reduction over the
-ranks); else one more backward pass for each micro-batch but the last, and one more gradient in memory (in an encoder-decoder
-two, for each kind of padding has its own `N`).
+- The last micro-batch gets its weight `n_m / N` in its normal backward pass.
+- Each micro-batch before it has one more backward pass, of the penalty alone, before that of the task loss. Its gradients are
+  collected in a separate buffer. Just before the last backward pass of the step, they are scaled by `1 / N` and added to the
+  parameters' gradients. Averaging over ranks then includes them.
 
-Not done: weighting by an estimate of `N` in one backward pass, which is wrong by the estimate's error; a forward pass that only
-counts, which would generate, draw and log twice.
+Extra cost, compared with batches that are counted before the step: for a step of one micro-batch, only one small reduction over
+the ranks. Otherwise one more backward pass for each micro-batch but the last, and memory for one more gradient (two in an
+encoder-decoder, because each kind of padding has its own `N`).
+
+Rejected: weights from an estimate of `N` in one backward pass, because the penalty is then wrong by the estimate's error; and a
+forward pass only for counting, because the model would generate, draw and log twice.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from hf_radial.penalty.radial_penalty import SiteSums
 
 
 class SiteCounts:
-    """One group of micro-batches, weighted by what the sites see of them.
+    """One group of micro-batches, weighted by the vectors that the sites see.
 
     Args:
-        parameters: those that are trained.
-        mask_of_site: for each site the number of its padding mask; sites with the same mask see equally many vectors, up to a
-            factor that is the same in all micro-batches. Shape `(sites,)`.
+        parameters: the trained parameters.
+        mask_of_site: the number of each site's padding mask, shape `(sites,)`. Sites with the same mask see equally many
+            vectors, up to a factor that is the same in all micro-batches.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], mask_of_site: Tensor) -> None:
@@ -42,20 +44,20 @@ class SiteCounts:
 
     def clear(self) -> None:
         """Forget the group."""
-        self.unit: Tensor | None = None  # the weights of this rank's micro-batches are in multiples of its first
-        self.total: Tensor | None = None  # so far, on this rank, shape `(masks,)`
-        self.means: Tensor | None = None  # of the micro-batches so far, weighted, shape `(sites,)`
+        self.unit: Tensor | None = None  # count of the first micro-batch: this rank's weights are multiples of it
+        self.total: Tensor | None = None  # count so far on this rank, shape `(masks,)`
+        self.means: Tensor | None = None  # weighted sum of the means so far, shape `(sites,)`
         self.gradients: list[list[Tensor | None]] = [[] for _ in range(self.masks)]
 
     def counted(self, sums: SiteSums) -> Tensor:
-        """How many vectors the micro-batch has, by mask: those of the site that saw most; shape `(masks,)`."""
+        """The number of vectors of the micro-batch by mask, shape `(masks,)`: the largest count among the mask's sites."""
         count = sums.count.to(self.mask_of_site.device, torch.float32)
         return count.new_zeros(self.masks).scatter_reduce(0, self.mask_of_site, count, "amax")
 
     def hold(self, sums: SiteSums, accelerator: Accelerator, differentiable: bool) -> Tensor:
-        """Keep the gradient of a micro-batch that is not the last; returns `counted`.
+        """Keep the gradient of a micro-batch that is not the last. Returns `counted`.
 
-        The graph is left for the backward pass of the task loss.
+        The graph is kept for the backward pass of the task loss.
         """
         counted = self.counted(sums)
         if self.unit is None or self.total is None or self.means is None:
@@ -69,41 +71,41 @@ class SiteCounts:
             value = (weighted * self.sites_of_mask[mask].to(weighted.device)).sum()
             if not (differentiable and value.requires_grad):
                 continue
-            if accelerator.scaler is not None:  # the gradients that these are added to are scaled so
+            if accelerator.scaler is not None:  # the parameters' gradients, to which these are added, are scaled too
                 value = accelerator.scaler.scale(value)
             trained = [p for p in self.parameters if p.requires_grad]
-            of_trained = iter(torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True))
-            new = [next(of_trained) if p.requires_grad else None for p in self.parameters]
+            trained_gradients = iter(torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True))
+            new_gradients = [next(trained_gradients) if p.requires_grad else None for p in self.parameters]
             if not held:
-                held.extend(new)
+                held.extend(new_gradients)
                 continue
-            for i, gradient in enumerate(new):
+            for i, gradient in enumerate(new_gradients):
                 if gradient is not None:
                     held[i] = gradient if held[i] is None else held[i].add_(gradient)  # type: ignore[union-attr]
         return counted
 
     def last(self, sums: SiteSums, accelerator: Accelerator, radial_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The last micro-batch of the group: its weighted means, and what it has to do with the step as a whole.
+        """Weight the last micro-batch of the group, and add the held gradients to the parameters' gradients.
 
-        Adds the gradients that were held to those of the parameters, times `radial_lambda` and the number of ranks, over which
-        they are averaged later.
+        The held gradients are multiplied by `radial_lambda` and by the number of ranks, because they are averaged over ranks
+        later.
 
         Returns:
-            the weighted means, differentiable; the same of the whole group on this rank, detached; `counted`.
+            the weighted means of this micro-batch, differentiable; those of the whole group on this rank, detached; `counted`.
         """
         counted = self.counted(sums)
         total = counted if self.total is None else self.total + counted
         total = accelerator.reduce(total, reduction="sum") if accelerator.num_processes > 1 else total
         total = total.clamp(min=1)
         means = (counted / total)[self.mask_of_site].to(sums.penalty.device) * sums.mean_penalty()
-        whole = means.detach()
+        group_means = means.detach()
         if self.unit is not None and self.means is not None:
             scale = self.unit / total
-            whole = whole + scale[self.mask_of_site].to(whole.device) * self.means
+            group_means = group_means + scale[self.mask_of_site].to(group_means.device) * self.means
             for mask, held in enumerate(self.gradients):
                 self._add(held, radial_lambda * accelerator.num_processes * scale[mask])
         self.clear()
-        return means, whole, counted
+        return means, group_means, counted
 
     @torch.no_grad()
     def _add(self, held: Sequence[Tensor | None], factor: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What a trainer sums between two logs, on the device."""
+"""The sums of a trainer between two logs, kept on the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ADDED_AT_ONCE = 64
 
 
 class Window:
-    """What is summed on the device between two logs, so that no step waits for the host."""
+    """Sums between two logs. They stay on the device, so no step waits for the host."""
 
     def __init__(self, radial_penalty: RadialPenalty, device: torch.device) -> None:
         self.radial_penalty, self.device = radial_penalty, device
@@ -33,24 +33,24 @@ class Window:
         self.new_group()
 
     def new_group(self) -> None:
-        """The micro-batches that follow have weights that add up to one."""
-        # Vectors that a site saw for each that was counted in the batch: the least and the most over a step's micro-batches.
+        """Start a group of micro-batches, whose weights add up to one."""
+        # Smallest and largest ratio (vectors that a site saw / vectors counted in the batch) over the micro-batches of a step.
         self.least, self.most = (torch.full_like(self.count, ratio) for ratio in (torch.inf, 0.0))
 
     def end_step(self) -> None:
-        """An optimizer step follows on what was added."""
+        """Count an optimizer step: all of its micro-batches have been added."""
         self.steps += 1
         self.radial_lambda += self.radial_penalty.radial_lambda
 
     def add(self, penalty: Tensor, radius: Tensor, count: Tensor, counted: Tensor | None = None) -> None:
-        """One micro-batch.
+        """Add one micro-batch. All arguments have shape `(sites,)`.
 
         Args:
-            penalty: its part of the step's penalty, shape `(sites,)`, as all that follow.
+            penalty: its part of the step's penalty.
             radius: sum of its radii.
-            count: how many vectors the sites saw.
-            counted: how many vectors it was weighted with, up to a factor that is the same for all micro-batches. `None`: it is
-                a whole step, and its mean that of its own vectors.
+            count: number of vectors that the sites saw.
+            counted: number of vectors that its weight is based on, up to a factor that is the same for all micro-batches.
+                `None` if it is a whole step, weighted by its own vectors.
         """
         if counted is None:
             self.pending.append((penalty, radius, count))
@@ -61,14 +61,14 @@ class Window:
         self.radius += radius.to(self.device)
         self.count += count.to(self.device)
         self.counted += counted
-        there, ratio = counted > 0, count.to(self.device) / counted.clamp(min=1)
-        self.least = torch.where(there, torch.minimum(self.least, ratio), self.least)
-        self.most = torch.where(there, torch.maximum(self.most, ratio), self.most)
-        apart = torch.where(self.most > 0, 1 - self.least / self.most.clamp(min=1e-12), torch.zeros_like(ratio))
-        self.unevenness = torch.maximum(self.unevenness, apart)
+        has_vectors, ratio = counted > 0, count.to(self.device) / counted.clamp(min=1)
+        self.least = torch.where(has_vectors, torch.minimum(self.least, ratio), self.least)
+        self.most = torch.where(has_vectors, torch.maximum(self.most, ratio), self.most)
+        spread = torch.where(self.most > 0, 1 - self.least / self.most.clamp(min=1e-12), torch.zeros_like(ratio))
+        self.unevenness = torch.maximum(self.unevenness, spread)
 
     def flush_pending(self) -> None:
-        """Add up the steps that wait for it: a few operations for many."""
+        """Add up the pending steps: a few operations for many steps."""
         if self.pending:
             penalty, radius, count = (torch.stack(column).sum(0).to(self.device) for column in zip(*self.pending, strict=True))
             self.penalty += penalty
@@ -78,19 +78,19 @@ class Window:
             self.pending = []
 
     def drain(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means over the window and over ranks; the window is empty afterwards. Every rank must call it.
+        """Means over the window and over ranks. Empties the window. Every rank must call it.
 
         Raises:
-            RuntimeError: the micro-batches were not weighted as the vectors that the model saw of them.
+            RuntimeError: a site saw vectors in another proportion than the micro-batches were weighted with.
         """
         self.flush_pending()
-        there = (self.counted > 0).float()
+        has_vectors = (self.counted > 0).float()
         ratio = self.count / self.counted.clamp(min=1)
-        sums = [self.penalty, self.radius, self.count, there, ratio, ratio.square(), self.unevenness]
+        sums = [self.penalty, self.radius, self.count, has_vectors, ratio, ratio.square(), self.unevenness]
         packed = torch.cat([self.task_loss.reshape(1), *sums])
-        task_loss, *rest = accelerator.reduce(packed, reduction="sum").tolist()
+        task_loss, *values = accelerator.reduce(packed, reduction="sum").tolist()
         steps, penalty, n = self.steps, self.radial_penalty, len(self.radial_penalty.sites)
-        penalties, radii, counts, *ratios = (rest[i * n : (i + 1) * n] for i in range(len(sums)))
+        penalties, radii, counts, *ratios = (values[i * n : (i + 1) * n] for i in range(len(sums)))
         for site, ranks, total, squares, unevenness in zip(penalty.sites, *ratios, strict=True):
             mean = total / max(ranks, 1)
             uneven = unevenness > 1e-3 or squares / max(ranks, 1) - mean**2 > 1e-5 * mean**2

@@ -89,6 +89,27 @@ def test_a_file_that_is_not_there_is_named():
 
 
 TUNING = {"trials": 3, "seeds": [100]}
+PAIRED = {"draws": 2, "common": {"learning_rate": {"log": [1.0e-3, 0.1]}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ["a"]}, r"arms=\['a'\] must be a mapping"),
+        ({"arms": {"a": 5}}, "arm 'a'=5 must be a mapping"),
+        ({"arms": {"a": {"options": [1]}}}, r"arm 'a': options=\[1\] must be a mapping"),
+        ({"paired": {**PAIRED, "also_against": "a"}}, "paired: also_against='a' must be a list"),
+        ({"paired": {**PAIRED, "also_against": 5}}, "paired: also_against=5 must be a list"),
+        ({"paired": {**PAIRED, "cross": "yes"}}, "paired: cross='yes' must be true or false"),
+        ({"paired": {**PAIRED, "first_seed": "x"}}, "paired: first_seed='x' must be a whole number"),
+        ({"paired": {**PAIRED, "sampler_seed": -1}}, "paired: sampler_seed=-1 must be a whole number"),
+    ],
+)
+def test_a_paired_design_of_another_type_is_named(tmp_path, changes, message):
+    design = {"design": "paired", "paired": PAIRED, "seeds": None, "tuning": None, "arms": {"a": {}}}
+    assert grid(tmp_path, **design).paired.draws == 2
+    with pytest.raises(ValueError, match=f"compare_x.yaml: .*{message}"):
+        grid(tmp_path, **{**design, **changes})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +128,14 @@ TUNING = {"trials": 3, "seeds": [100]}
         ({"axes": {"width": "32"}}, "axes: width='32' must be a list"),
         ({"axes": {"width": []}}, r"axes: width=\[\] must be a list of at least one"),
         ({"axes": {"cell": ["x"]}}, "a value of cell='x' must be a mapping"),
+        ({"axes": {"width": [32, 64, 32]}}, "axes: width has 32 2 times"),
+        ({"axes": {"fields": [5]}}, "axes: a value of fields=5 must be a mapping"),
         ({"base": [1]}, r"base=\[1\] must be a mapping"),
+        ({"base": {"fields": 5}}, "base: fields=5 must be a mapping"),
+        ({"arms": {"a": {"options": {"fields": [1]}}}}, r"arm 'a': options: fields=\[1\] must be a mapping"),
+        ({"replicates": "x"}, "replicates='x' must be a whole number"),
+        ({"replicates": 2.5}, "replicates=2.5 must be a whole number"),
+        ({"replicates": -3}, "replicates=-3 must be a whole number"),
         ({"title": [1]}, r"title=\[1\] must be a text"),
         ({"published": "x"}, "published='x' must be a list"),
         ({"tunning": TUNING}, "unknown key 'tunning'; did you mean 'tuning'"),

@@ -139,3 +139,29 @@ def test_hidden_layers_of_a_transformer_have_neither_embeddings_nor_the_head():
 def test_two_optimizers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="optimizer already"):
         make(tmp_path, ["muon", "optim:optim=adafactor"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim:optim=adafactor,args=scale_parameter=True", "does not pass 'scale_parameter' on to optim='adafactor'"),
+        ("optim:optim=adamw_torch,args=amsgrad=True", "does not pass 'amsgrad' on"),
+        ("optim:optim=sgd,args=momentum=0.9;momentun=0.5", "does not pass 'momentun' on"),
+        ("optim:optim=sgd,args=momentum", "'momentum', which is no name=value"),
+        ("optim:optim=sgd,args=momentum=high", "args='momentum=high' cannot be used: could not convert"),
+    ],
+)
+def test_an_argument_that_the_optimizer_would_not_get_is_refused(text, message, tmp_path):
+    """`Trainer` drops it in silence, and the record would name it."""
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, [text])
+
+
+@pytest.mark.parametrize("args", ["momentum=0.0", "momentum=0.9;nesterov=true", "weight_decay=0.1"])
+def test_an_argument_that_the_optimizer_gets_is_taken(args, tmp_path):
+    trainer = make(tmp_path, [f"optim:optim=sgd,args={args}"])
+    trainer.create_optimizer()
+    for pair in args.split(";"):
+        name, _, value = pair.partition("=")
+        expected = value == "true" if name == "nesterov" else float(value)
+        assert trainer.optimizer.defaults[name] == expected

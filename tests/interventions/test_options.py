@@ -49,7 +49,7 @@ def file(tmp_path):
         ("layer_norm:affine=2", ["affine='2'", "true or false"]),
         ("muon:nesterov=0.5", ["nesterov='0.5'", "true or false"]),
         ("muon:momentum=-0.1", ["momentum=-0.1", "at least 0"]),
-        ("optim", ["the option optim is missing", "optim:optim=adafactor"]),
+        ("optim", ["the option optim is missing", "optim:optim=adagrad"]),
         ("optim:optim=adam", ["optim='adam'", "adafactor"]),
         ("projection:mode=hard", ["mode='hard'", "one of tangential, straight_through"]),
         ("projection:radius=sqrt_d", ["radius='sqrt_d'", "a number of at least 0"]),
@@ -82,7 +82,16 @@ def test_a_value_of_the_wrong_type_is_named_from_python_too(value):
         GrokfastEMA(alpha=value)
 
 
-@pytest.mark.parametrize(("given", "words"), [("stablemax", r"must be a list, such as \['stablemax'\]"), (3, "must be a list")])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("stablemax", r"must be a list, such as \['stablemax'\]"),
+        (3, r"=3 must be a list, such as \['dropout:p=0.1'\]"),
+        (None, r"=None must be a list, such as \['dropout:p=0.1'\]"),
+        (b"stablemax", "must be a list"),
+        ({"dropout:p=0.1": True}, "must be a list"),
+    ],
+)
 def test_a_list_is_asked_for(given, words):
     with pytest.raises(ValueError, match=words):
         interventions(given)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from reference import tiny_gpt2, token_rows
 from torch import nn
@@ -211,6 +213,19 @@ def test_a_checkpoint_that_was_cut_while_it_was_saved_is_not_resumed_from(tmp_pa
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
+@pytest.mark.parametrize("sites", [["!*"], ["*.o_proj"], ["re:("]])
+def test_a_trainer_names_its_own_argument(sites, tmp_path):
+    with pytest.raises(ValueError, match="radial_sites[=:]") as raised:
+        train(tmp_path, radial_lambda=0.1, radial_sites=sites)
+    assert " sites=" not in str(raised.value)
+
+
+def test_a_number_of_numpy_is_a_number(tmp_path):
+    config = RadialCallback(np.float32(0.5), radial_radius=np.float32(2.0)).config
+    assert json.dumps(config.to_dict())
+    assert (config.radial_lambda, config.radial_radius) == (0.5, 2.0)
+
+
 LOG = [{"step": 1, "eval_train_exact_match": 0.5, "eval_validation_exact_match": 0.5}]
 
 
@@ -225,6 +240,12 @@ LOG = [{"step": 1, "eval_train_exact_match": 0.5, "eval_validation_exact_match":
         (lambda: GeometryCallback(sites="*.c_proj"), r"sites='\*\.c_proj' must be a list"),
         (lambda: GeometryCallback(loss=5), "loss=5 must be a function"),
         (lambda: GeometryCallback(modular=5), "modular=5 must be a table"),
+        (lambda: GeometryCallback(sites=5), "sites=5 must be a list"),
+        (lambda: RadialCallback(0.1, radial_sites="*.c"), r"radial_sites='\*\.c' must be a list"),
+        (lambda: RadialCallback(0.1, radial_sites=[]), r"radial_sites=\[\] names no module"),
+        (lambda: RadialCallback(0.1, radial_sites={"a": 1}), "radial_sites={'a': 1} must be a list"),
+        (lambda: RadialCallback(0.1, radial_radius=float("nan")), "radial_radius=nan must be a finite number .* 'initial'"),
+        (lambda: RadialCallback(0.1, radial_radius="-1"), "radial_radius='-1' must be a finite number of at least 0"),
         (lambda: find_sites(None), r"model=None must be a torch\.nn\.Module, such as"),
         (lambda: RadialPenalty("gpt2", 0.1), r"model='gpt2' must be a torch\.nn\.Module"),
         (lambda: find_sites(tiny_gpt2(), sites=5), "sites=5 must be a list of module name patterns"),
@@ -247,3 +268,5 @@ def test_an_argument_of_another_type_is_named_with_what_was_expected(call, messa
 def test_an_intervention_that_is_no_list_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"intervention='dropout' must be a list, such as \['dropout'\]"):
         RadialArguments(output_dir=str(tmp_path), radial_lambda=0.1, intervention="dropout")
+    with pytest.raises(ValueError, match=r"intervention=5 must be a list, such as \['dropout:p=0.1'\]"):
+        RadialArguments(output_dir=str(tmp_path), radial_lambda=0.1, intervention=5)

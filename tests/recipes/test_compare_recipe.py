@@ -160,6 +160,39 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     assert not psutil.wait_procs(workers, timeout=300)[1]
 
 
+def here(grid, folder, *words):
+    return main([str(grid), "--jobs", "0", "--runs", str(folder / "runs"), "--results", str(folder / "out"), *words])
+
+
+def test_a_paired_design_is_run_in_this_process_and_gone_on_with(tmp_path):
+    paired = {"draws": 3, "common": {"learning_rate": {"log": [1e-3, 0.1]}, "warmup_steps": {"choices": [0, 9]}}}
+    arms = {"AdamW": {}, "LayerNorm": {"options": {"interventions": ["layer_norm"]}}}
+    file = write_grid(tmp_path, arms=arms, seeds=None, design="paired", paired={**paired, "also_against": ["LayerNorm"]})
+    page = here(file, tmp_path, "--together", "2").read_text()
+    rows = data(tmp_path)["rows"]
+    assert len(rows) == 6 and data(tmp_path)["missing"] == 0 and {row["stage"] for row in rows} == {"paired"}
+    assert all({"replicate", "drawn", "curve"} <= set(row) for row in rows)
+    assert "| AdamW | 0 of 3 | 100% | 4 |" in page and "against LayerNorm" in page
+    (tmp_path / "runs" / rows[0]["run"] / "result.json").unlink()
+    here(file, tmp_path, "--table")
+    assert data(tmp_path)["missing"] == 1
+    here(file, tmp_path)
+    assert data(tmp_path)["missing"] == 0
+
+
+def test_replicates_are_tuned_and_judged_each_with_seeds_of_its_own(tmp_path):
+    tuning = {"trials": 2, "seeds": [9], "finalist_seeds": [8], "common": {"weight_decay": {"log": [0.1, 1.0]}}}
+    file = write_grid(
+        tmp_path, arms={"AdamW": {}, "penalty": {"options": {"radial_lambda": 0.05}}}, tuning=tuning, replicates=2
+    )
+    page = here(file, tmp_path, "--together", "4").read_text()
+    rows = data(tmp_path)["rows"]
+    judged = [row for row in rows if row["stage"] == "judged"]
+    assert data(tmp_path)["missing"] == 0 and len(judged) == 2 * 2 * 2
+    assert {(row["replicate"], row["seed"]) for row in judged} == {(0, 0), (0, 1), (1, 1000), (1, 1001)}
+    assert "| AdamW | 100% of 4 | 4 | 4, 4 |" in page
+
+
 @pytest.mark.parametrize("evaluations", [1, 3])
 def test_a_run_that_goes_on_is_judged_as_one_that_ends(tmp_path, evaluations):
     rows = {"bits": 10, "k": 2, "train_size": 400, "validation_size": 200, "test_size": 200}

@@ -16,7 +16,7 @@ from hf_radial.tasks.load import builder_class, load_task
 from hf_radial.tasks.splits import random_generator
 
 BAD_INPUT = [
-    ("dyck", {"length": 21}, r"length must be even, for every bracket that opens closes, got 21"),
+    ("dyck", {"length": 21}, r"length must be even, because every bracket is closed, got 21"),
     ("dyck", {"length": 0}, r"length must be a whole number from 2 to 2000"),
     ("dyck", {"brackets": 0}, r"brackets must be a whole number from 1 to 10000"),
     ("dyck", {"length": 8}, r"only 224 different ones; lower them, or raise length=8 \(14 shapes\) or brackets=2 \(16 ways"),

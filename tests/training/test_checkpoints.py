@@ -10,7 +10,7 @@ from reference import tiny_gpt2, token_rows
 from transformers import Trainer, TrainingArguments
 
 from hf_radial import RadialTrainer
-from hf_radial.runs.resume import checkpoints, last_complete_checkpoint
+from hf_radial.runs.resume import checkpoints, is_complete, last_complete_checkpoint
 
 
 def trainer(folder, steps=4, **options):
@@ -55,6 +55,21 @@ def test_a_run_killed_while_saving_goes_on_from_the_newest_complete_checkpoint(t
     assert all(torch.equal(value, theirs[name]) for name, value in resumed.model.state_dict().items())
     assert caplog.text.count("goes on from") == 1
     assert "checkpoint-4. Skipped, because not written to the end: checkpoint-10" in caplog.text
+
+
+def test_a_checkpoint_of_an_earlier_run_that_was_half_overwritten_is_not_complete(tmp_path, monkeypatch):
+    trainer(tmp_path).train()
+    again = trainer(tmp_path)
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(again, "_save_optimizer_and_scheduler", killed)
+    with pytest.raises(KeyboardInterrupt):
+        again.train()
+    assert (tmp_path / "checkpoint-2" / "model.safetensors").is_file()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    assert not is_complete(tmp_path / "checkpoint-2")
 
 
 def test_without_a_complete_checkpoint_it_says_what_to_do(tmp_path):

@@ -1,10 +1,10 @@
 """Exact match of token ids, as an `evaluate` module. Load it with `hf_radial.metrics.load_exact_match()`.
 
-In here: the score, and what `evaluate` wants to know about it. `evaluate` copies this file alone into its own folder
-and imports it from there, so it imports nothing from this package.
+In here: the score, and the description that `evaluate` asks for. `evaluate` copies only this file into its own folder and
+imports it from there. Therefore it imports nothing from this package.
 """
 
-# One import a line, `import datasets, evaluate` not being understood by evaluate's reader of imports.
+# One import per line: the import parser of `evaluate` does not understand `import datasets, evaluate`.
 import datasets
 import evaluate
 import numpy as np
@@ -12,21 +12,21 @@ import numpy as np
 _IGNORED = -100
 
 _DESCRIPTION = """
-Share of rows whose every counted token id equals the reference (`exact_match`), and share of counted token ids that do
-(`token_accuracy`). Positions with -100 in the reference do not count. A row without any counted position is left out.
+Share of rows in which every counted token id equals the reference (`exact_match`), and share of counted token ids that equal it
+(`token_accuracy`). Positions with -100 in the reference do not count. A row without a counted position is left out.
 """
 
 _INPUTS = """
 Args:
     predictions: rows of token ids, of any lengths.
-    references: as many rows, each as long as its prediction; -100 marks positions that do not count.
+    references: the same number of rows, each as long as its prediction; -100 marks positions that do not count.
 
 Returns:
-    exact_match: float, counted rows that are right in full / counted rows.
-    token_accuracy: float, counted positions that are right / counted positions.
+    exact_match: float, number of fully correct counted rows / number of counted rows.
+    token_accuracy: float, number of correct counted positions / number of counted positions.
 
 Raises:
-    ValueError: the shapes differ, or nothing counts.
+    ValueError: the shapes differ, or no position counts.
 """
 
 
@@ -61,7 +61,7 @@ class ExactMatch(evaluate.Metric):
         if not counted.any():
             raise ValueError(f"references have no position that counts: every id is {_IGNORED} or there is no row.")
         right = counted & (predicted == expected)
-        # Row of each position: sums per row over rows of any lengths, empty ones included.
+        # The row of each position. Sums per row are then possible for rows of any lengths, empty ones included.
         row_of = np.repeat(np.arange(len(lengths)), lengths)
         counted_in_row = np.bincount(row_of[counted], minlength=len(lengths))
         right_in_row = np.bincount(row_of[right], minlength=len(lengths))

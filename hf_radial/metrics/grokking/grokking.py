@@ -1,13 +1,13 @@
 """Fit, onset and delay of a run, as an `evaluate` module. Load it with `hf_radial.metrics.load_grokking()`.
 
-The definitions are those of `hf_radial.runs.onset`, which this imports; `evaluate` copies this file into its own folder and
-imports it from there, so that is an import of the installed package.
+The definitions are those of `hf_radial.runs.onset`, which this file imports. `evaluate` copies this file into its own folder
+and imports it from there. The installed package must therefore be importable.
 """
 
 from itertools import pairwise
 from typing import Any
 
-# One import a line, `import datasets, evaluate` not being understood by evaluate's reader of imports.
+# One import per line: the import parser of `evaluate` does not understand `import datasets, evaluate`.
 import datasets
 import evaluate
 
@@ -15,8 +15,9 @@ from hf_radial.runs import onset as grokking
 
 _DESCRIPTION = """
 Delayed generalisation: when a run fitted its training rows (training accuracy of at least 99 %), when it generalised (the first
-evaluation from which held-out accuracy stays at or above 90 %, and 99 %, to the end of the log), and the delay between them, in
-optimizer steps and epochs. What a run had not reached at its last evaluation is `None` and marked as censored.
+evaluation from which held-out accuracy stays at or above 90 %, and 99 %, to the end of the log), and the delay between the two,
+in optimizer steps and epochs. If a run has not reached a point at its last evaluation, the value is `None` and marked as
+censored.
 """
 
 _CITATION = """
@@ -25,18 +26,18 @@ The onset at 90 %: arXiv 2606.32000.
 
 _INPUTS = """
 Args:
-    log_history: `trainer.state.log_history`, or that of a `trainer_state.json`. Or instead of it:
+    log_history: `trainer.state.log_history`, or that of a `trainer_state.json`. Give either it, or steps, train and held_out.
     steps, train, held_out: optimizer steps of the evaluations, in ascending order, with the accuracies on training rows and on
         held-out rows, as fractions of 1.
-    train_metric, held_out_metric: names of the two accuracies in `log_history`, `"eval_train_exact_match"` and
-        `"eval_validation_exact_match"` if they are not given.
-    thresholds: held-out accuracies that are asked for, `(0.9, 0.99)`.
-    fit_threshold: training accuracy that counts as fitted, `0.99`.
+    train_metric, held_out_metric: names of the two accuracies in `log_history`; by default `"eval_train_exact_match"` and
+        `"eval_validation_exact_match"`.
+    thresholds: held-out accuracies whose onsets are computed, `(0.9, 0.99)` by default.
+    fit_threshold: training accuracy that counts as fitted, `0.99` by default.
 
 Returns:
-    What `hf_radial.runs.onset.summarise` returns: fit_step, onset_90, onset_99, delay_90, delay_99, each with its epoch(s),
-    what is censored, last_step, last_epoch, last_held_out, held_out_at_fit and memorised_first. From `steps` there are
-    no epochs.
+    The result of `hf_radial.runs.onset.summarise`: fit_step, onset_90, onset_99, delay_90, delay_99, each with its epoch(s),
+        the values that are censored, last_step, last_epoch, last_held_out, held_out_at_fit and memorised_first. There are no
+        epochs if `steps` were given.
 
 Raises:
     ValueError: there is no evaluation, a metric is not in the log, or an accuracy is above 1.
@@ -70,7 +71,7 @@ class Grokking(evaluate.Metric):
         **options: Any,
     ) -> dict[str, Any]:
         """Summarise one run."""  # evaluate adds the description of the inputs to it
-        # A log is no table with a row an evaluation, which is all that evaluate's own way takes.
+        # A log is not a table with one row per evaluation, the only input that evaluate accepts.
         if log_history is not None:
             if not (steps is None and train is None and held_out is None):
                 raise ValueError("give either log_history or steps, train and held_out, not both.")

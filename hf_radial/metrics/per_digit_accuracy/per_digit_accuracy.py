@@ -1,45 +1,45 @@
 """Accuracy of each digit of a number, as an `evaluate` module. Load it with `hf_radial.metrics.load_per_digit_accuracy()`.
 
-In here: the score, and what `evaluate` wants to know about it. `evaluate` copies this file alone into its own folder
-and imports it from there, so it imports nothing from this package.
+In here: the score, and the description that `evaluate` asks for. `evaluate` copies only this file into its own folder and
+imports it from there. Therefore it imports nothing from this package.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-# One import a line, `import datasets, evaluate` not being understood by evaluate's reader of imports.
+# One import per line: the import parser of `evaluate` does not understand `import datasets, evaluate`.
 import datasets
 import evaluate
 import numpy as np
 
 _IGNORED = -100
-_MISSING = -1  # where a written number is shorter than the reference: equal to no character
+_MISSING = -1  # fills a written number that is shorter than the reference; equals no character
 
 _DESCRIPTION = """
-Of each digit of the answer, by its place value, the share of rows in which it is right: units, tens, hundreds, ... A model
-need not learn them all at once, and exact match only shows when it has the last. Digits are compared where they stand,
-whether or not the others of their row are right. A number without a digit at a place (a shorter one, without zeros in front)
-does not count there.
+Share of rows in which a digit of the answer is correct, for each place value: units, tens, hundreds, ... A model may learn some
+digits earlier than others, and exact match only shows when it has learned the last. Each digit is compared at its own place;
+the other digits of its row do not matter. A reference without a digit at a place (a shorter number, without leading zeros) does
+not count there.
 """
 
 _INPUTS = """
 Args:
     predictions: rows of token ids, of any lengths; or strings.
-    references: as many rows, each as long as its prediction, in which -100 marks positions that are no part of the answer;
-        or strings of digits. A string that was predicted may have any length, and is compared from the units on: what it
-        lacks is wrong, what it has beyond the reference is not looked at. Cut end signs off.
-    reverse: how the answer is written, as in `hf_radial.tasks.digits`: True, units first; False, units last. Required, since
-        the wrong one gives a plausible mirror image.
-    ignore_ids: ids that are no digits (end sign, padding), not counted where the reference has one. Without it, an end sign
-        that is part of the labels would be taken for a digit.
+    references: the same number of rows, each as long as its prediction, in which -100 marks positions outside the answer; or
+        strings of digits. A predicted string may have any length. It is compared from the units on: missing digits are wrong,
+        and digits beyond the reference are ignored. Cut end signs off.
+    reverse: how the answer is written, as in `hf_radial.tasks.digits`: True for units first, False for units last. It is
+        required, because the wrong value gives a plausible mirror image.
+    ignore_ids: ids that are not digits (end sign, padding). They do not count where the reference has one. Without it, an end
+        sign in the labels would count as a digit.
 
 Returns:
-    digit_accuracy: list of floats, `digit_accuracy[k]` being that of the digit that stands for 10**k.
-    digit_count: list of ints, the rows that have such a digit.
-    mean_digit_accuracy: float, the mean of `digit_accuracy`: each place counts alike, however many rows have it.
+    digit_accuracy: list of floats; `digit_accuracy[k]` is the accuracy of the digit for 10**k.
+    digit_count: list of ints, the number of rows that have this digit.
+    mean_digit_accuracy: float, the mean of `digit_accuracy`. Each place has the same weight, whatever its number of rows.
 
 Raises:
-    ValueError: the shapes differ, nothing counts, `reverse` is missing, or a reference string has more than digits.
+    ValueError: the shapes differ, nothing counts, `reverse` is missing, or a reference string has other characters than digits.
 
 Example, with names that `Trainer` can log:
     >>> result = metric.compute(predictions=["7530", "10"], references=["7531", "11"], reverse=True)
@@ -65,7 +65,7 @@ class PerDigitAccuracy(evaluate.Metric):
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Add rows to what is scored."""  # evaluate adds the description of the inputs to it
-        # evaluate looks at the first row to know which of the two kinds of rows it is given, and keeps to that if adding fails.
+        # evaluate looks at the first row to choose between ids and text, and keeps its choice even if adding fails.
         if predictions is not None and references is not None:
             counts = len(predictions), len(references)
             if counts[0] != counts[1] or not counts[0]:
@@ -100,7 +100,7 @@ class PerDigitAccuracy(evaluate.Metric):
             raise ValueError(f"references have no digit that counts: every id is {_IGNORED} or one of ignore_ids={ignore_ids}.")
         row_of = np.repeat(np.arange(len(lengths)), lengths)[counted]
         digits = np.bincount(row_of, minlength=len(lengths))
-        # Of each counted digit, how many of its row stand before it.
+        # For each counted digit: the number of counted digits before it in its row.
         before = np.arange(len(row_of)) - (np.cumsum(digits) - digits)[row_of]
         place = before if reverse else digits[row_of] - 1 - before
         counts = np.bincount(place)
@@ -113,7 +113,7 @@ class PerDigitAccuracy(evaluate.Metric):
 
 
 def _codes(predictions: list[str], references: list[str], reverse: bool) -> tuple[list[list[int]], list[list[int]]]:
-    """Strings as rows of character codes, each prediction cut or filled up to its reference's length at the far end."""
+    """Strings as rows of character codes. Each prediction is cut or filled to its reference's length, at the far end."""
     for index, row in enumerate(references):
         if not (row.isascii() and row.isdigit()) and row:
             raise ValueError(f"references must be digits 0 to 9 and nothing else, but row {index} is {row!r}.")

@@ -1,10 +1,10 @@
-"""Digit arithmetic, ``012+345=`` -> ``7530``: sums, differences and products of numbers of up to 20 digits, spelt in many ways.
+"""Digit arithmetic, ``012+345=`` -> ``7530``: sums, differences and products of numbers of up to 20 digits.
 
-In here: the configuration and the builder. How a problem is written (reversed, zero-padded, with a scratchpad) is defined in
-`text.py`. Which operands are drawn is defined in `draw.py`, for up to a million rows of up to nine digits, and in
-`stream.py` for all others and for the length-generalisation splits. The spellings are those of Lee et al., "Teaching
-Arithmetic to Small Transformers" (arXiv 2307.03381); the scratchpad goes back to Nye et al., "Show Your Work: Scratchpads for
-Intermediate Computation with Language Models" (arXiv 2112.00114).
+In here: the configuration and the builder. `text.py` defines how a problem is written (reversed, zero-padded, with a
+scratchpad). `draw.py` draws operands for up to a million rows of up to nine digits. `stream.py` draws all others, and those of
+the length-generalisation splits. The spellings are those of Lee et al., "Teaching Arithmetic to Small Transformers" (arXiv
+2307.03381). The scratchpad goes back to Nye et al., "Show Your Work: Scratchpads for Intermediate Computation with Language
+Models" (arXiv 2112.00114).
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ import numpy as np
 import pyarrow as pa
 
 from hf_radial.tasks.base import ROWS_PER_TABLE, SizedConfig, TaskBuilder, in_pieces
-from hf_radial.tasks.checks import flag, one_of, whole
+from hf_radial.tasks.checks import flag, one_of, whole_number
 from hf_radial.tasks.digits.arithmetic import INT64_DIGITS, digits_of, numbers_of
 from hf_radial.tasks.digits.draw import draw_pairs, in_memory
 from hf_radial.tasks.digits.stream import strata, streamed_pairs
 from hf_radial.tasks.digits.text import SIGNS, alphabet, most_characters, spell
 
 MOST_DIGITS = 20
-# A shard of a stream is some 100 bytes of memory for 100,000 rows.
+# For each 100,000 rows, a streamed split needs about 100 bytes of memory.
 MOST_ROWS = 10**10
-# What a table's texts may take while they are put together.
+# Limit of the characters in one table, which bounds the memory while its texts are built.
 _CHARACTERS_PER_TABLE = 20_000_000
 
 
 @dataclass
 class DigitsConfig(SizedConfig):
-    """What to draw and how to spell it.
+    """The operands to draw, and how to write them.
 
-    Up to a million rows of up to nine digits are drawn in memory, and others row by row as they are read; no pair of operands
-    comes twice either way. The operation and the spelling do not change which pairs are drawn.
+    Up to a million rows of up to nine digits are drawn in memory. Larger draws are made row by row while they are read. In
+    both, no pair of operands is repeated. The operation and the spelling do not change which pairs are drawn.
 
     Args:
         operation: "add", "sub" or "mul" (or "+", "-", "*").
-        digits: longest operand, 1 to 20. Operands run from 0 to `10**digits - 1`. Above 18 (with `longer_digits`), a and b are
-            `decimal128(38, 0)` and not int64.
+        digits: digits of the longest operand, 1 to 20. Operands run from 0 to `10**digits - 1`. Above 18 (including
+            `longer_digits`), a and b are `decimal128(38, 0)` instead of int64.
         sampling: "uniform" over operand pairs (most have `digits` digits), or "balanced" over the number of digits of the
             longer operand.
-        reverse: write the answer least significant digit first, the order in which carries are found.
+        reverse: write the answer with the least significant digit first, the order in which carries are found.
         zero_pad: write operands with `digits` digits and answers with `digits + 1` (products: `2 * digits`).
         scratchpad: write the steps before the answer.
         train_size: rows of the training split, at least 1.
         validation_size: rows of the validation split; 0 leaves the split out.
         test_size: rows of the test split, at least 1.
-        commutative: "together" keeps (a, b) and (b, a) in one split (and where rows are not drawn in memory, only one of
-            them is a row), "split" lets them be in two.
-        longer_digits: length generalisation: so many more splits, `test_4_digits`, `test_5_digits` and on where `digits` is 3.
-            The longer operand of each row has exactly that many digits, and zero-padding goes to that width.
+        commutative: "together" keeps (a, b) and (b, a) in one split (if rows are not drawn in memory, only one of the two is a
+            row). "split" allows them in two splits.
+        longer_digits: number of extra test splits for length generalisation: `test_4_digits`, `test_5_digits`, ... for
+            `digits=3`. In each row, the longer operand has exactly that many digits, and zero-padding fills to that width.
         longer_size: rows of each of these splits.
 
     Raises:
@@ -102,9 +102,9 @@ class DigitsConfig(SizedConfig):
             one_of(name, getattr(self, name), allowed)
         for name in ("reverse", "zero_pad", "scratchpad"):
             flag(name, getattr(self, name))
-        self.digits = whole("digits", self.digits, 1)
-        self.longer_digits = whole("longer_digits", self.longer_digits, 0)
-        self.longer_size = whole("longer_size", self.longer_size, 1)
+        self.digits = whole_number("digits", self.digits, 1)
+        self.longer_digits = whole_number("longer_digits", self.longer_digits, 0)
+        self.longer_size = whole_number("longer_size", self.longer_size, 1)
         if self.digits + self.longer_digits > MOST_DIGITS:
             raise ValueError(
                 f"digits + longer_digits = {self.digits} + {self.longer_digits} must be at most {MOST_DIGITS}: an operand "
@@ -133,7 +133,7 @@ class DigitsConfig(SizedConfig):
 
     @property
     def all_sizes(self) -> dict[str, int]:
-        """Rows of each split; `sizes` is without the length-generalisation splits."""
+        """Rows of each split. `sizes` leaves out the length-generalisation splits."""
         return {**self.sizes, **dict.fromkeys(self.longer_splits, self.longer_size)}
 
     def digits_of_split(self, split: str) -> int:
@@ -153,9 +153,10 @@ class DigitsConfig(SizedConfig):
 class DigitArithmetic(TaskBuilder):
     """Builder of `DigitsConfig`.
 
-    Columns: the operands `a` and `b` as numbers, `prompt` such as "012+345=", and `completion` such as "7530" (357 with its
-    padding, reversed), without spaces: a token is a character. There is no ``view="classification"``, for the answers are no
-    classes. Before training on columns of decimals (`digits` above 18), drop them: PyTorch has no such numbers.
+    Columns: the operands `a` and `b` as numbers, `prompt` such as "012+345=", and `completion` such as "7530" (357, padded and
+    reversed). There are no spaces, because each token is a character. There is no ``view="classification"``, because the
+    answers are not classes. Drop `a` and `b` before training if they are decimals (`digits` above 18): PyTorch has no such
+    type.
     """
 
     BUILDER_CONFIG_CLASS = DigitsConfig
@@ -176,7 +177,7 @@ class DigitArithmetic(TaskBuilder):
     )
 
     def shards(self) -> dict[str, list[tuple[str, np.ndarray | range]]]:
-        """A shard is the name of its split, and either operand pairs `(n, 2)` or row numbers that operands are made from."""
+        """A shard is the name of its split with operand pairs `(n, 2)`, or with the row numbers that operands are made from."""
         config = self.config
         pairs: dict[str, np.ndarray] = draw_pairs(config) if in_memory(config) else {}
         shards: dict[str, list[tuple[str, np.ndarray | range]]] = {}
@@ -201,7 +202,7 @@ class DigitArithmetic(TaskBuilder):
 
     @property
     def _decimal(self) -> bool:
-        # In all splits or in none: they share one schema.
+        # The same type in all splits, because they share one schema.
         return self.config.digits + self.config.longer_digits > INT64_DIGITS
 
     def features(self) -> datasets.Features:

@@ -1,8 +1,7 @@
-"""Schoolbook arithmetic on arrays of decimal digits, all rows at once, so that no number has to fit into 64 bits.
+"""Schoolbook arithmetic on arrays of decimal digits, for all rows at once. Numbers may exceed 64 bits.
 
-In here: sum, difference and product with their carries and borrows, and the way to and from whole numbers. A number is a row
-of `(n, width)` uint8 digits, most significant first. Loops run over positions, never over rows. Not in here: text
-(`text.py`).
+In here: sum, difference and product with their carries and borrows, and conversion from and to whole numbers. A number is a row
+of `(n, width)` uint8 digits, most significant first. Loops run over positions, never over rows. Not in here: text (`text.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-# Above it a number may not fit int64.
+# A number of more digits may not fit int64.
 INT64_DIGITS = 18
 
 
@@ -29,7 +28,7 @@ def digits_of(numbers: np.ndarray, width: int) -> np.ndarray:
 
 
 def numbers_of(digits: np.ndarray, decimal: bool = False) -> pa.Array:
-    """Digits `(n, width)` as Arrow integers: int64, or with `decimal` (and then of any width) `decimal128(38, 0)`.
+    """Digits `(n, width)` as Arrow integers: int64, or `decimal128(38, 0)` with `decimal` (any width).
 
     >>> numbers_of(np.array([[0, 0, 7], [1, 2, 0]])).to_pylist()
     [7, 120]
@@ -48,7 +47,7 @@ def numbers_of(digits: np.ndarray, decimal: bool = False) -> pa.Array:
 
 
 def less(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Whether a < b, `(n,)` bool, of digits `(n, width)` each.
+    """Whether a < b, `(n,)` bool, for digits `(n, width)` of each.
 
     >>> less(np.array([[1, 2], [3, 0], [3, 0]]), np.array([[1, 3], [2, 9], [3, 0]])).tolist()
     [True, False, False]
@@ -63,8 +62,8 @@ def add(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum of digits `(n, width)`.
 
     Returns:
-        Digits of the sum, one wider; and the carries `(n, width + 1)`: number i + 1 goes into position i of the operands,
-        number i comes out of it.
+        Digits of the sum, one position wider, and the carries `(n, width + 1)`. Carry i + 1 goes into position i of the
+            operands, carry i comes out of it.
 
     Example:
         >>> total, carries = add(np.array([[3, 4, 5]]), np.array([[0, 6, 6]]))
@@ -81,10 +80,10 @@ def add(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def subtract(larger: np.ndarray, smaller: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Difference of digits `(n, width)`, where no row of `smaller` is above its row of `larger`.
+    """Difference of digits `(n, width)`. No row of `smaller` may exceed its row of `larger`.
 
     Returns:
-        Digits of the difference `(n, width)`; and the borrows `(n, width + 1)`, numbered as the carries of `add`.
+        Digits of the difference `(n, width)`, and the borrows `(n, width + 1)`, numbered like the carries of `add`.
 
     Example:
         >>> difference, borrows = subtract(np.array([[3, 4, 5]]), np.array([[0, 6, 6]]))
@@ -106,7 +105,7 @@ def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     [[0, 4, 1, 4, 0]]
     """
     width, other = a.shape[1], b.shape[1]
-    # Up to 20 products of two digits meet in one column: 1,620, with the carry 1,800.
+    # At most 20 products of two digits are added in one column: 1,620, or 1,800 with the carry.
     columns, wide = np.zeros((len(a), width + other), dtype=np.int16), a.astype(np.int16)
     for place in range(other):
         columns[:, place + 1 : place + 1 + width] += wide * b[:, place : place + 1]

@@ -7,25 +7,25 @@ What is drawn
 Operands are :math:`0 \le a, b < H = 10^{digits}`. A *stratum* is a set of pairs with
 :math:`L \le \max(a, b) < H`; it holds :math:`N = H^2 - L^2` ordered pairs, of which :math:`D = H - L` are diagonal
 (:math:`a = b`). ``sampling="uniform"`` is one stratum, :math:`L = 0`. ``sampling="balanced"`` is one stratum per digit
-count of the longer operand, :math:`L = 10^{c-1}, H = 10^c` (and :math:`L = 0` for :math:`c = 1`); the rows are spread
-evenly over the counts, a count with fewer pairs than its share gives them all, and each split takes its proportional
-share of every count (to within two rows). Below, a stratum gives :math:`m` rows in all, :math:`m_s` of them to split :math:`s`.
+count of the longer operand, :math:`L = 10^{c-1}, H = 10^c` (and :math:`L = 0` for :math:`c = 1`). The rows are spread evenly
+over the digit counts. A count with fewer pairs than its share gives them all. Each split takes its proportional share of every
+count (to within two rows). Below, a stratum gives :math:`m` rows in all, :math:`m_s` of them to split :math:`s`.
 
 ``commutative="split"``: the :math:`m` rows are a uniform sample of the ordered pairs without replacement.
 
-``commutative="together"``: (a, b) and (b, a) never lie in two splits, and
+``commutative="together"``: (a, b) and (b, a) never lie in two splits.
 
-- the number of diagonal rows is :math:`mD/N` rounded at random to a whole number so that its mean is exact; the
-  diagonal pairs, and the unordered pairs :math:`\{a, b\}`, are uniform samples without replacement;
-- while :math:`m` is below about :math:`N/2`, each unordered pair gives one row, in an order decided by a fair coin, and
-  a split is a random part of the rows. **Every ordered pair is in split s with the same probability**
-  :math:`m_s / N`. The only difference from a simple random sample is that no row's mirror is drawn too;
-- above that, every unordered pair gives a row and a uniform sample of them gives its mirror as well. Every ordered pair
-  is still drawn with the same probability :math:`m / N`. Pairs with mirrors are dealt to the splits whole and the other
-  rows two at a time (one row extra to each split of odd size, which is what makes sizes exact), so within a stratum the
-  expected number of rows of one kind in one split is proportional to :math:`m_s` up to one row.
+- The number of diagonal rows is :math:`mD/N`, rounded at random to a whole number so that its mean is exact. The diagonal
+  pairs, and the unordered pairs :math:`\{a, b\}`, are uniform samples without replacement.
+- While :math:`m` is below about :math:`N/2`, each drawn unordered pair gives one row, and a fair coin decides the order. A
+  split is a random part of the rows. **Every ordered pair is in split s with the same probability** :math:`m_s / N`. The only
+  difference from a simple random sample: the mirror of a row is never drawn.
+- Above that, every unordered pair gives a row, and a uniform sample of the pairs also gives the mirror. Every ordered pair is
+  still drawn with the same probability :math:`m / N`. A pair with its mirror goes to one split; the other rows are dealt two at
+  a time, and each split of odd size gets one extra row, so that sizes are exact. Within a stratum, the expected number of rows
+  of one kind in one split is therefore proportional to :math:`m_s` up to one row.
 
-All of it comes from one PCG64 stream through `Generator.integers` and stable sorts.
+All draws come from one PCG64 stream through `Generator.integers` and stable sorts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MOST_DIGITS_IN_MEMORY = 9
 
 
 class DrawnFields(Protocol):
-    """The fields of a `DigitsConfig` that decide which pairs are drawn. A draw depends on nothing else."""
+    """The fields of a `DigitsConfig` that decide which pairs are drawn. No other field does."""
 
     name: str
     seed: int
@@ -61,7 +61,7 @@ class DrawnFields(Protocol):
 
 
 def in_memory(config: DrawnFields) -> bool:
-    """Whether train, validation and test are drawn here, and not row by row (`stream.py`)."""
+    """Whether train, validation and test are drawn here. If not, they are drawn row by row (`stream.py`)."""
     return config.digits <= MOST_DIGITS_IN_MEMORY and sum(config.sizes.values()) <= MOST_ROWS_IN_MEMORY
 
 
@@ -69,11 +69,11 @@ def draw_pairs(config: DrawnFields) -> dict[str, np.ndarray]:
     """Draw the operand pairs of every split, by the distribution in this file's docstring. Memory is `O(rows)`.
 
     Returns:
-        split name -> `(rows, 2)` int64, columns a and b, in random order. A split of size 0 is left out, and so are those of
-        longer operands, which are never drawn in memory.
+        split name -> `(rows, 2)` int64, columns a and b, in random order. Splits of size 0, and splits of longer operands, are
+            left out; the latter are never drawn in memory.
 
     Raises:
-        ValueError: more rows or digits than `in_memory` says are drawn so.
+        ValueError: `in_memory` is False for the configuration.
 
     Example:
         >>> from hf_radial.tasks.digits import DigitsConfig
@@ -101,7 +101,7 @@ def draw_pairs(config: DrawnFields) -> dict[str, np.ndarray]:
     for split, parts in zip(config.sizes, zip(*strata, strict=True), strict=True):
         rows = np.concatenate(parts)
         if len(rows):
-            # Strata one after the other, and mirrors side by side, until here.
+            # So far, strata are one after the other, and mirrors side by side.
             pairs[split] = rows[random_order(rng, len(rows))]
     return pairs
 
@@ -112,10 +112,10 @@ def _draw_split(rng: np.random.Generator, low: int, high: int, sizes: list[int])
 
 
 def _draw_together(rng: np.random.Generator, low: int, high: int, sizes: list[int]) -> list[np.ndarray]:
-    """Rows `(size, 2)` for each split, with (a, b) and (b, a) in the same one. Distribution: the file's docstring."""
+    """Rows `(size, 2)` for each split, with (a, b) and (b, a) in the same split. Distribution: this file's docstring."""
     rows, ordered, diagonals = sum(sizes), high**2 - low**2, high - low
     unordered = (ordered - diagonals) // 2
-    # m D / N, rounded up with a probability equal to its fraction: exact mean in whole numbers.
+    # m D / N, rounded up with a probability equal to its fraction: the mean is exact, in whole numbers.
     diagonal_rows = (rows * diagonals + int(rng.integers(0, ordered))) // ordered
     other_rows = rows - diagonal_rows
 
@@ -125,14 +125,14 @@ def _draw_together(rng: np.random.Generator, low: int, high: int, sizes: list[in
     coin = rng.integers(0, 2, size=len(other)) == 1
     other[coin] = other[coin, ::-1]
 
-    # How many of the unordered pairs (in random order already) must give their mirror too.
+    # Number of unordered pairs (already in random order) that must also give their mirror.
     doubled = max(0, other_rows - unordered)
     single = np.concatenate([equal, other[doubled:]])
     single = single[random_order(rng, len(single))]
     if not doubled:
         return _cut(single, sizes)
-    # Everything travels in packets of two rows: a pair with its mirror, or two rows without. One single row first goes
-    # to each split of odd size. There are enough of them: at least D - 2 >= 8 rows have no mirror among the rows.
+    # Rows are dealt in packets of two: a pair with its mirror, or two rows without. First, each split of odd size gets one
+    # single row. There are enough of them: at least D - 2 >= 8 rows have no mirror among the rows.
     odd = [size % 2 for size in sizes]
     spare, paired = single[: sum(odd)], single[sum(odd) :]
     packets = np.concatenate([paired.reshape(-1, 2, 2), np.stack([other[:doubled], other[:doubled, ::-1]], axis=1)])
@@ -142,14 +142,14 @@ def _draw_together(rng: np.random.Generator, low: int, high: int, sizes: list[in
 
 
 def _ordered_pair(index: np.ndarray) -> np.ndarray:
-    """Ordered pair `(n, 2)` of each index: the pairs with max(a, b) = m are numbers m**2 to m**2 + 2m."""
+    """The ordered pair `(n, 2)` of each index. Pairs with max(a, b) = m have the numbers m**2 to m**2 + 2m."""
     shell = _floor_root(index, np.sqrt(index), lambda m: m * m)
     offset = index - shell * shell
     return np.stack([np.where(offset <= shell, shell, offset - shell - 1), np.where(offset <= shell, offset, shell)], axis=1)
 
 
 def _unordered_pair(index: np.ndarray) -> np.ndarray:
-    """Pair `(n, 2)` with a > b of each index: the pairs with larger operand a are numbers a(a-1)/2 to a(a+1)/2 - 1."""
+    """The pair `(n, 2)` with a > b of each index. Pairs with larger operand a have the numbers a(a-1)/2 to a(a+1)/2 - 1."""
     a = _floor_root(index, (1 + np.sqrt(1 + 8 * index)) / 2, lambda m: m * (m - 1) // 2)
     return np.stack([a, index - a * (a - 1) // 2], axis=1)
 
@@ -157,8 +157,8 @@ def _unordered_pair(index: np.ndarray) -> np.ndarray:
 def _floor_root(index: np.ndarray, guess: np.ndarray, start: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Largest m with `start(m) <= index`, from a float `guess` that is right or one too high.
 
-    Above 2**53 the float of an index may be larger than the index. Too low it is never: the guess grows with the index,
-    and at each `start(m)` it is the root of a perfect square below 2**63, which comes out exact.
+    Above 2**53 the float of an index may be larger than the index. The guess is never too low: it grows with the index, and at
+    each `start(m)` it is the root of a perfect square below 2**63, which is exact.
     """
     root = guess.astype(np.int64)
     root -= start(root) > index
@@ -166,7 +166,7 @@ def _floor_root(index: np.ndarray, guess: np.ndarray, start: Callable[[np.ndarra
 
 
 def _distinct(rng: np.random.Generator, low: int, high: int, count: int) -> np.ndarray:
-    """`count` different integers of `[low, high)` as int64, a uniform sample in random order."""
+    """`count` different integers of `[low, high)` as int64: a uniform sample in random order."""
     if high - low <= 4 * count:
         return low + random_order(rng, high - low)[:count]
     # The first `count` different values of an independent sequence are such a sample. The range is never listed.
@@ -184,7 +184,7 @@ def _cut(rows: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
 
 
 def even_shares(rows: int, capacities: list[int]) -> list[int]:
-    """Spread `rows` as evenly as the ascending `capacities` allow.
+    """Spread `rows` over strata of the given ascending `capacities`, as evenly as they allow.
 
     Example:
         >>> even_shares(1000, [100, 9900, 990000])
@@ -197,7 +197,7 @@ def even_shares(rows: int, capacities: list[int]) -> list[int]:
 
 
 def proportional_table(shares: list[int], sizes: tuple[int, ...]) -> list[list[int]]:
-    """Row c splits `shares[c]` in proportion to `sizes` (rounded); column s sums to `sizes[s]` exactly.
+    """Table of rows: row c splits `shares[c]` in proportion to `sizes` (rounded), and column s sums to exactly `sizes[s]`.
 
     Example:
         >>> proportional_table([100, 450, 450], (500, 200, 300))
@@ -211,7 +211,7 @@ def proportional_table(shares: list[int], sizes: tuple[int, ...]) -> list[list[i
 
 
 def _shares_so_far(shares: list[int], size: int) -> list[int]:
-    """`shares` scaled to sum to `size`: rounding the running sum keeps the total exact and each part within one."""
+    """`shares` scaled to sum to `size`. Rounding the running sum keeps the total exact and each part within one."""
     total, before, seen, scaled = sum(shares), 0, 0, []
     for share in shares:
         seen += share

@@ -1,4 +1,4 @@
-r"""The draw of operand pairs without memory: row i is made from i alone, no pair comes twice, and the order looks random.
+r"""The draw of operand pairs without memory: row i is computed from i alone, no pair is repeated, and the order looks random.
 
 In here: `streamed_pairs`, and the keyed permutation under it. Not in here: draws of up to a million rows of up to nine digits
 (`draw.py`), which are an exact sample from one generator.
@@ -13,22 +13,24 @@ hashes' remainders are uniform to within one part in :math:`10^7`.
 
 The strata
 ----------
-The same as in `draw.py`: all pairs of operands below :math:`H = 10^{digits}`, or those whose longer operand has exactly
-so many digits. For the latter, of two and more digits, let :math:`L = H / 10` and split each operand into its first digit
-(which may be 0) and the rest below L.
+The same as in `draw.py`: all pairs of operands below :math:`H = 10^{digits}`, or the pairs whose longer operand has exactly
+that many digits. In the second case, for two or more digits, let :math:`L = H / 10`, and split each operand into its first
+digit (which may be 0) and the rest below L.
 
-``commutative="split"``: all ordered pairs are :math:`(x, y) = (a, b)` in :math:`Z_H \times Z_H`. Of exactly so many digits, x
-is a's rest, and y is b's rest with the two first digits in front, any but (0, 0): :math:`Z_L \times Z_{99 L}`.
+``commutative="split"``: all ordered pairs are :math:`(x, y) = (a, b)` in :math:`Z_H \times Z_H`. For exactly that many digits,
+x is the rest of a. y is the rest of b with the two first digits before it, any pair of them but (0, 0):
+:math:`Z_L \times Z_{99 L}`.
 
-``commutative="together"``: of (a, b) and (b, a) one at most is a row, in an order decided by a keyed coin. x and d < H/2 stand
-for the unordered pair :math:`\{x, x + d \bmod H\}`, which gives every pair of distance 1 to H/2 - 1 (mod H) once. With d = 0,
-x < H/2 stands for :math:`\{x, x + H/2\}`, the pairs of distance H/2, and x = H/2 + k for the diagonal pair of 2k or of 2k + 1,
-by another keyed coin. So :math:`H^2 / 2` rows are all there are, half of the diagonal among them, and **every ordered pair has
-the same probability to be a row**, as in `draw.py`. Of exactly so many digits: 45 unordered choices of different first
-digits with both rests free, and 9 of equal ones (not 0) whose rests are as above: :math:`Z_L \times Z_{99 L / 2}`.
+``commutative="together"``: at most one of (a, b) and (b, a) is a row, and a keyed coin decides which. x and d < H/2 stand for
+the unordered pair :math:`\{x, x + d \bmod H\}`. This gives every pair of distance 1 to H/2 - 1 (mod H) once. With d = 0, x <
+H/2 stands for :math:`\{x, x + H/2\}`, the pairs of distance H/2. With d = 0, x = H/2 + k stands for the diagonal pair of 2k or
+of 2k + 1, and another keyed coin decides which. So there are :math:`H^2 / 2` rows in all, with half of the diagonal among them,
+and **every ordered pair has the same probability to be a row**, as in `draw.py`. For exactly that many digits, there are 45
+unordered choices of different first digits with both rests free, and 9 choices of equal first digits (not 0) whose rests are as
+above: :math:`Z_L \times Z_{99 L / 2}`.
 
-A stratum's rows are numbered in the order of its permutation, and splits are ranges of these numbers: first training, then
-validation, then test. Where a split has rows of several strata (``sampling="balanced"``), a second keyed permutation deals the
+The rows of a stratum are numbered in the order of its permutation. Splits are ranges of these numbers: first training, then
+validation, then test. If a split has rows of several strata (``sampling="balanced"``), a second keyed permutation assigns the
 split's row numbers to the strata.
 """
 
@@ -46,11 +48,11 @@ from hf_radial.tasks.permutation import keyed_hash
 from hf_radial.tasks.splits import random_generator
 
 ROUNDS = 8
-# Digits of the low limb: two limbs make 20 digits, and int64 has room for what a stratum puts in front of them.
+# Digits of the low limb. Two limbs hold 20 digits, and int64 has room for the first digits that a stratum adds.
 LIMB = 10
 # First digits (a, b) with a > b.
 _FIRST_DIGITS = np.array([(a, b) for a in range(10) for b in range(a)], dtype=np.int64)
-# What keys are for, so that no two uses share one.
+# The purposes of keys. No two purposes share a key.
 _PAIRS, _ROWS = 0, 1
 
 
@@ -74,7 +76,7 @@ class Modulus:
 
     def hash(self, number: np.ndarray, key: int) -> np.ndarray:
         """A residue that looks random for each number (of any modulus)."""
-        # Wraps around where the limbs together are above 64 bits; a round may use any function of the number.
+        # Wraps around if the two limbs exceed 64 bits. That is allowed: a round may use any function of the number.
         mixed = keyed_hash(number[0].astype(np.uint64) * np.uint64(0xF1357AEA2E62A9C5) + number[1].astype(np.uint64), key)
         if self.value < 2**40:
             value = (mixed % np.uint64(self.value)).astype(np.int64)
@@ -97,7 +99,7 @@ def permute(
 @lru_cache(maxsize=256)
 def _keys(purpose: int, part: int, seed: int) -> tuple[int, ...]:
     """One key for each round and two for coins."""
-    # The seed stands last: it may be of any length.
+    # The seed comes last, because it may be of any length.
     return tuple(random_generator((purpose, part, seed)).integers(0, 2**63 - 1, size=ROUNDS + 2).tolist())
 
 
@@ -106,10 +108,10 @@ class Stratum:
     """All operand pairs of a kind, in pseudo-random order.
 
     Args:
-        digits: of the longer operand, 1 to 20; at most so many, or with `exactly` so many (a lone 0 is one digit).
+        digits: digits of the longer operand, 1 to 20: at most that many, or with `exactly` exactly that many (0 has one digit).
         exactly: see `digits`.
-        together: one row at most of (a, b) and (b, a).
-        seed: seeds the order, the coins, and which half of the diagonal there is under `together`.
+        together: at most one of (a, b) and (b, a) is a row.
+        seed: seeds the order and the coins, and under `together` which half of the diagonal is drawn.
 
     Example:
         >>> a, b = Stratum(digits=1, exactly=False, together=False, seed=0).pairs(np.arange(100))
@@ -130,22 +132,22 @@ class Stratum:
 
     @cached_property
     def _width(self) -> int:
-        """Digits of a residue: an operand's, or those behind its first digit."""
+        """Digits of a residue: those of an operand, or those after its first digit."""
         return self.digits - 1 if self.exactly and self.digits > 1 else self.digits
 
     @cached_property
     def _moduli(self) -> tuple[Modulus, Modulus]:
-        """X and Y. The low limb is a digit short of `_width` at least, so that half of the residues is a whole high limb."""
+        """X and Y. The low limb has fewer digits than `_width`, so the high limb is even and can be halved."""
         low = 10 ** min(LIMB, self._width - 1)
         x = Modulus(10**self._width // low, low)
         cells = 99 if self._width < self.digits else 1
         return x, Modulus(cells * x.high // (2 if self.together else 1), low)
 
     def pairs(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Digits `(n, digits)` of a and of b, most significant first, of pairs number `index` `(n,)`, from 0 to `rows - 1`."""
+        """Digits `(n, digits)` of a and of b, most significant first, of the pairs with these numbers `(n,)` below `rows`."""
         x_modulus, y_modulus = moduli = self._moduli
         rest, y_low = np.divmod(index, y_modulus.low)
-        # A row number is below 2**63, a limb's size too, but not the product of all of them.
+        # Row numbers and sizes of limbs are below 2**63. The product of all sizes is not.
         rest, y_high = np.divmod(rest, y_modulus.high)
         keys = _keys(_PAIRS, 2 * self.digits + self.exactly, self.seed)
         x, y = permute(np.stack(np.divmod(rest, x_modulus.low)), np.stack([y_high, y_low]), moduli, keys[:ROUNDS])
@@ -161,7 +163,7 @@ class Stratum:
         else:
             half = x_modulus.high // 2
             a, b = x, y
-            near = np.arange(len(index))  # rows whose rests are numbered as an unordered pair
+            near = np.arange(len(index))  # rows whose rests form an unordered pair
             if shell:
                 cell = y[0] // half
                 y[0] -= cell * half
@@ -177,7 +179,7 @@ class Stratum:
         return self._digits(first[:, 0], a), self._digits(first[:, 1], b)
 
     def _unordered(self, x: np.ndarray, d: np.ndarray, key: int) -> tuple[np.ndarray, np.ndarray]:
-        """The unordered pair of x and d: see this file's docstring."""
+        """The unordered pair of x and d, as in this file's docstring."""
         modulus = self._moduli[0]
         half = modulus.high // 2
         first, second = x.copy(), modulus.add(x, d)
@@ -198,26 +200,26 @@ class Stratum:
 
 
 def row_order(index: np.ndarray, rows: int, keys: tuple[int, ...]) -> np.ndarray:
-    """Where each of the row numbers `(n,)` below `rows` comes in a keyed permutation of them.
+    """The place of each row number `(n,)` below `rows` in a keyed permutation of them.
 
     Example:
         >>> sorted(row_order(np.arange(5), 5, keys=(1, 2, 3, 4)).tolist())
         [0, 1, 2, 3, 4]
     """
     side = isqrt(rows - 1) + 1
-    place, left = index.copy(), np.arange(len(index))
-    # The network permutes the numbers below side**2, few more than `rows`: what falls outside goes on until it is inside, which
-    # it is at the latest where it began (cycle walking).
-    while len(left):
-        x, y = (np.stack([np.zeros_like(left), half]) for half in np.divmod(place[left], side))
+    place, outside = index.copy(), np.arange(len(index))
+    # The network permutes the numbers below side**2, slightly more than `rows`. A number outside `rows` is permuted again until
+    # it is inside. It ends at the latest where it began (cycle walking).
+    while len(outside):
+        x, y = (np.stack([np.zeros_like(outside), half]) for half in np.divmod(place[outside], side))
         x, y = permute(x, y, moduli=(Modulus(1, side), Modulus(1, side)), keys=keys)
-        place[left] = x[1] * side + y[1]
-        left = left[place[left] >= rows]
+        place[outside] = x[1] * side + y[1]
+        outside = outside[place[outside] >= rows]
     return place
 
 
 def strata(config: DrawnFields, split: str) -> list[Stratum]:
-    """What the rows of a split are drawn from: for a length-generalisation split, the operands of its length."""
+    """The strata that a split is drawn from. For a length-generalisation split: the operands of its length."""
     together = config.commutative == "together"
     if split not in config.sizes:
         kinds = [(config.digits_of_split(split), True)]
@@ -229,7 +231,7 @@ def strata(config: DrawnFields, split: str) -> list[Stratum]:
 
 
 def streamed_pairs(config: DrawnFields, split: str, rows: range) -> tuple[np.ndarray, np.ndarray]:
-    """Digits `(n, width)` of a and of b, for some rows of a split; memory and time are those of these rows alone.
+    """Digits `(n, width)` of a and of b, for some rows of a split. Memory and time depend only on the number of these rows.
 
     Example:
         >>> from hf_radial.tasks.digits import DigitsConfig
