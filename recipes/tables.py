@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-from hf_radial.comparison.paired_page import paired_table, references_of, shares  # noqa: E402
+from hf_radial.comparison.paired_page import main_table  # noqa: E402
 from hf_radial.comparison.pooled import tunings_of  # noqa: E402
 from hf_radial.comparison.statistics import hierarchical  # noqa: E402
 from hf_radial.comparison.table import onset_cell, overview, short, summary  # noqa: E402
@@ -35,6 +35,7 @@ MARKED = re.compile(r"^<!-- (?!end -->)(\w+) -->\n(.*?)^<!-- end -->$", re.S | r
 # Comparisons that are shown on a page: the grid, and which of its arms (`None` for all).
 COMPARED: dict[str, Sequence[str] | None] = {
     "anew": None,
+    "paired": None,
     "tuned": None,
     "beyond": None,
     "decay": None,
@@ -67,8 +68,7 @@ def compared(name: str) -> str:
     """Median onsets of a comparison: a row an arm, a column a setting."""
     data = comparison(name)
     if data.get("paired"):
-        references = references_of(data)
-        return paired_table(shares(data["rows"], references), references, None)
+        return main_table(data)
     return overview(summary(data["rows"], data["reference"]), COMPARED[name], fit=name in WITH_FIT)
 
 
