@@ -1,6 +1,6 @@
-"""For all tests: the models are tiny, and the path that is tested is that of large ones.
+"""Set-up for all tests: tiny models take the code path of large ones.
 
-`with_radius` leaves few numbers to autograd. Tests in processes of their own take that path, test_functional.py takes both.
+`with_radius` uses plain autograd for few numbers. Tests in their own processes take that path, test_functional.py takes both.
 
     make test ARGS="--cpu 20"     # also list the 20 tests and the 20 files that cost most: seconds of a core, processes and all
     make test ARGS="--shuffle 7"  # in another order, which no test may depend on
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections import Counter
 
 import pytest
@@ -32,6 +33,16 @@ def as_if_vectors_were_many(monkeypatch):
 def as_in_other_processes(as_if_vectors_were_many, monkeypatch):
     """For what is compared, to the bit, with a run in a process of its own."""
     monkeypatch.setattr(functional, "FEW", FEW)
+
+
+@pytest.fixture(autouse=True)
+def log_level_of_transformers():
+    """A test that quietens transformers, as recipes do, leaves it as loud as it was for the next one."""
+    logging = sys.modules.get("transformers.utils.logging")
+    before = logging.get_verbosity() if logging else None
+    yield
+    if before is not None:
+        logging.set_verbosity(before)
 
 
 # Order ----------------------------------------------------------------------------------------------------------------

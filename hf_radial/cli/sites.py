@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -84,6 +85,13 @@ def _model(name: str, device: str) -> PreTrainedModel:
     import torch
     import transformers
 
+    path = Path(name)
+    if not path.exists() and (path.is_absolute() or name.startswith(("./", "../", "~")) or name.count("/") > 1):
+        raise ValueError(
+            "there is no such folder; give one with a config.json, or a name of the Hub such as openai-community/gpt2"
+        )
+    if path.is_dir() and not (path / "config.json").exists():
+        raise ValueError("the folder has no config.json; give the folder that save_pretrained wrote, such as a checkpoint-N")
     try:
         config: Any = transformers.AutoConfig.from_pretrained(name)
     except (OSError, ValueError):  # says what is wrong

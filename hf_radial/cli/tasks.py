@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from hf_radial.safe_files import write_text
@@ -42,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--write takes all tasks; leave TASK out")
     if options.json and options.config is None:
         raise ValueError("--json is for one configuration; give TASK and CONFIG")
+    if options.write:  # said before minutes of work
+        _check_writable(options.write)
     if options.verify or options.write:
         committed, found, wrong = committed_checksums(), {}, 0
         for name, checksums in shelf_checksums(options.cache_dir, options.task):
@@ -59,3 +64,18 @@ def run(options: argparse.Namespace) -> int:
     about = describe_task(options.task, options.config, cache_dir=options.cache_dir)
     print(json.dumps(about, indent=2, default=str) if options.json else task_text(about))
     return 0
+
+
+def _check_writable(file: str) -> None:
+    place = Path(os.path.realpath(file))
+    try:
+        if place.is_dir():
+            raise IsADirectoryError("it is a folder")
+        if place.exists() and not place.is_file():  # /dev/stdout
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=place.parent):
+            pass
+    except OSError as error:
+        why = error.strerror or error
+        raise ValueError(f"--write {file} cannot be written ({why}); give a file in a folder that you may write to") from error

@@ -232,7 +232,7 @@ def read_grid(file: Path) -> Grid:
                 set(ranges_of(arm, tuning)) & {*arm.options, *(name for setting in settings for name in setting)}
             ):
                 raise ValueError(
-                    f"{file}: {name} is tuned for arm {arm.name!r}, but its options or an axis say what it is; "
+                    f"{file}: {name} is tuned for arm {arm.name!r}, but its options or an axis already set it; "
                     f"give the arm tune: {{{name}: null}}, or take {name} out of tuning"
                 )
     elif any(arm.tune for arm in arms):
@@ -242,17 +242,19 @@ def read_grid(file: Path) -> Grid:
         every = [*seeds, *(tuning.seeds + tuning.finalist_seeds if tuning else ())]
         if tuning is None or replicates < 2 or max(every) - min(every) >= APART:
             raise ValueError(
-                f"{file}: replicates={replicates} must be at least 2, beside a tuning whose seeds are less than {APART} apart"
+                f"{file}: replicates={replicates} must be at least 2, next to a tuning whose seeds are less than {APART} apart"
             )
     reference = data.get("reference", arms[0].name)
     if reference not in [arm.name for arm in arms]:
-        raise ValueError(f"{file}: reference={reference!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
+        raise ValueError(f"{file}: reference={reference!r} is not an arm; there are {', '.join(arm.name for arm in arms)}")
     published = tuple(_list(file, "published", data["published"])) if data.get("published") else ()
     for item in published:
         if not isinstance(item, dict) or set(item) != {"where", "setting", "arm", "onset"}:
             raise ValueError(f"{file}: published: {item!r} must have where, setting, arm and onset")
         if item["arm"] not in [arm.name for arm in arms]:
-            raise ValueError(f"{file}: published: {item['arm']!r} is no arm; there are {', '.join(arm.name for arm in arms)}")
+            raise ValueError(
+                f"{file}: published: {item['arm']!r} is not an arm; there are {', '.join(arm.name for arm in arms)}"
+            )
     return Grid(
         file.stem.removeprefix("compare_"),
         _text(file, "title", data.get("title", file.stem)),
@@ -293,7 +295,7 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
     paired = Paired(**{"common": {}, **given, "also_against": tuple(given.get("also_against") or ())})
     for name in paired.also_against:
         if name not in arms:
-            raise ValueError(f"{file}: paired: also_against: {name!r} is no arm; there are {', '.join(arms)}")
+            raise ValueError(f"{file}: paired: also_against: {name!r} is not an arm; there are {', '.join(arms)}")
     if not paired.common:
         raise ValueError(f"{file}: paired: common is empty; name what is drawn, such as learning_rate: {{log: [1.0e-3, 0.1]}}")
     for name, choice in paired.common.items():

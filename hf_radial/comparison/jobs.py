@@ -193,7 +193,7 @@ def _run(todo: Jobs, runner: Runner, title: str) -> None:
                 for folder, _ in job.runs:
                     said = outcome(folder)
                     bar.set_postfix_str(
-                        "failed, to be made again" if said is None else f"{said['status']} {said.get('onset') or ''}"
+                        "failed, will be repeated" if said is None else f"{said['status']} {said.get('onset') or ''}"
                     )
                     if said is not None and said["status"] == "failed":
                         print(f"  FAILED {folder}: {said['failure']}", flush=True)

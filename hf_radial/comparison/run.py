@@ -17,7 +17,7 @@ from typing import Any
 from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, write_json
 from hf_radial.runs.text_files import check_types
 
-KEPT_ROWS = 32  # so many tasks' rows, of one seed each, a process keeps
+KEPT_ROWS = 32  # number of data sets (task and seed) that a process keeps
 _ROWS: dict[str, tuple[dict[str, Any], int, bool]] = {}
 
 
@@ -156,9 +156,9 @@ def make_runs(together: Runs) -> None:
 
 
 def put_in_member(member: Any, methods: Sequence[Any]) -> None:
-    """Interventions of runs that share their steps: the penalty, as the member's own, and what is in the model's configuration.
+    """Attach interventions to a run that shares its steps: the penalty becomes the member's own; others are in its model.
 
-    Others take effect in a loop of `Trainer`, which such a run does not have; see `jobs.stacks`.
+    Other kinds need the loop of `Trainer`, which such a run does not have; see `jobs.stacks`.
     """
     from hf_radial.interventions.radial import Radial, add_penalty
 
@@ -322,9 +322,9 @@ def task_fields(run: Run) -> dict[str, Any]:
 
 
 def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
-    """Splits as `TensorRows`, how many classes (or tokens) there are, and whether the rows are texts.
+    """Splits as `TensorRows`, the number of classes (or tokens), and whether the rows are texts.
 
-    A process keeps the last rows that it has made: arms are compared on the same ones.
+    A process keeps the rows of its latest runs, because all arms use the same rows.
     """
     key = json.dumps(
         [run.task, run.fields, run.train_fraction, run.seed if run.split_by_seed else None, run.model], default=str

@@ -20,6 +20,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -108,6 +109,20 @@ class Record(Intervention):
         self.rows = [{n: int(v) if n == "step" else v for n, v in row.items() if v == v} for row in rows]
 
 
+def check_rows(rows: Any, what: str) -> None:
+    """Raise a ValueError unless these are rows of `Record` that all have what is to be held."""
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("it holds no list of rows")
+    names = [name for name in rows[0] if name.startswith("radius/")] if what == "radius" else [what]
+    for i, row in enumerate(rows):
+        for name in ["step", *(names or ["radius/..."])]:
+            value = row.get(name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+                raise ValueError(f"row {i + 1} has {name}={value!r}, which is no number")
+        if i and row["step"] <= rows[i - 1]["step"]:
+            raise ValueError(f"row {i + 1} has step={row['step']!r}, which is not above that of the row before")
+
+
 def at_step(rows: Sequence[dict[str, Any]], name: str, step: float) -> float:
     """The value at a step: between two rows on the line through them, outside of all that of the first or last.
 
@@ -174,12 +189,10 @@ class Replay(Intervention):
         if not Path(self.file).is_file():
             raise ValueError(f"file={self.file!r} does not exist; a run with 'record' writes it into its folder")
         try:
-            rows = json.loads(Path(self.file).read_text())
-            good = bool(rows) and all("step" in row for row in rows) and (self.what == "radius" or self.what in rows[0])
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"file={self.file!r} is not a trajectory.json of 'record': {error}") from error
-        if not good:
-            raise ValueError(f"file={self.file!r} has no {self.what}; give the trajectory.json of a run with 'record'")
+            rows = json.loads(Path(self.file).read_text(encoding="utf-8"))
+            check_rows(rows, self.what)
+        except ValueError as error:
+            raise ValueError(f"file={self.file!r} is not a trajectory.json of 'record' with {self.what}: {error}") from error
         self.held = Held(rows, max(self.at, 0))
 
     def check(self, trainer: Trainer) -> None:

@@ -16,23 +16,23 @@ from hf_radial.sites.find import WHERE, check_patterns
 RADIUS_NAMES = ("sqrt_d", "initial")
 
 
-def check_lambda(radial_lambda: float) -> None:
+def check_lambda(radial_lambda: Any) -> None:
     """Raise unless `radial_lambda` is a finite number that is not negative."""
     if isinstance(radial_lambda, bool) or not isinstance(radial_lambda, Real):
         raise TypeError(f"radial_lambda={radial_lambda!r} must be a number, for example 0.05")
-    if not (isfinite(radial_lambda) and radial_lambda >= 0):
+    if not (isfinite(radial_lambda) and float(radial_lambda) >= 0):
         raise ValueError(f"radial_lambda={radial_lambda} must be finite and not negative; 0 switches the penalty off")
 
 
 def check_radius_choice(radius: float | str | None, name: str = "radius") -> float | str:
-    """The radius as a float of at least 0, `"sqrt_d"` or `"initial"`; numbers may come as text, from a command line.
+    """The radius as a float of at least 0, `"sqrt_d"` or `"initial"`. Numbers may be text, as from a command line.
 
     Args:
-        name: of the argument, for the errors.
+        name: the argument's name in error messages.
 
     Raises:
-        TypeError: it is neither a number nor text.
-        ValueError: it is none of these.
+        TypeError: `radius` is neither a number nor text.
+        ValueError: `radius` is negative, not finite, or unknown text.
     """
     if radius is None or (isinstance(radius, str) and radius in RADIUS_NAMES):
         return radius or "sqrt_d"
@@ -72,9 +72,10 @@ class RadialConfig:
     radial_where: str = "increment"
 
     def __post_init__(self) -> None:
-        check_lambda(self.radial_lambda)
-        if not isinstance(self.radial_lambda, (int, float)):  # a number of NumPy, say, which JSON cannot hold
-            object.__setattr__(self, "radial_lambda", float(self.radial_lambda))
+        given: Any = self.radial_lambda
+        check_lambda(given)
+        if not isinstance(given, (int, float)):  # a number of NumPy, say, which JSON cannot hold
+            object.__setattr__(self, "radial_lambda", float(given))
         object.__setattr__(self, "radial_radius", check_radius_choice(self.radial_radius, "radial_radius"))
         check_patterns(self.radial_sites, "radial_sites")
         if self.radial_side not in SIDES:

@@ -65,15 +65,13 @@ class TaskConfig(datasets.BuilderConfig):
                 before, default = getattr(self, field), type(self).__dataclass_fields__[field].default
                 # A name can only hold words and numbers. An array is refused first: `in` has no single answer for it.
                 if not isinstance(before, str | Number | type(default)) or before not in (default, value):
-                    raise ValueError(
-                        f"{field}={shown(before)} is not what the name {given!r} says; give the name or the fields."
-                    )
+                    raise ValueError(f"{field}={shown(before)} contradicts the name {given!r}; give the name or the fields.")
                 setattr(self, field, value)
         self.seed = whole_number("seed", self.seed, 0)
         self.check()
         self.name = self.spell_name()
         if given is not None and given != self.name:
-            raise ValueError(f"the configuration {given!r} is spelt {self.name!r}.")
+            raise ValueError(f"the configuration {given!r} must be written {self.name!r}.")
         super().__post_init__()
 
     @classmethod

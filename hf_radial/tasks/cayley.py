@@ -52,7 +52,7 @@ def read_table(given: Any, name: str = "cayley_table") -> np.ndarray:
     for x, row in enumerate(rows):
         length = len(row) if isinstance(row, list | tuple | np.ndarray) else None
         if length != order:
-            found = "is no list" if length is None else f"has {length} entries"
+            found = "is not a list" if length is None else f"has {length} entries"
             raise ValueError(f"{name} must be square, but row {x} {found} and there are {order} rows.")
     numbers = rows if isinstance(rows, np.ndarray) and rows.dtype.kind in "iu" else _whole_numbers(rows, name)
     outside = (numbers < 0) | (numbers >= order)
@@ -141,7 +141,7 @@ def check_group(table: np.ndarray, name: str = "cayley_table") -> int:
         >>> check_group(np.array([[0, 1, 2], [1, 0, 2], [2, 2, 0]]))
         Traceback (most recent call last):
         ...
-        ValueError: cayley_table is no group, for it is not associative: (1 2) 2 = 2 2 = 0, but 1 (2 2) = 1 0 = 1.
+        ValueError: cayley_table is not a group, because it is not associative: (1 2) 2 = 2 2 = 0, but 1 (2 2) = 1 0 = 1.
     """
     identity = _identity(table, name)
     _check_inverses(table, identity, name)
@@ -150,7 +150,7 @@ def check_group(table: np.ndarray, name: str = "cayley_table") -> int:
         a, b, c = triple
         ab, bc = table[a, b], table[b, c]
         raise ValueError(
-            f"{name} is no group, for it is not associative: ({a} {b}) {c} = {ab} {c} = {table[ab, c]}, "
+            f"{name} is not a group, because it is not associative: ({a} {b}) {c} = {ab} {c} = {table[ab, c]}, "
             f"but {a} ({b} {c}) = {a} {bc} = {table[a, bc]}."
         )
     return identity
@@ -170,7 +170,7 @@ def _identity(table: np.ndarray, name: str) -> int:
         e = int(from_right.argmax())
         x = int((table[e] != every).argmax())
         problem = f"e = {e} has x e = x for all x, but not e x = x: entry [{e}][{x}] is {table[e, x]} instead of {x}"
-    raise ValueError(f"{name} is no group, for it has no identity: {problem}.")
+    raise ValueError(f"{name} is not a group, because it has no identity: {problem}.")
 
 
 def _check_inverses(table: np.ndarray, identity: int, name: str) -> None:
@@ -186,7 +186,7 @@ def _check_inverses(table: np.ndarray, identity: int, name: str) -> None:
     elif hit[:, a].any():
         b = int(hit[:, a].argmax())
         problem = f"{b} {a} is the identity {identity}, but {a} {b} = {table[a, b]}"
-    raise ValueError(f"{name} is no group, for element {a} has no inverse: {problem}.")
+    raise ValueError(f"{name} is not a group, because element {a} has no inverse: {problem}.")
 
 
 def unassociative_triple(table: np.ndarray, identity: int) -> tuple[int, int, int] | None:

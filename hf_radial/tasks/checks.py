@@ -53,14 +53,14 @@ def fraction(name: str, value: Any, zero: bool = False) -> float:
     >>> fraction("train_fraction", 1.5)
     Traceback (most recent call last):
     ...
-    ValueError: train_fraction must be a number between 0 and 1, both left out, got 1.5.
+    ValueError: train_fraction must be a number between 0 and 1, both excluded, got 1.5.
     """
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not (0 < number < 1 or (zero and number == 0)):
-        ends = "1, which is left out" if zero else "1, both left out"
+        ends = "1, which is excluded" if zero else "1, both excluded"
         raise ValueError(f"{name} must be a number between 0 and {ends}, got {shown(value)}.")
     return abs(number)  # -0.0 is 0.0, in a name too
 

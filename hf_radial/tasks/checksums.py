@@ -73,5 +73,5 @@ def _update(parts: dict[str, Any], path: str, values: pa.Array) -> None:
 
 def _feed(parts: dict[str, Any], name: str, values: pa.Array) -> None:
     if values.null_count:
-        raise ValueError("a task's rows hold no nulls, but these do.")
+        raise ValueError("a task's rows must not hold nulls, but these do.")
     parts.setdefault(name, hashlib.sha256()).update(np.ascontiguousarray(values.to_numpy().astype("<i8")).tobytes())

@@ -307,9 +307,7 @@ def check_words(elements: Any, order: int) -> tuple[str, ...]:
         if word.split() != [word]:
             raise ValueError(f"elements must be words without spaces, but element {x} is {word!r}.")
         if word in RESERVED:
-            raise ValueError(
-                f"elements must not be {', '.join(RESERVED)}, which stand for other things: element {x} is {word!r}."
-            )
+            raise ValueError(f"elements must not be {', '.join(RESERVED)}, which have other meanings: element {x} is {word!r}.")
         if first.setdefault(word, x) < x:
             raise ValueError(f"elements must differ, but elements {first[word]} and {x} are both {word!r}.")
     return tuple(map(str, words))

@@ -57,7 +57,7 @@ def task_config(task: str, config: str | None = None, **fields: Any) -> Any:
     made = config_class(name=config, **fields)
     for field, value in fields.items():  # only here can a given default be told from a default that is left out
         if dataclasses.replace(made, **{"name": "default", field: value}).name != made.name:
-            raise ValueError(f"{field}={shown(value)} is not what the name {config!r} says; give the name or the fields.")
+            raise ValueError(f"{field}={shown(value)} contradicts the name {config!r}; give the name or the fields.")
     return made
 
 

@@ -138,7 +138,7 @@ def operands_of(dataset: datasets.Dataset, split: str = "train") -> np.ndarray:
         lengths = pc.unique(pc.list_value_length(lists)).to_pylist()
         if len(lengths) > 1:
             raise ValueError(
-                f"split {split!r} has input_ids of {len(lengths)} lengths, which are no operands; give it as it was loaded."
+                f"split {split!r} has input_ids of {len(lengths)} lengths, so they are not operands; give it as it was loaded."
             )
         return pc.list_flatten(lists).to_numpy().reshape(len(lists), lengths[0] if lengths else 0)
     columns = [

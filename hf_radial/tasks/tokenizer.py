@@ -60,7 +60,7 @@ def character_tokenizer(
     for name, token in (("pad_token", pad_token), ("eos_token", eos_token)):
         if token and set(token) <= set(characters):
             raise ValueError(
-                f"{name}={token!r} is spelt by characters alone, so a text could not be told from the token; "
+                f"{name}={token!r} consists of characters only, so a text could not be told from the token; "
                 f"pass another {name} or take {token[0]!r} out of characters."
             )
     # [\s\S] and not ".", because a dot does not match a newline.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from hf_radial.penalty.radial_penalty import RadialPenalty
+from hf_radial.runs.text_files import read_object
 from hf_radial.safe_files import write_text
 from hf_radial.training.rows import first_rows, makes_its_batches
 
@@ -23,7 +25,7 @@ def targets_in(checkpoint: str) -> dict[str, float]:
     """The targets of the run that wrote this checkpoint.
 
     Raises:
-        ValueError: the checkpoint has none.
+        ValueError: the checkpoint has none, or they cannot be read.
     """
     file = Path(checkpoint) / TARGETS_FILE
     if not file.is_file():
@@ -31,7 +33,11 @@ def targets_in(checkpoint: str) -> dict[str, float]:
             f"radial_radius='initial': {file} is missing, so the radii that the run started from are unknown; "
             "resume a checkpoint of a run with radial_radius='initial', or give the radius as a number"
         )
-    return dict(json.loads(file.read_text()))
+    targets = read_object(file)
+    for site, target in targets.items():
+        if isinstance(target, bool) or not isinstance(target, (int, float)) or not (isfinite(target) and target >= 0):
+            raise ValueError(f"{file}: the radius of {site!r} is {target!r}, which is no number of at least 0")
+    return targets
 
 
 def write_targets(folder: Path, targets: Mapping[str, float]) -> None:

@@ -30,7 +30,8 @@ class CheckpointMixin:
         )
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
-        # A folder of an earlier run is complete until its state is gone, and would be, half overwritten, if this is killed.
+        # A folder of an earlier run counts as complete while it has its state. Without this line, a process that is killed
+        # here would leave a half overwritten folder that counts as complete.
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             (folder / STATE_FILE).unlink(missing_ok=True)

@@ -84,7 +84,7 @@ def penalty_of(trainer: Trainer, config: RadialConfig, inputs: dict[str, Any] | 
             where=config.radial_where,
             inputs=inputs,
         )
-    except ValueError as error:  # a trainer has no argument `inputs`, and its `sites` have another name
+    except ValueError as error:  # a trainer has no argument `inputs`, and its `sites` is called `radial_sites`
         text = str(error)
         if isinstance(error, ForwardFailedError):
             text = f"{text.partition(' Pass inputs=')[0]} To go on, {HOW_TO_NAME}"

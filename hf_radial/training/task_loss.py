@@ -1,4 +1,4 @@
-"""The task loss of a `Trainer`, for a measurement beside training."""
+"""The task loss of a `Trainer`, for a measurement during training."""
 
 from __future__ import annotations
 

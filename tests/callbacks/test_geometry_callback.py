@@ -1,4 +1,4 @@
-"""`GeometryCallback`: it changes nothing about training, measures the same however that runs, and loses nothing."""
+"""`GeometryCallback`: it does not change training, measures the same in every kind of training, and loses no value."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from zoo import tiny_model, training_batch
 import hf_radial.geometry
 from hf_radial import RadialCallback, RadialTrainer
 from hf_radial.callbacks.geometry import GeometryCallback
+from hf_radial.callbacks.geometry_line import geometry_line
 from hf_radial.callbacks.probe import PROBE_FILE
 from hf_radial.geometry.measure import DEFAULT_GROUPS, GROUPS, ModularTable, measure
 from hf_radial.geometry.memory import MEMORY_FILE
@@ -491,7 +492,7 @@ def test_a_checkpoint_without_geometry_is_resumed_with_a_warning(tmp_path, caplo
     again = make_trainer("trainer", tmp_path, callbacks=[GeometryCallback(every=2)], max_steps=6)
     with caplog.at_level("WARNING"):
         again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert "the table begins at step 2" in caplog.text
+    assert "The table begins at step 2" in caplog.text
     assert set(read_table(tmp_path / TABLE_FILE).columns["step"]) == {4, 6}
 
 
@@ -700,7 +701,7 @@ def test_a_process_in_which_a_measurement_fails_does_not_leave_the_others_waitin
 
 def test_the_line_of_a_penalty_towards_zero_has_no_ratio_to_its_target():
     readings = [Reading("radius_mean", 2.0, "hidden.0"), Reading("radius_target", 0.0, "hidden.0")]
-    assert GeometryCallback()._line(TrainerState(), readings) == "step 0 | epoch 0.0"
+    assert geometry_line(TrainerState(epoch=0.0), readings, {}) == "step 0 | epoch 0.0"
 
 
 @pytest.mark.parametrize(

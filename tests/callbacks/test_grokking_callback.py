@@ -1,4 +1,4 @@
-"""GrokkingCallback in real runs: what it says and where it stops, unbroken, killed and resumed, and what it leaves alone."""
+"""`GrokkingCallback` in real runs: its log and its stop in unbroken, killed and resumed runs, and no other changes."""
 
 from __future__ import annotations
 

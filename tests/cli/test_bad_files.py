@@ -229,3 +229,9 @@ def test_a_page_that_cannot_be_written_is_an_error(capsys: Any, tmp_path: Path, 
 
     monkeypatch.setattr(Path, "mkdir", read_only)
     refused(capsys, "Read-only file system", "report", run)
+
+
+def test_a_model_that_is_not_there_is_no_name_of_the_hub(capsys: Any, tmp_path: Path) -> None:
+    refused(capsys, "there is no such folder; give one with a config.json", "sites", tmp_path / "gone")
+    refused(capsys, "there is no such folder", "sites", "./gone")
+    refused(capsys, "the folder has no config.json; give the folder that save_pretrained wrote", "sites", tmp_path)

@@ -1,4 +1,4 @@
-"""Grid files: what they say, and what is refused."""
+"""Grid files: the meaning of their keys, and errors for wrong ones."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_a_run_has_one_name_and_another_one_with_any_other_option():
         ({"axes": {"weight_decay": [0.1, 1.0]}}, "weight_decay is tuned for arm 'AdamW'"),
         ({"arms": {"a": {"options": {"weight_decay": 0}}}, "reference": "a"}, r"give the arm tune: \{weight_decay: null\}"),
         ({"published": [{"where": "Table 7"}]}, "must have where, setting, arm and onset"),
-        ({"published": [{"where": "Table 7", "setting": {}, "arm": "magic", "onset": 3}]}, "'magic' is no arm"),
+        ({"published": [{"where": "Table 7", "setting": {}, "arm": "magic", "onset": 3}]}, "'magic' is not an arm"),
     ],
 )
 def test_a_file_that_means_nothing_is_refused(tmp_path, changes, message):

@@ -1,4 +1,4 @@
-"""Pieces of work: what may share its steps, and what happens to a run that fails."""
+"""Jobs: which runs may share their steps, and what happens to a run that fails."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: whole files, counted failures, and what is still to be made."""
+"""The files of a run's folder: complete results, counted failures, and the list of runs that are not done."""
 
 import json
 

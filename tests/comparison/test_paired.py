@@ -1,4 +1,4 @@
-"""The paired design: draws of their own for each task, the same for all arms; ratios against a slow reference."""
+"""The paired design: each task has its own draws, all arms have the same ones, and ratios equal a slow reference."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_arm_runs_at_the_same_draws_with_the_same_fresh_seed_and_tasks_sha
         ({"paired": None}, "design='paired'"),
         ({"seeds": [1]}, "seeds has no meaning"),
         ({"paired": {**GRID["paired"], "drawz": 1}}, "unknown key 'drawz'"),
-        ({"paired": {**GRID["paired"], "also_against": ["Muon"]}}, "'Muon' is no arm"),
+        ({"paired": {**GRID["paired"], "also_against": ["Muon"]}}, "'Muon' is not an arm"),
         ({"arms": {"AdamW": {}, "a": {"options": {"learning_rate": 1}}}}, "all arms share what is drawn"),
     ],
 )

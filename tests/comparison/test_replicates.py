@@ -1,4 +1,4 @@
-"""Replicated tunings: searches of their own, the tuning as the unit, and statistics against slow references."""
+"""Replicated tunings: independent searches, statistics with the tuning as their unit, and slow references for them."""
 
 from __future__ import annotations
 

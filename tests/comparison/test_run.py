@@ -1,4 +1,4 @@
-"""Runs that share their steps come out as runs made alone, whatever is drawn for each; what is flushed is zero."""
+"""Runs that share their steps have the same results as single runs, for any drawn options; denormal numbers become zero."""
 
 from __future__ import annotations
 

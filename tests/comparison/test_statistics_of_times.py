@@ -1,4 +1,4 @@
-"""Medians and ratios of right-censored times against lifelines-free references written out, and by cases one can see."""
+"""Medians and ratios of right-censored times against references written out here, and on cases with a known answer."""
 
 import math
 import random

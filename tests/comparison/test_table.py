@@ -1,4 +1,4 @@
-"""Tables of comparisons: what is counted, what is a bound, and what is pooled over settings, by cases one can see."""
+"""Tables of comparisons: counts, bounds, and pooling over settings, on cases with a known answer."""
 
 import math
 

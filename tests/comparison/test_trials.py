@@ -1,4 +1,4 @@
-"""Which runs a grid has: committed comparisons are asked for again run by run, under the names that they have there."""
+"""The runs of a grid: for the committed comparisons they are the committed runs, with the same names."""
 
 import json
 from pathlib import Path

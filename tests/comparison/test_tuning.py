@@ -1,4 +1,4 @@
-"""What is drawn in a tuning: in range, the same again, drawn to what is good, and as often for every arm."""
+"""The draws of a tuning: in range, reproducible, concentrated on good values, and equally many for every arm."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Similarity of representations: 1 of a rotation, nothing of what has nothing in common."""
+"""Similarity of representations: 1 for a rotation, 0 for unrelated representations."""
 
 from __future__ import annotations
 

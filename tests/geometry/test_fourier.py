@@ -1,4 +1,4 @@
-"""Fourier structure: planted frequencies, a network that is right by construction, and the DFT written out as a sum."""
+"""Fourier structure: planted frequencies, a network that solves the task by construction, and the DFT written out as a sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What outputs say of a model: against transformers' own losses, logits collapsed by hand, and norms written out."""
+"""Metrics of a model's outputs, against transformers' own losses, logits collapsed by hand, and norms written out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every number of a measurement, computed again from the files on disk by its definition.
+"""Every number of a measurement, recomputed from the files on disk by its definition.
 
 Nothing here uses the functions that measure: the weights are those of the checkpoint, the rows those of the probe's file, and
 what is done with them is written out in NumPy and float64. A metric that is in the table and not here is a failure.

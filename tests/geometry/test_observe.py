@@ -1,4 +1,4 @@
-"""What is observed on a probe is what a slow float64 pass without hooks computes, and observing leaves nothing behind."""
+"""Observations on a probe equal those of a slow float64 pass without hooks, and observing leaves no trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proposition 1 against autograd, against the eigenvectors written out, and where it holds and where it does not."""
+"""Proposition 1 against autograd and eigenvectors written out, in cases where it holds and where it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Radial energy, radii and their speeds: what they are of gradients whose answer is known."""
+"""Radial energy, radii and their speeds, for gradients with known answers."""
 
 from __future__ import annotations
 

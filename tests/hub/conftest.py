@@ -1,4 +1,4 @@
-"""A Hub for all tests of a file. What can be said to it, and `run_with`, are in `hub_client.py`."""
+"""One local Hub for all tests of a file. `hub_client.py` has the requests to it, and `run_with`."""
 
 from __future__ import annotations
 

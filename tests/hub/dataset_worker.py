@@ -1,4 +1,4 @@
-"""Publishes datasets to the Hub at HF_ENDPOINT, one after the other, and prints what came of each as JSON.
+"""Publishes datasets to the Hub at HF_ENDPOINT, one after the other, and prints each outcome as JSON.
 
     HF_ENDPOINT=... PYTHONPATH=.:tests/hub python tests/hub/dataset_worker.py '[{"configs": ["add_p23_f0.5_s0"], ...}]'
 

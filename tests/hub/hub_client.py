@@ -1,4 +1,4 @@
-"""What tests say to the local Hub, and processes that take it for the Hub."""
+"""Requests of tests to the local Hub, and processes that use it as the Hub."""
 
 from __future__ import annotations
 

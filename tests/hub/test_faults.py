@@ -1,6 +1,6 @@
-"""Whatever goes wrong with the Hub while a model trains or is pushed, the model is not lost, and the user is told.
+"""If the Hub fails while a model trains or is pushed, the model is kept and the user is told.
 
-Real training and pushes over HTTP, to `hub_server.py` in the Hub's place, which is made to fail.
+Real training and pushes over HTTP, to `hub_server.py` instead of the Hub, with injected faults.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`hf-radial publish model`: what arrives on the Hub is the model, its card and its record; mistakes are found before."""
+"""`hf-radial publish model`: the model, its card and its record arrive on the Hub; mistakes are found before the upload."""
 
 from __future__ import annotations
 

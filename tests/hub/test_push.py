@@ -1,4 +1,4 @@
-"""Models go to a Hub and come back: real training and pushes over HTTP, to `hub_server.py` in the Hub's place."""
+"""Models go to a Hub and come back: real training and pushes over HTTP, to `hub_server.py` instead of the Hub."""
 
 from __future__ import annotations
 

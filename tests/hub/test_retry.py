@@ -1,4 +1,4 @@
-"""What may pass is tried again until it succeeds; what cannot is one clear error. Each fault is one of a real HTTP server."""
+"""Temporary faults are retried until they pass; permanent ones give one clear error. A real HTTP server makes the faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings apart: one step of the optimizer by hand, schedules and weight decay."""
+"""A learning rate for the embeddings: one optimizer step by hand, schedules and weight decay."""
 
 import torch
 from intervention_runs import P, make, weights

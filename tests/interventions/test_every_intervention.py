@@ -1,4 +1,4 @@
-"""What holds for all: they do the same in a plain Trainer and in ours, under accumulation, and leave files that load.
+"""All interventions do the same in a plain Trainer and in ours, also under accumulation, and leave files that load.
 
 More ways to train, resuming among them, are in `test_in_force.py`.
 """

@@ -1,4 +1,4 @@
-"""Every intervention is in force in every way to train, and each checkpoint loads as the model that was trained.
+"""Every intervention acts in every way to train, and each checkpoint loads as the trained model.
 
 One setting of each goes through: `model=` and `model_init=`, a second `train()`, the trials of a search, stop and resume,
 `from_pretrained` of each checkpoint, and weights in float16 and bfloat16.

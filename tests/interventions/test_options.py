@@ -1,4 +1,4 @@
-"""Options that are wrong are named, with what they mean and an example that works, wherever they are given."""
+"""Wrong options: the error names the option, its meaning and a working example, wherever the option is given."""
 
 import pytest
 import yaml
@@ -101,6 +101,28 @@ def test_a_list_is_asked_for(given, words):
 def test_each_entry_is_a_text(given):
     with pytest.raises(ValueError, match="must be a text such as"):
         interventions([given])
+
+
+@pytest.mark.parametrize("what", ["weight_norm", "radius"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "Expecting value"),
+        ("[]", "it holds no list of rows"),
+        ('{"step": 1, "weight_norm": 1.0}', "it holds no list of rows"),
+        ('["step"]', "it holds no list of rows"),
+        ('[{"step": 1}]', r"row 1 has (weight_norm|radius/...)=None, which is no number"),
+        ('[{"step": "1", "weight_norm": 1.0, "radius/a": 1.0}]', "row 1 has step='1', which is no number"),
+        ('[{"step": 1, "weight_norm": NaN, "radius/a": NaN}]', "=nan, which is no number"),
+        ('[{"step": 1, "weight_norm": 1.0, "radius/a": 1.0}, {"step": 2}]', "row 2 has .*=None"),
+        ('[{"step": 2, "weight_norm": 1, "radius/a": 1}, {"step": 2, "weight_norm": 1, "radius/a": 1}]', "row 2 has step=2"),
+    ],
+)
+def test_a_record_that_would_fail_in_the_middle_of_training_is_refused(what, content, message, tmp_path):
+    path = tmp_path / "trajectory.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"trajectory.json' is not a trajectory.json of 'record' with {what}: .*{message}"):
+        intervention(f"replay:what={what},file={path}")
 
 
 def test_text_is_read_as_the_type_that_the_option_has(file):

@@ -1,4 +1,4 @@
-"""Projections, weight norms and replays against what they say they do, in float64 by hand."""
+"""Projections, weight norms and replays, against their definitions in float64 by hand."""
 
 import json
 from math import sqrt

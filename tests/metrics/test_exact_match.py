@@ -1,4 +1,4 @@
-"""The exact_match module: against plain loops, offline, and with several at work at once."""
+"""The exact_match module: against plain loops, offline, and with several in use at the same time."""
 
 from __future__ import annotations
 

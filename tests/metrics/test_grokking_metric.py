@@ -1,4 +1,4 @@
-"""The grokking module says what hf_radial.grokking says; test_exact_match.py loads it offline in a fresh process."""
+"""The grokking module gives the result of hf_radial.grokking; test_exact_match.py loads it offline in a new process."""
 
 from __future__ import annotations
 

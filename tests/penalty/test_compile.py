@@ -1,4 +1,4 @@
-"""`torch.compile`: the same gradient, and nothing is compiled oftener than for the plain trainer."""
+"""`torch.compile`: the same gradient, and no more compilations than with the plain trainer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the penalty adds to a training step, in numbers that no machine changes: none of them may grow unnoticed.
+"""The penalty's cost in a training step, in counts that do not depend on the machine. Each has an upper bound.
 
-Each is the difference between a step with and one without, told by what every site adds and what every step adds once: models
-of two sizes are counted, and a line is drawn through them. A number below its bound is no failure; tighten the bound then.
+A count is the difference between a step with the penalty and one without. It is split into a part per site and a constant part,
+by a line through the counts of two model sizes. If a count falls below its bound, tighten the bound.
 """
 
 from __future__ import annotations

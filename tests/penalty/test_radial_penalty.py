@@ -1,4 +1,4 @@
-"""`RadialPenalty` attaches, collects and detaches without a trace."""
+"""`RadialPenalty` attaches, collects and detaches, and leaves no trace."""
 
 from __future__ import annotations
 

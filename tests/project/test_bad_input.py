@@ -215,7 +215,7 @@ def test_a_checkpoint_that_was_cut_while_it_was_saved_is_not_resumed_from(tmp_pa
 
 @pytest.mark.parametrize("sites", [["!*"], ["*.o_proj"], ["re:("]])
 def test_a_trainer_names_its_own_argument(sites, tmp_path):
-    with pytest.raises(ValueError, match="radial_sites[=:]") as raised:
+    with pytest.raises(ValueError, match=r"radial_sites[=:]") as raised:
         train(tmp_path, radial_lambda=0.1, radial_sites=sites)
     assert " sites=" not in str(raised.value)
 

@@ -1,4 +1,4 @@
-"""Importing the package is cheap and drags nothing in."""
+"""Importing the package is cheap and imports no heavy library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that several processes write: readers find whole files, no change is lost, no two processes take one folder."""
+"""Files that several processes write: readers find complete files, no change is lost, and no two processes take one folder."""
 
 from __future__ import annotations
 

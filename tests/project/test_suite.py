@@ -1,4 +1,4 @@
-"""The tests as a whole: `make test-quick` touches every room, and processes that start warm are as other processes."""
+"""The tests as a whole: `make test-quick` touches every room, and processes of the warm server behave as new processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""recipes/addition_size.py: runs that survive SIGKILL, rows that say all, and a page that is made from the rows alone."""
+"""recipes/addition_size.py: runs survive SIGKILL, rows hold all results, and the page is made only from the rows."""
 
 from __future__ import annotations
 
@@ -168,6 +168,8 @@ def test_a_gain_grows_only_if_it_does_on_every_seed():
     ):
         rows = made({**small, ("L", "none"): [800, 800, 800], ("L", "arm"): onsets})
         assert sizes.growth(rows, "arm", "none", ["S", "L"]) == expected
+    two = [row for row in made({**small, ("L", "none"): [800] * 3, ("L", "arm"): [200, 300, 400]}) if row["seed"] < 2]
+    assert sizes.growth(two, "arm", "none", ["S", "L"]).startswith("undecided")  # though larger on both
 
 
 def test_the_table_has_bounds_and_the_papers_figures_beside_ours(tmp_path):

@@ -1,4 +1,4 @@
-"""Options, presets and files that a recipe cannot use are refused in one line that names them, before anything is made."""
+"""Wrong options, presets and files of a recipe: one line names the fault, before any file is written."""
 
 from __future__ import annotations
 

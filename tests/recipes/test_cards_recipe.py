@@ -1,4 +1,4 @@
-"""recipes/cards.py: models that are trained, saved and described; committed cards are those of the committed data."""
+"""recipes/cards.py: models are trained, saved and described, and committed cards follow from the committed data."""
 
 import json
 import re

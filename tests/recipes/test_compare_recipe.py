@@ -1,4 +1,4 @@
-"""recipes/compare.py from the command line: runs, failures, a killed worker, going on, and that nothing is dropped."""
+"""recipes/compare.py from the command line: runs, failures, a killed worker and resuming; no run is lost."""
 
 import json
 import os

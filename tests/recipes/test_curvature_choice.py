@@ -1,4 +1,4 @@
-"""The committed measurement: its table is that of its data, and what `curvature.py` says of it is true."""
+"""The committed measurement: its table follows from its data, and `curvature.py` describes it correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""recipes/fast_choice.py: its table is that of its data, and what the preset says of it is true."""
+"""recipes/fast_choice.py: its table follows from its data, and the preset describes it correctly."""
 
 from __future__ import annotations
 

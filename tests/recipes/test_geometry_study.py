@@ -1,4 +1,4 @@
-"""recipes/geometry_study.py: the whole of it at a hundredth of its size, and its parts on made-up measurements."""
+"""recipes/geometry_study.py: the complete study at a hundredth of its size, and its parts on made-up measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""recipes/harmless.py: every arm and seed is there, against no penalty on the same seed; a text that is none is refused."""
+"""recipes/harmless.py: every arm and seed is compared with no penalty on the same seed; a file that is not text is refused."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""recipes/sweep.py as a user starts it, beside recipes/modular.py with the same options."""
+"""recipes/sweep.py as a user starts it, compared with recipes/modular.py with the same options."""
 
 from __future__ import annotations
 

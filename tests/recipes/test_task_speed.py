@@ -1,4 +1,4 @@
-"""The bar for speed and memory, and the committed measurements."""
+"""The limits for speed and memory, and the committed measurements."""
 
 from __future__ import annotations
 

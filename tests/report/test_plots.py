@@ -1,4 +1,4 @@
-"""Figures show what the log holds."""
+"""Figures show the values of the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page says what the runs' files say: numbers are `summarise`'s, what is missing is left out, and text stays text."""
+"""The report shows the runs' files: numbers come from `summarise`, missing values are left out, and text is escaped."""
 
 from __future__ import annotations
 

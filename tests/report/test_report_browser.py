@@ -1,4 +1,4 @@
-"""The page in a browser: no error, no request, every figure is there and has something in it, and it fits a phone.
+"""The page in a browser: no error, no request, no missing or empty figure, and it fits a phone.
 
 Needs Chromium with its driver (`apt-get install chromium chromium-driver`) and selenium; skips itself where they are not there,
 unless HF_RADIAL_BROWSER=required, as `.ci/run` sets it: then it fails.

@@ -1,4 +1,4 @@
-"""Fit, onset and delay against logs whose answer is plain to see, and against a slow reference on random logs."""
+"""Fit, onset and delay on logs with a known answer, and against a slow reference on random logs."""
 
 from __future__ import annotations
 

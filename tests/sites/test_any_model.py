@@ -1,4 +1,4 @@
-"""Of any architecture, one step has the plain trainer's gradient plus that of the penalty over the whole effective batch.
+"""In any architecture, a step has the plain trainer's gradient plus that of the penalty over the whole effective batch.
 
 The penalty's definition, `sum over sites of mean over vectors that are not padding of (||h|| - sqrt(d))^2 / d`, is computed
 here on all rows at once, without hooks: the sites are named by hand, and their modules' `forward` is wrapped in a copy of the

@@ -1,4 +1,4 @@
-"""Hooks: other vectors in an output of any kind, the arguments of a call, order, removal, copies and pickles."""
+"""Hooks: replaced vectors in any kind of output, arguments of a call, order, removal, copies and pickles."""
 
 import copy
 import pickle

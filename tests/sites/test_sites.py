@@ -1,4 +1,4 @@
-"""Where the penalty goes: what is found without a name, what the user may say instead, and what is refused."""
+"""The sites of the penalty: found automatically, named by the user, and refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said of each architecture: one JSON record per task and model type, resumable, and the table made from it.
+"""Checks of each architecture: one JSON record per task and model type, resumable, and the table made from them.
 
 python tests/support/architectures_worker.py                             # all, into recipes/results, as `make architectures`
 python tests/support/architectures_worker.py OUTPUT.json causal-lm/gpt2 masked-lm/bert

@@ -1,4 +1,4 @@
-"""One optimizer step per case of the matrix, in as many processes as it is launched with; rank 0 writes what came out.
+"""One optimizer step per case of the matrix, in the launched number of processes; rank 0 writes the results.
 
 torchrun --nproc_per_node 2 tests/support/exactness_worker.py FOLDER
 """

@@ -1,4 +1,4 @@
-"""Three steps of a tiny GPT-2 with its geometry measured, in as many processes as it is launched with; each writes its log.
+"""Three steps of a tiny GPT-2 with its geometry measured, in the launched number of processes; each writes its log.
 
 torchrun --nproc_per_node 2 tests/support/geometry_worker.py {ddp,fsdp,one_fails} FOLDER
 """

@@ -1,4 +1,4 @@
-"""A run with a GrokkingCallback in as many processes as it is launched with, and the same run resumed where it stopped.
+"""A run with a GrokkingCallback in the launched number of processes, and the same run resumed where it stopped.
 
 torchrun --nproc_per_node 2 tests/support/grokking_worker.py FOLDER
 """

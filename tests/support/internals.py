@@ -1,4 +1,4 @@
-"""Sources of the private functions of libraries that hf_radial replaces or copies, told apart by a hash.
+"""Sources of the private functions of libraries that hf_radial replaces or copies, identified by a hash.
 
     python tests/support/internals.py --wheels FOLDER     records those of wheels, as `pip download --no-deps` fetches them
 

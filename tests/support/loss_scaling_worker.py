@@ -1,4 +1,4 @@
-"""One step per case, in as many processes as it is launched with; each rank writes its micro-batches, rank 0 the rest.
+"""One step per case, in the launched number of processes; each rank writes its micro-batches, rank 0 all other results.
 
 torchrun --nproc_per_node 2 tests/support/loss_scaling_worker.py FOLDER
 """

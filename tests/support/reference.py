@@ -1,7 +1,7 @@
-"""The definition, slow and obvious: one float64 pass over the whole effective batch, without hooks and without a Trainer.
+"""A slow, obvious reference of the penalty: one float64 pass over the whole effective batch, without hooks or a Trainer.
 
-`reference` is that for rows of one length. `reference_of_step` is that for the micro-batches that a trainer collated, of
-whatever lengths, with any loss and with adapters; `keeping` makes a trainer keep those micro-batches, and the gradients.
+`reference` takes rows of one length. `reference_of_step` takes the micro-batches that a trainer collated, of any lengths, with
+any loss and with adapters. `keeping` makes a trainer keep those micro-batches, and the gradients.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same training over a table, from the device and by the ordinary loader, in as many processes as it is launched with.
+"""The same training on a table, from the device and by the ordinary loader, in the launched number of processes.
 
 torchrun --nproc_per_node 2 tests/support/resident_worker.py FOLDER
 """

@@ -1,4 +1,4 @@
-"""Short runs of a tiny model through either door."""
+"""Short runs of a tiny model, with `RadialTrainer` or with `RadialCallback`."""
 
 from __future__ import annotations
 

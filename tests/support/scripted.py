@@ -1,4 +1,4 @@
-"""Runs of a tiny model whose accuracies are written beforehand, one pair for each evaluation."""
+"""Runs of a tiny model with prescribed accuracies, one pair for each evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One SGD step per case with a sharded model, in as many processes as it is launched with.
+"""One SGD step per case with a sharded model, in the launched number of processes.
 
 torchrun --nproc_per_node 2 tests/support/sharded_worker.py {fsdp,deepspeed} FOLDER
 

@@ -1,4 +1,4 @@
-"""What every task whose rows are drawn by number must hold to; the tests of each task call it for configurations of theirs."""
+"""Properties of every task that draws a given number of rows. The tests of each task check them on its configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trainers have the exact penalty: one step of each, beside a float64 reference without hooks.
+"""Which trainers have the exact penalty: one step of each, compared with a float64 reference without hooks.
 
     python tests/support/trainers_worker.py --write           all cases, here; then recipes/results/trainers.json and .md
     torchrun --nproc_per_node 2 tests/support/trainers_worker.py FOLDER [CASE ...]

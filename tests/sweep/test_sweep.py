@@ -1,4 +1,4 @@
-"""Runs trained together are what they are alone: weights and logs against `RadialTrainer`, run by run."""
+"""Runs trained together equal single runs: weights and logs against `RadialTrainer`, run by run."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_a_name_that_is_none_is_an_error_with_an_example(name):
 def test_a_field_that_the_name_contradicts_is_an_error_even_if_it_is_a_default(given):
     name = "sub_p113_f0.3_s1_lm"
     (field,) = given
-    with pytest.raises(ValueError, match=f"{field}=.* is not what the name '{name}' says"):
+    with pytest.raises(ValueError, match=f"{field}=.* contradicts the name '{name}'"):
         task_config("modular", name, **given)
     said = getattr(task_config("modular", name), field)
     assert task_config("modular", name, **{field: said}).name == name

@@ -1,4 +1,4 @@
-"""One configuration's cache under several processes, threads and programs: right rows, damage mended once, no false alarm."""
+"""One configuration's cache under several processes, threads and programs: right rows, one repair, no false warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that are no group's are refused with the right place: against brute force over all elements, pairs and triples."""
+"""Tables of no group are refused, and the error names the right place, against brute force over elements, pairs and triples."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_renumbered_group_is_still_one_and_its_identity_is_found(name: str) ->
     [
         ([[0, 1], [1, 0], [0, 0]], "square, but row 0 has 2 entries and there are 3 rows"),
         ([[0, 1, 2], [1, 2], [2, 0, 1]], "square, but row 1 has 2 entries and there are 3 rows"),
-        ([[0, 1], 3], "square, but row 1 is no list"),
+        ([[0, 1], 3], "square, but row 1 is not a list"),
         (np.zeros((2, 3), dtype=int), "square, but row 0 has 3 entries and there are 2 rows"),
         (np.zeros(3, dtype=int), r"shape \(3,\)"),
         ([], "is empty"),

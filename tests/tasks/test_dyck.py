@@ -25,7 +25,7 @@ BAD_INPUT = [
     ("dyck", {"view": 1}, r"view=1 is unknown"),
     ("dyck", {"length": 2000, "train_size": 10**7}, r"lower train_size, validation_size or test_size, or length"),
     ("dyck", {"config": "dyck_brackets2_length20_uniform_n10-0-10_s0"}, r"is not a configuration of this task"),
-    ("dyck", {"config": "dyck_brackets2_length020_n10-0-10_s0"}, r"is spelt 'dyck_brackets2_length20_n10-0-10_s0'"),
+    ("dyck", {"config": "dyck_brackets2_length020_n10-0-10_s0"}, r"must be written 'dyck_brackets2_length20_n10-0-10_s0'"),
 ]
 CLOSES = {")": "(", "]": "[", "}": "{", ">": "<"}
 

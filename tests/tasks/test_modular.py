@@ -1,4 +1,4 @@
-"""Modular arithmetic: every row against Python's integers, written as the formulas are read."""
+"""Modular arithmetic: every row against Python's integers, with the formulas written out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
     ("modular", {"p": 97.0}, r"p must be a whole number .* got 97\.0"),
     ("modular", {"p": True}, r"p must be .* got True"),
     ("modular", {"p": 10**6}, r"1,000,000,000,000 rows, but at most 50,000,000 can be made; lower p=1000000"),
-    ("modular", {"train_fraction": 0}, r"train_fraction must be a number between 0 and 1, both left out, got 0"),
+    ("modular", {"train_fraction": 0}, r"train_fraction must be a number between 0 and 1, both excluded, got 0"),
     ("modular", {"train_fraction": 1}, r"train_fraction .* got 1"),
     ("modular", {"train_fraction": "half"}, r"train_fraction .* got 'half'"),
     ("modular", {"train_fraction": float("nan")}, r"train_fraction .* got nan"),
@@ -34,7 +34,7 @@ BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
     ("modular", {"p": 3, "train_fraction": 0.99}, r"train_fraction=0\.99 leaves the split 'test' of 9 rows empty; lower it"),
     ("modular", {"validation_fraction": 0.5}, r"leaves the split 'test' of 9409 rows empty; lower it"),
     ("modular", {"validation_fraction": 1e-6}, r"validation_fraction=1e-06 leaves the split 'validation' of 9409 rows empty"),
-    ("modular", {"validation_fraction": -0.1}, r"validation_fraction must be a number between 0 and 1, which is left out"),
+    ("modular", {"validation_fraction": -0.1}, r"validation_fraction must be a number between 0 and 1, which is excluded"),
     ("modular", {"operation": "a^2+b"}, r"operation='a\^2\+b' is unknown; did you mean .*'a\^2\+b\^2'"),
     ("modular", {"operation": "subb"}, r"operation='subb' is unknown; did you mean 'sub'"),
     ("modular", {"operation": None}, r"operation=None is unknown.* add, sub"),
@@ -43,8 +43,8 @@ BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
     ("modular", {"seed": -1}, r"seed must be a whole number of at least 0, got -1"),
     ("modular", {"modulus": 97}, r"task 'modular': field='modulus' is unknown.* p,"),
     ("modular", {"config": "add_p97"}, r"'add_p97' is not a configuration of this task; one is 'add_p97_f0\.5_s0'"),
-    ("modular", {"config": "add_p097_f0.5_s0"}, r"the configuration 'add_p097_f0\.5_s0' is spelt 'add_p97_f0\.5_s0'"),
-    ("modular", {"config": "add_p97_f0.5_s0", "p": 11}, r"p=11 is not what the name 'add_p97_f0\.5_s0' says"),
+    ("modular", {"config": "add_p097_f0.5_s0"}, r"the configuration 'add_p097_f0\.5_s0' must be written 'add_p97_f0\.5_s0'"),
+    ("modular", {"config": "add_p97_f0.5_s0", "p": 11}, r"p=11 contradicts the name 'add_p97_f0\.5_s0'"),
     ("modular", {"config": "div_p96_f0.5_s0"}, r"p must be prime"),
     ("moduler", {}, r"task='moduler' is unknown; did you mean 'modular'"),
 ]

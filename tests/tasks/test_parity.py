@@ -1,4 +1,4 @@
-"""Sparse parity: every label against a count of ones, the secret found again by search, noise in training labels alone."""
+"""Sparse parity: every label against a count of ones, the secret recovered by search, noise only in training labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BAD_INPUT = [
     (
         "sparse_parity",
         {"config": "parity_bits40_k3_noise0.10_n10-0-10_s0"},
-        r"is spelt 'parity_bits40_k3_noise0.1_n10-0-10_s0'",
+        r"must be written 'parity_bits40_k3_noise0.1_n10-0-10_s0'",
     ),
     ("sparse_parity", {"PATTERN": "p"}, r"field='PATTERN' is unknown"),
     ("sparse_parity", {"n": 40}, r"field='n' is unknown"),

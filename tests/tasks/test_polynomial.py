@@ -1,4 +1,4 @@
-"""Polynomials mod p: every row against Python's integers, and its text against what Python makes of it."""
+"""Polynomials mod p: every row against Python's integers, and its text as Python evaluates it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
     ("polynomial", {"commutative": "together"}, r"commutative='together' is not for polynomials: .*leave it at 'split'"),
     ("polynomial", {"config": "poly1_p31_f0.5_s0_together"}, r"commutative='together' is not for polynomials"),
     ("polynomial", {"config": "poly_p31_f0.5_s0"}, r"not a configuration of this task; one is 'poly1_p31_f0.5_s0'"),
-    ("polynomial", {"config": "poly1_p031_f0.5_s0"}, r"is spelt 'poly1_p31_f0.5_s0'"),
-    ("polynomial", {"config": "poly1_p31_f0.5_s0", "p": 7}, r"p=7 is not what the name"),
+    ("polynomial", {"config": "poly1_p031_f0.5_s0"}, r"must be written 'poly1_p31_f0.5_s0'"),
+    ("polynomial", {"config": "poly1_p31_f0.5_s0", "p": 7}, r"p=7 contradicts the name"),
     ("polynomial", {"p": 2, "train_fraction": 0.05}, r"leaves the split 'train' of 8 rows empty"),
 ]
 

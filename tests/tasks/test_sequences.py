@@ -1,4 +1,4 @@
-"""Copy, reverse and sort: every answer against a list, how many rows each length has, and splits of longer sequences."""
+"""Copy, reverse and sort: every answer against a list, the rows of each length, and splits of longer sequences."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BAD_INPUT = [
     ("sequences", {"longer_length": 10}, r"longer_length=10 must be above max_length=10, or 0"),
     ("sequences", {"vocabulary_size": 3, "max_length": 4}, r"only 120 different ones; lower them, or raise max_length=4"),
     ("sequences", {"max_length": 1000, "train_size": 10**7}, r"lower train_size, validation_size or test_size, or the lengths"),
-    ("sequences", {"config": "copy_v10_l1-10-0_n1000-0-1000_s0"}, r"is spelt 'copy_v10_l1-10_n1000-0-1000_s0'"),
+    ("sequences", {"config": "copy_v10_l1-10-0_n1000-0-1000_s0"}, r"must be written 'copy_v10_l1-10_n1000-0-1000_s0'"),
     ("sequences", {"config": "sort_v10_n1000-0-1000_s0"}, r"is not a configuration of this task"),
-    ("sequences", {"config": "sort_v10_l1-10_n9-0-9_s0", "operation": "reverse"}, r"operation='reverse' is not what the name"),
+    ("sequences", {"config": "sort_v10_l1-10_n9-0-9_s0", "operation": "reverse"}, r"operation='reverse' contradicts the name"),
 ]
 ANSWERS = {"copy": list, "reverse": lambda symbols: symbols[::-1], "sort": sorted}
 

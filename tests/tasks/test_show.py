@@ -1,4 +1,4 @@
-"""What is said of a task is so for everything on the shelf."""
+"""The descriptions of tasks are true for every configuration on the shelf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dealing rows to splits: exact sizes, whole orbits, equal chances; and the count of what leaks, against sets."""
+"""Splits: exact sizes, orbits kept together, equal chances; and the count of leaks, against sets."""
 
 from __future__ import annotations
 

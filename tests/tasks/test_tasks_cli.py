@@ -1,4 +1,4 @@
-"""`hf-radial tasks` and `hf-radial publish dataset` as they are typed."""
+"""`hf-radial tasks` and `hf-radial publish dataset` from the command line."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ def test_the_shelf_is_verified_and_a_difference_is_exit_status_1(capsys, tmp_pat
     monkeypatch.setattr("hf_radial.tasks.checksums.committed_checksums", lambda: committed)
     assert main(["tasks", "--verify", "--cache_dir", str(tmp_path)]) == 1
     assert "OTHER ROWS  modular/add_p97_f0.5_s0\n" in capsys.readouterr().out
+
+
+def test_a_file_for_the_checksums_that_cannot_be_written_is_named_at_once(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_radial.tasks.show.shelf_checksums", lambda *args: pytest.fail("rows are made"))
+    (tmp_path / "file").write_text("")
+    for file in (tmp_path, tmp_path / "file" / "x", "/proc/x"):
+        assert main(["tasks", "--write", str(file)]) == 2
+        assert f"--write {file} cannot be written" in capsys.readouterr().err
 
 
 def test_a_dataset_is_written_to_a_folder_without_a_hub(capsys, tmp_path):

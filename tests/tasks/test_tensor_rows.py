@@ -1,4 +1,4 @@
-"""Rows as tensors: the batches that a `DataLoader` and a `Trainer` make of them are those of plain rows."""
+"""Rows as tensors: a `DataLoader` and a `Trainer` get the same batches as from plain rows."""
 
 from __future__ import annotations
 

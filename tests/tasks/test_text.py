@@ -1,4 +1,4 @@
-"""Text: the rows are the text, cut where it should be; the grammar is read back; Python's texts are the running Python's."""
+"""Text: the rows are the text, cut at the right place; plays follow the grammar; Python's texts are current."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BAD_INPUT = [
     ("text", {"corpus": "pydoc", "python_version": "2.7.18"}, r"is not the Python that runs, 3\.\d+\."),
     ("text", {"corpus": "pydoc", "seed": 1}, r"seed=1 does not apply to corpus='pydoc'"),
     ("text", {"corpus": "pydoc", "characters": 20_000}, r"characters=20000 does not apply to corpus='pydoc'"),
-    ("text", {"config": "generated_f0.9_v0.05_s0"}, r"is spelt 'generated_c1000000_f0\.9_v0\.05_s0'"),
+    ("text", {"config": "generated_f0.9_v0.05_s0"}, r"must be written 'generated_c1000000_f0\.9_v0\.05_s0'"),
     ("text", {"config": "pydoc_py2.7.18_f0.9_v0.05_s0"}, r"is not the Python that runs"),
     ("text", {"view": "lm"}, r"field='view' is unknown"),
 ]

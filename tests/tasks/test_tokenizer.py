@@ -104,8 +104,8 @@ def test_a_new_process_reloads_the_same_tokenizer_without_custom_code(tmp_path: 
     [
         ({"characters": ""}, r"characters must hold at least one"),
         ({"characters": "01210"}, r"characters .* \['0', '1'\] come more than once"),
-        ({"characters": "01$"}, r"eos_token='\$' is spelt by characters .* take '\$' out"),
-        ({"characters": "<pad>"}, r"pad_token='<pad>' is spelt by characters"),
+        ({"characters": "01$"}, r"eos_token='\$' consists of characters .* take '\$' out"),
+        ({"characters": "<pad>"}, r"pad_token='<pad>' consists of characters"),
         ({"pad_token": ""}, r"pad_token must not be empty"),
         ({"eos_token": ""}, r"eos_token must not be empty"),
         ({"pad_token": "$"}, r"pad_token and eos_token must differ, got '\$'"),

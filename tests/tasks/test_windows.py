@@ -1,4 +1,4 @@
-"""Windows of a stream: each against a plain slice."""
+"""Windows of a stream, each against a plain slice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints are loaded as a user expects: the newest complete one is resumed from, and tied weights raise no alarm."""
+"""Loading checkpoints: a run resumes from the newest complete one, and tied weights give no warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However the effective batch is split, one step has the gradient and the logged values of the whole batch at once."""
+"""For every split of the effective batch, a step has the gradient and the logged values of the unsplit batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fast training loop: the same training as `Trainer`'s own loop, bit for bit, and only where it is the same."""
+"""The fast training loop: bit for bit the training of `Trainer`'s own loop; it is used only where this holds."""
 
 from __future__ import annotations
 

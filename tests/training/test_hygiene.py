@@ -1,4 +1,4 @@
-"""Outside of training steps nothing is computed or kept, and a failure leaves neither a hook nor a value."""
+"""Outside of training steps nothing is computed or kept. A failure leaves no hook and no value."""
 
 from __future__ import annotations
 

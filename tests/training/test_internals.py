@@ -1,4 +1,4 @@
-"""What hf_radial replaces in other libraries, or reads of their private parts, is as it was when we read it.
+"""The private parts of other libraries that hf_radial replaces or reads have not changed since we read them.
 
 A failure here says which assumption no longer holds. `docs/internals.md` says where we use it and why.
 """

@@ -1,4 +1,4 @@
-"""However the Trainer scales its loss, the penalty is scaled once, as a mean over the vectors of the whole effective batch."""
+"""Trainer scales its loss in several ways. The penalty is always the mean over the vectors of the whole effective batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is freed is kept, so that the next step does not wait for the system to map and clear it again."""
+"""Freed memory is kept: the next step does not wait until the system has mapped and cleared it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA: only the adapters learn, and their gradient is that of the whole batch at once, whatever the door and the split."""
+"""LoRA: only the adapters learn, with the gradient of the unsplit batch, in `RadialTrainer` and with `RadialCallback`."""
 
 from __future__ import annotations
 

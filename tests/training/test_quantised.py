@@ -1,4 +1,4 @@
-"""Adapters on quantised weights: one step has the gradient of the same adapters on the weights as they are dequantised."""
+"""Adapters on quantised weights: a step has the gradient of the same adapters on the dequantised weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table on the device gives the batches, the random numbers and the training of the ordinary loader, or is not used."""
+"""A device-resident dataset gives the batches, random numbers and training of the ordinary loader; otherwise it is not used."""
 
 from __future__ import annotations
 

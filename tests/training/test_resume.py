@@ -1,4 +1,4 @@
-"""An interrupted run that goes on ends as an unbroken one, through both doors, with callbacks restored or not."""
+"""A resumed run ends like an unbroken one, with trainer and callback, and with callbacks restored or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`radial_schedule`: its values, what is logged and recorded of it, and that a resumed run goes on with it."""
+"""`radial_schedule`: its values, its log and record, and its continuation in a resumed run."""
 
 from __future__ import annotations
 

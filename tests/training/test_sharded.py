@@ -1,4 +1,4 @@
-"""Sharded models: one step moves the whole parameters as the whole batch at once says."""
+"""Sharded models: one step changes the full parameters as in an unsharded step on the unsplit batch."""
 
 from __future__ import annotations
 

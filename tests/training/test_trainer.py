@@ -1,4 +1,4 @@
-"""What `RadialTrainer` and `RadialCallback` log, leave behind and restore."""
+"""Logs, files and restored state of `RadialTrainer` and `RadialCallback`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, Trai
 
 from hf_radial import RadialCallback, RadialMixin, RadialTrainer
 from hf_radial.runs.record import describe_environment
+from hf_radial.training.calibration import TARGETS_FILE, targets_in
 from runs import SITES, Bare, arguments, training_logs
 
 pytestmark = pytest.mark.quick
@@ -158,6 +159,21 @@ def test_initial_radii_are_kept_over_a_resume(tmp_path):
     (tmp_path / "a" / "checkpoint-3" / "radial_targets.json").unlink()
     with pytest.raises(ValueError, match="radial_radius='initial'"):
         again.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-3"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"transformer', "radial_targets.json is not JSON; it may have been cut"),
+        ("[1.0]", "radial_targets.json holds a list, not an object"),
+        ('{"a": "x"}', "radial_targets.json: the radius of 'a' is 'x', which is no number of at least 0"),
+        ('{"a": NaN}', "the radius of 'a' is nan"),
+    ],
+)
+def test_initial_radii_that_cannot_be_read_are_named(content, message, tmp_path):
+    (tmp_path / TARGETS_FILE).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        targets_in(str(tmp_path))
 
 
 def test_best_model_and_resume_behave_as_in_trainer(tmp_path):

@@ -1,4 +1,4 @@
-"""Trainers that make the model's batches themselves: what the sites see is what counts, however a step is split."""
+"""Trainers that make the model's batches themselves: the vectors that the sites see count, for every split of a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""trl's trainers: one step of SFT and of DPO has the gradient and the logged penalty of the whole batch at once."""
+"""trl's trainers: a step of SFT and of DPO has the gradient and the logged penalty of the unsplit batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With `radial_lambda=0` nothing depends on the penalty: what would stop it stops the measuring alone, not the training."""
+"""With `radial_lambda=0`, an obstacle to the penalty is only a warning: training goes on, without radii in the log."""
 
 from __future__ import annotations
 

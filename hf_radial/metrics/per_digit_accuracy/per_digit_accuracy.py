@@ -84,7 +84,7 @@ class PerDigitAccuracy(evaluate.Metric):
             )
         if isinstance(references[0], str):
             if len(ignore_ids):
-                raise ValueError("ignore_ids are for rows of token ids; cut what is no digit off the strings instead.")
+                raise ValueError("ignore_ids are for rows of token ids; remove all but digits from the strings instead.")
             predictions, references = _codes(predictions, references, reverse)
         lengths = np.array([len(row) for row in references], dtype=np.int64)
         for index, (row, length) in enumerate(zip(predictions, lengths, strict=True)):

@@ -4,32 +4,32 @@ In here: `spell` and `alphabet`. Not in here: the arithmetic (`arithmetic.py`) a
 
 Answer
 ------
-With operands of `width` digits, an answer is what Python writes as ``f"{value}"``, or with `zero_pad` as
-``f"{value:0{answer_width}d}"``, where `answer_width` is `width + 1` for sums and differences and `2 * width` for products.
-So a minus sign stands in front of the zeros and takes the place of one: 12 - 345 is "-333" either way, and 45 - 57 of three
-digits is "-012". With `reverse` that text is written backwards, least significant digit first and the sign last: "333-",
-"210-". Operands are always written the usual way, padded to `width` with `zero_pad`.
+With operands of `width` digits, an answer is written as Python's ``f"{value}"``, or with `zero_pad` as
+``f"{value:0{answer_width}d}"``. `answer_width` is `width + 1` for sums and differences and `2 * width` for products. A minus
+sign comes before the zeros and replaces one of them: 12 - 345 is "-333" in both, and 45 - 57 with three digits is "-012". With
+`reverse` the text is written backwards, least significant digit first and sign last: "333-", "210-". Operands are never
+reversed; with `zero_pad` they are padded to `width`.
 
 Scratchpad
 ----------
-In the spirit of Nye et al. 2021 (arXiv 2112.00114) and the "detailed scratchpad" of Lee et al. 2023 (arXiv 2307.03381): the
+It follows Nye et al. 2021 (arXiv 2112.00114) and the "detailed scratchpad" of Lee et al. 2023 (arXiv 2307.03381). The
 completion is the steps, each ended by ";", then "#" and the answer as above. Every step can be checked from the operands and
-the step before it. Positions are worked through from the least significant one; without `zero_pad`, up to the last digit of the
-longer operand (of b, for products), and with it, through all `width` positions.
+the step before it. Steps begin at the least significant position. With `zero_pad` they go through all `width` positions,
+without it up to the first digit of the longer operand (of b, for products).
 
 - sum: ``x+y+c=ds;`` for the digits x of a, y of b and the carry c: x + y + c = 10 d + s. The carry d is the next step's c. It
-  stands in front of the digit s always. 128+367: ``8+7+0=15;2+6+1=09;1+3+0=04;#495`` (forwards, not padded).
-- difference: first ``+;`` where a >= b or ``-;`` where a < b. Then ``x-y-c=ds;`` for the digits x of the larger operand, y of
+  always comes before the digit s. 128+367: ``8+7+0=15;2+6+1=09;1+3+0=04;#495`` (forwards, not padded).
+- difference: first ``+;`` if a >= b or ``-;`` if a < b. Then ``x-y-c=ds;`` for the digits x of the larger operand, y of
   the smaller one and the borrow c: x - y - c = s - 10 d, and d is the next step's c.
   45-128: ``-;8-5-0=03;2-4-0=18;1-0-1=00;#-83``.
 - product: ``*y=p,r;`` for the digit y of b at position j (from 0): p = a y 10^j, the partial product, and the running sum
-  r = p + (r of the step before, or 0). p and r are written as the answer is (reversed, padded).
+  r = p + (r of the step before, or 0). p and r are written like the answer (reversed, padded).
   128*367: ``*7=896,896;*6=7680,8576;*3=38400,46976;#46976``.
 
-What differs from theirs: no spaces or words, no repetition of the digits that are left and of the answer so far (both papers
-copy them in every step), and no <scratch> tags. In differences Lee et al. subtract b from a as they are and mend a negative
-leading digit at the end; here the sign comes first. Their product steps also repeat a, and hold the unshifted product, the
-power of ten and the running sum as an addition.
+Differences from these papers: no spaces or words, no <scratch> tags, and no copy of the remaining digits and of the answer so
+far, which both papers have in every step. In differences, Lee et al. subtract b from a without exchanging them, and correct a
+negative leading digit at the end; here the sign comes first. Their product steps also repeat a, and contain the unshifted
+product, the power of ten and the running sum as an addition.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hf_radial.tasks.digits.arithmetic import add, less, multiply, subtract
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}
 _ZERO, _MINUS = ord("0"), ord("-")
-# Stands where a row has no character.
+# Fills places of a row without a character.
 _NOTHING = 0
 
 
@@ -70,15 +70,15 @@ def most_characters(operation: str, width: int, scratchpad: bool) -> int:
 def spell(
     operation: str, a: np.ndarray, b: np.ndarray, reverse: bool, zero_pad: bool, scratchpad: bool = False
 ) -> tuple[pa.StringArray, pa.StringArray]:
-    """Write operands as `n` prompts and `n` completions, as this file's docstring says.
+    """Write operands as `n` prompts and `n` completions, in the format of this file's docstring.
 
     Args:
         operation: "add", "sub" or "mul".
         a: digits of the first operands `(n, width)`, most significant first.
         b: digits of the second operands, of the same shape.
-        reverse: least significant digit of the answer first.
+        reverse: write the answer with the least significant digit first.
         zero_pad: keep leading zeros.
-        scratchpad: the steps before the answer.
+        scratchpad: write the steps before the answer.
 
     Example:
         >>> a, b = np.array([[0, 1, 2]], dtype=np.uint8), np.array([[3, 4, 5]], dtype=np.uint8)
@@ -100,7 +100,7 @@ def spell(
     else:
         result, carries = add(a, b)
     answer = _characters(result, zero_pad)
-    # The first position of a difference is a zero of the padding, or not written.
+    # The first position of a difference is a padding zero or is not written, so the sign fits there.
     answer[negative, 0] = _MINUS
     parts: list[np.ndarray | str] = [_turned(answer, reverse)]
     if scratchpad:
@@ -140,7 +140,7 @@ def _product(a: np.ndarray, b: np.ndarray, reverse: bool, zero_pad: bool, scratc
 
 
 def _written(digits: np.ndarray) -> np.ndarray:
-    """Which digits `(n, width)` are no leading zeros; the last one never is, for zero is written "0"."""
+    """Which digits `(n, width)` are not leading zeros. The last digit never is one, because zero is written "0"."""
     written, begun = np.empty(digits.shape, dtype=bool), np.zeros(len(digits), dtype=bool)
     for place, digit in enumerate(digits.T):
         begun = begun | (digit > 0)
@@ -150,7 +150,7 @@ def _written(digits: np.ndarray) -> np.ndarray:
 
 
 def _characters(digits: np.ndarray, zero_pad: bool) -> np.ndarray:
-    """Digits as ASCII `(n, width)` uint8, with nothing in place of leading zeros unless `zero_pad`."""
+    """Digits as ASCII `(n, width)` uint8, without leading zeros unless `zero_pad`."""
     characters = (digits + _ZERO).astype(np.uint8)
     return characters if zero_pad else np.where(_written(digits), characters, np.uint8(_NOTHING))
 
@@ -160,7 +160,7 @@ def _turned(characters: np.ndarray, reverse: bool) -> np.ndarray:
 
 
 def _side_by_side(parts: list[np.ndarray | str], rows: int) -> np.ndarray:
-    """Characters `(n, width)` of each part next to each other; one character stands in every row."""
+    """Concatenate the characters `(n, width)` of all parts. A part of one character is repeated in every row."""
     return np.concatenate(
         [np.full((rows, 1), ord(part), dtype=np.uint8) if isinstance(part, str) else part for part in parts], axis=1
     )
@@ -173,6 +173,6 @@ def _strings(parts: list[np.ndarray | str]) -> pa.StringArray:
     written = characters != _NOTHING
     offsets = np.zeros(rows + 1, dtype=np.int32)
     np.cumsum(written.sum(axis=1), out=offsets[1:])
-    # Boolean indexing reads row by row: exactly the strings one after the other.
+    # Boolean indexing reads row by row, so the strings follow each other.
     text = characters if offsets[-1] == characters.size else characters[written]
     return pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(text)))

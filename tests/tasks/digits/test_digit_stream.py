@@ -1,4 +1,4 @@
-"""The draw without memory: a bijection on every small case, uniform by chi-square, and the same row wherever it is made."""
+"""The draw without memory: a bijection on every small case, uniform by chi-square, and the same rows in any order."""
 
 from __future__ import annotations
 

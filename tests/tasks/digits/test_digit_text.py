@@ -1,4 +1,4 @@
-"""Every spelling, read back as a reader would."""
+"""Every spelling, parsed back."""
 
 from __future__ import annotations
 

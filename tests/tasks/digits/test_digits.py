@@ -1,4 +1,4 @@
-"""Digit arithmetic: every row against Python's integers, and the rows of every way to load them."""
+"""Digit arithmetic: every row against Python's integers, and the same rows by every way to load them."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
         r"longer_size=4951, but test_2_digits can have 4950 rows at most",
     ),
     ("digits", {"config": "add3_uniform"}, r"'add3_uniform' is not a configuration of this task; one is 'add3_uniform_rev_pad"),
-    ("digits", {"config": "add03_uniform_rev_pad_n500-1000-2000_together_s0"}, r"is spelt 'add3_uniform"),
-    ("digits", {"config": "add3_uniform_rev_pad_n500-1000-2000_together_s0", "digits": 4}, r"digits=4 is not what the name"),
+    ("digits", {"config": "add03_uniform_rev_pad_n500-1000-2000_together_s0"}, r"must be written 'add3_uniform"),
+    ("digits", {"config": "add3_uniform_rev_pad_n500-1000-2000_together_s0", "digits": 4}, r"digits=4 contradicts the name"),
 ]
 
 
