@@ -38,9 +38,19 @@ def text_of(node: ast.AST) -> str:
 def messages() -> Iterator[tuple[str, str, str]]:
     """File below hf_radial/, kind of error, and text of each message that is raised."""
     for file in sorted((ROOT / "hf_radial").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
+        tree = ast.parse(file.read_text())
+        named = {  # messages that are made before they are raised
+            target.id: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name) and isinstance(node.value, (ast.JoinedStr, ast.BinOp))
+        }
+        for node in ast.walk(tree):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
-                text = " ".join(text_of(node.exc.args[0]).split())
+                message = node.exc.args[0]
+                message = named.get(message.id, message) if isinstance(message, ast.Name) else message
+                text = " ".join(text_of(message).split())
                 if text.strip("…. :;,") and isinstance(node.exc.func, ast.Name):
                     yield file.relative_to(ROOT / "hf_radial").as_posix(), node.exc.func.id, text
 
