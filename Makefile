@@ -24,7 +24,7 @@ PYTEST = $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) $(DIST)
 
 .DEFAULT_GOAL := help
 .PHONY: help addition modular geometry-study benchmark test test-quick test-slow test-oldest versions architectures \
-	trainers lint types clean
+	trainers docs tables lint types clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,13 @@ architectures: $(STAMP)  ## Look for the sites of every architecture; writes rec
 
 trainers: $(STAMP)  ## One step of every trainer beside a reference; writes recipes/results/trainers*
 	@$(TEST_ENV) $(BIN)/python tests/support/trainers_worker.py --write
+
+# Strict: a broken link, a reference to nothing or a bad docstring is an error. The site opens from disk: build/docs/html/index.html.
+docs: $(STAMP)  ## Build the documentation as a site, strictly; offline
+	$(TEST_ENV) $(BIN)/python -m sphinx -b html -n -W --keep-going -q -d build/docs/trees docs build/docs/html $(ARGS)
+
+tables: $(STAMP)  ## Make the tables of README.md and docs/ anew from committed data
+	$(TEST_ENV) $(BIN)/python recipes/tables.py
 
 lint: $(STAMP)  ## Check style and formatting (ruff), and which room imports which (import-linter)
 	$(BIN)/ruff check .

@@ -241,7 +241,7 @@ def search_page(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def report(study: Study) -> None:
-    """Page, figure and Parquet table from the rows; committed results also give the README its table, where it has a mark."""
+    """Page, figure and Parquet table from the rows; `make tables` then brings the table of the documentation up to date."""
     import pandas as pd
 
     if (search := study.results / "search.json").is_file():
@@ -253,11 +253,6 @@ def report(study: Study) -> None:
     pd.DataFrame(flat).to_parquet(study.results / f"{study.preset}.parquet")
     write_text(study.results / f"{study.preset}.md", page(rows, study.preset))
     sizes.draw(rows, NO_PENALTY, study.results / f"{study.preset}.png")
-    readme, mark = ROOT / "README.md", f"<!-- {study.preset} -->\n"
-    head, found, rest = readme.read_text().partition(mark)
-    if found and study.results.parent == RESULTS:
-        table = sizes.table(rows, NO_PENALTY, PAPER)
-        write_text(readme, f"{head}{mark}{table}<!-- end -->{rest.partition('<!-- end -->')[2]}")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ class CharacterWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     This is how nanoGPT reads a corpus, but the offsets are drawn in advance:
 
-    .. math:: o_i \sim \mathrm{Uniform}\{0, \dots, T - L\}, \qquad x_i = (s_{o_i}, \dots, s_{o_i + L - 1})
+    .. math:: o_i \sim \mathrm{Uniform}\{0, \ldots, T - L\}, \qquad x_i = (s_{o_i}, \ldots, s_{o_i + L - 1})
 
     Item `i` is therefore the same in every process, for any number of workers, and after a resume. If `__getitem__` drew the
     offset, none of the three would hold.

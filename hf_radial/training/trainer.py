@@ -16,7 +16,7 @@ class RadialTrainer(RadialMixin, Trainer):
 
         trainer = RadialTrainer(model=model, args=args, radial_lambda=0.05, train_dataset=train_dataset)
 
-    {(RadialMixin.__doc__ or "").split("Args:", 1)[-1]}"""
+    Args:{(RadialMixin.__doc__ or "").split("Args:", 1)[-1]}"""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write `README.md` in the output directory from the run's record and log; takes the base class's arguments."""

@@ -1,28 +1,27 @@
-"""What the README says of comparisons is in the data, tables are made from it, and a committed cell runs again as it ran."""
+"""What the pages say of comparisons is in the data, tables are made from it, and a committed cell runs again as it ran."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from pathlib import Path
 from statistics import median
 
 import pytest
-from compared import TABLES, WITH_FIT
+from pages import TEXT, said
 
 from hf_radial.comparison.draws import on_every_task, repeated
 from hf_radial.comparison.grid import read_grid
 from hf_radial.comparison.paired import compare_paired, paired_cells, pairs_of
-from hf_radial.comparison.paired_page import main_table, references_of, shares
+from hf_radial.comparison.paired_page import references_of, shares
 from hf_radial.comparison.pooled import pooled, tunings_of
 from hf_radial.comparison.statistics import hierarchical, ratio_of_tunings, restricted_mean
-from hf_radial.comparison.table import overview, page, page_of, summary
+from hf_radial.comparison.table import page, page_of, summary
 from hf_radial.comparison.times import number, times_of
+from recipes.tables import COMPARED
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "recipes" / "results" / "compare"
 COMMITTED = sorted(file.stem for file in RESULTS.glob("*.json"))
 
@@ -40,17 +39,10 @@ def of(entries, task):
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-def test_pages_and_the_readme_are_made_from_the_data(name):
+def test_pages_are_made_from_the_data_and_shown(name):
     data, entries = read(name)
     assert (RESULTS / f"{name}.md").read_text() == (page_of(data) or page(data, entries))
-    if name not in TABLES:
-        assert f"(recipes/results/compare/{name}.md)" in README
-        return
-    table = re.search(rf"<!-- compare_{name} -->\n(.*?)<!-- end -->", README, re.S)
-    if data.get("paired"):
-        assert table and table[1] == main_table(data)
-        return
-    assert table and table[1] == overview(entries, TABLES[name], fit=name in WITH_FIT)
+    assert name in COMPARED or f"recipes/results/compare/{name}.md)" in TEXT
 
 
 @pytest.mark.parametrize("name", COMMITTED)
@@ -147,9 +139,6 @@ def test_in_which_unit_the_paper_counts():
 
 
 def test_is_it_harmless():
-    table = (ROOT / "recipes" / "results" / "harmless.md").read_text()
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    assert re.search(r"<!-- harmless -->\n(.*?)<!-- end -->", README, re.S)[1] == "\n".join(lines) + "\n"
     arms = json.loads((ROOT / "recipes" / "results" / "harmless.json").read_text())["arms"]
     for arm in ("penalty 0.01 (paper)", "penalty 0.05"):
         for with_it, without in zip(arms[arm], arms["no penalty"], strict=True):
@@ -162,11 +151,6 @@ def test_is_it_harmless():
             assert with_it["effective_rank"] > without["effective_rank"]
     for one_sided, without in zip(arms["one-sided 0.01"], arms["no penalty"], strict=True):
         assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
-
-
-def said(text):
-    """The README has this sentence, however its lines are broken."""
-    return text in " ".join(README.split())
 
 
 def test_should_i_use_this():
@@ -361,3 +345,15 @@ def test_is_it_the_radius():
         values = [value for _, value in row["curve"]]
         solved = next(i for i in range(2, len(values)) if min(values[i - 2 : i + 1]) >= 0.95)
         assert row["onset"] <= row["curve"][solved - 2][0]
+
+
+def test_what_to_set():
+    """What docs/choose.md says of the initial radius and of the search."""
+    data, entries = read("anew")
+    onset = {}
+    for entry in entries:
+        onset.setdefault(entry["setting"], {})[entry["arm"]] = entry["onset"]
+    best = sum(arms["penalty, initial radius"] == min(arms.values()) for arms in onset.values())
+    assert (best, len(onset)) == (4, 5) and said("It was earliest, or level with the earliest, on four of [five tasks]")
+    assert data["tuning"]["own"]["penalty, initial radius"] == {"strength": {"log": [0.003, 3]}}
+    assert said("Our searches ranged from 0.003 to 3.")

@@ -276,7 +276,7 @@ def render(documents: list[dict[str, Any]]) -> str:
 
 
 def summary(documents: list[dict[str, Any]]) -> str:
-    """The same in a sentence for each version, for the README."""
+    """The same in a sentence for each version, for the documentation."""
     sentences = []
     for document in documents:
         records = [record for record in document["architectures"].values() if record["runs"]]
@@ -336,9 +336,7 @@ def main() -> None:
     print(f"{len(chosen)} architectures: {counts}")
     if options.output.resolve().parent == RESULTS / "architectures":
         (RESULTS / "architectures.md").write_text(render(load()))
-        readme = RESULTS.parent.parent / "README.md"
-        place = re.compile(r"(<!-- architectures -->\n).*?(<!-- end -->)", re.S)
-        readme.write_text(place.sub(lambda found: found[1] + summary(load()) + found[2], readme.read_text()))
+        print("then: make tables")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,236 @@
+"""Tables of README.md and docs/ that are made from committed data: `python recipes/tables.py` writes all of them anew.
+
+A page marks the place of a table with its name. What stands between the two marks is replaced:
+
+    <!-- harmless -->
+    <!-- end -->
+
+Here is which names there are and what makes each table. The data are in recipes/results/, tasks and interventions in the code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+from hf_radial.comparison.paired_page import main_table  # noqa: E402
+from hf_radial.comparison.pooled import tunings_of  # noqa: E402
+from hf_radial.comparison.statistics import hierarchical  # noqa: E402
+from hf_radial.comparison.table import onset_cell, overview, short, summary  # noqa: E402
+from hf_radial.comparison.times import number  # noqa: E402
+from hf_radial.safe_files import write_text  # noqa: E402
+
+RESULTS = ROOT / "recipes" / "results"
+MARKED = re.compile(r"^<!-- (?!end -->)(\w+) -->\n(.*?)^<!-- end -->$", re.S | re.M)
+# Comparisons that are shown on a page: the grid, and which of its arms (`None` for all).
+COMPARED: dict[str, Sequence[str] | None] = {
+    "anew": None,
+    "paired": None,
+    "tuned": None,
+    "beyond": None,
+    "decay": None,
+    "scarce": None,
+    "transformer": None,
+    "batch": None,
+    "controls": None,
+}
+WITH_FIT = {"anew"}  # their cells are "fit / onset"
+AGAINST = "AdamW, tuned further"
+
+
+def pages() -> list[Path]:
+    """The README and every committed page of the documentation."""
+    return [ROOT / "README.md", *sorted(file for file in (ROOT / "docs").rglob("*.md") if not is_made(file))]
+
+
+def is_made(file: Path) -> bool:
+    """Whether a page is written when the site is built, from the code or from a page elsewhere."""
+    folder = file.relative_to(ROOT / "docs").parts[0]
+    return folder in ("repository", "errors.md") or (folder == "methods" and file.name != "index.md")
+
+
+def comparison(name: str) -> dict[str, Any]:
+    """A committed comparison: its grid, and a row for every run."""
+    return json.loads((RESULTS / "compare" / f"{name}.json").read_text())
+
+
+def compared(name: str) -> str:
+    """Median onsets of a comparison: a row an arm, a column a setting."""
+    data = comparison(name)
+    if data.get("paired"):
+        return main_table(data)
+    return overview(summary(data["rows"], data["reference"]), COMPARED[name], fit=name in WITH_FIT)
+
+
+def verdict() -> str:
+    """How much earlier each method of `anew` is than AdamW tuned further, over its five tasks."""
+    rows = comparison("anew")["rows"]
+    lines = ["| against AdamW, tuned further | how many times as early | 95 % interval |", "|---|---|---|"]
+    for arm in ("penalty, initial radius", "LayerNorm", "penalty"):
+        found = hierarchical(tunings_of(rows, arm, AGAINST))
+        lines.append(f"| {arm} | {found.value:.1f} | {found.low:.1f} to {found.high:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def tuned_to() -> str:
+    """What the search of `anew` ended at for the initial radius, and its judged result."""
+    data = comparison("anew")
+    lines = ["| setting | tuned to | median onset, epochs | ratio |", "|---|---|---|---|"]
+    for entry in summary(data["rows"], data["reference"]):
+        if entry["arm"] == "penalty, initial radius":
+            names = {**entry["drawn"], "radial_lambda": entry["drawn"]["strength"]}
+            drawn = ", ".join(f"{name} {value:g}" for name, value in names.items() if name != "strength")
+            cells = [short(entry["setting"]), drawn, onset_cell(entry), number(entry["speedup"]["ratio"])]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def addition_cpu() -> str:
+    """Medians of the study of 3-digit addition."""
+    study = _recipe("addition_study")
+    return study.readme_table(json.loads((RESULTS / "addition_cpu.json").read_text()))
+
+
+def addition_by_size() -> str:
+    """3-digit addition at three sizes; a line that says so while no run is committed."""
+    recipe = _recipe("addition_size")
+    study = recipe.Study("addition_nanogpt_cpu", Path("runs"), RESULTS / "addition_nanogpt_cpu")
+    rows = study.rows()
+    return recipe.sizes.table(rows, recipe.NO_PENALTY, recipe.PAPER) if rows else "Not yet run.\n"
+
+
+def geometry_study() -> str:
+    """What six runs say of the paper's propositions."""
+    return _recipe("geometry_study").readme_table(json.loads((RESULTS / "geometry_study.json").read_text())["arms"])
+
+
+def lines_of(name: str) -> str:
+    """The lines of tables of a page of recipes/results."""
+    lines = (RESULTS / f"{name}.md").read_text().splitlines()
+    return "\n".join(line for line in lines if line.startswith("|")) + "\n"
+
+
+def benchmarks() -> str:
+    """The targets of speed and memory, and what was measured."""
+    from benchmarks.run import targets
+    from benchmarks.table import markdown
+
+    return markdown(targets(json.loads((RESULTS / "benchmarks.json").read_text()))).strip() + "\n"
+
+
+def architectures() -> str:
+    """In how many architectures of transformers the sites are found and right."""
+    worker = _file(ROOT / "tests" / "support" / "architectures_worker.py")
+    return worker.summary(worker.load())
+
+
+def tasks() -> str:
+    """All tasks, with their sources."""
+    from hf_radial.tasks.load import TASKS, builder_class
+
+    lines = ["| task | what | source | on the shelf, such as |", "|---|---|---|---|"]
+    for task in TASKS:
+        builder = builder_class(task)
+        what = builder.SUMMARY.rstrip(".")
+        lines.append(f"| `{task}` | {what} | {builder.SOURCE} | {len(builder.SHELF)}: `{builder.SHELF[0]}` |")
+    return "\n".join(lines) + "\n"
+
+
+def interventions() -> str:
+    """All interventions: name, and the first sentence of the file that holds it."""
+    lines = ["| name | what it does |", "|---|---|"]
+    for name, kind in intervention_classes().items():
+        document = sys.modules[kind.__module__].__doc__ or ""
+        lines.append(f"| `{name}` | {' '.join(document.split(chr(10) * 2)[0].split())} |")
+    return "\n".join(lines) + "\n"
+
+
+def intervention_classes() -> dict[str, Any]:
+    """The class of every intervention by its name."""
+    from hf_radial.interventions import INTERVENTIONS
+
+    package = "hf_radial.interventions"
+    return {name: getattr(import_module(f"{package}.{file}"), kind) for name, (file, kind) in INTERVENTIONS.items()}
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    **{f"compare_{name}": partial(compared, name) for name in COMPARED},
+    "verdict": verdict,
+    "tuned_to": tuned_to,
+    "addition_cpu": addition_cpu,
+    "addition_nanogpt_cpu": addition_by_size,
+    "geometry_study": geometry_study,
+    "geometry_cost": partial(lines_of, "geometry_cost"),
+    "harmless": partial(lines_of, "harmless"),
+    "task_speed": partial(lines_of, "task_speed"),
+    "benchmarks": benchmarks,
+    "architectures": architectures,
+    "tasks": tasks,
+    "interventions": interventions,
+}
+
+
+@cache
+def table(name: str) -> str:
+    """The table of this name, as it should stand on a page.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in TABLES:
+        raise ValueError(f"there is no table {name!r}; a mark is one of {', '.join(TABLES)}")
+    return TABLES[name]()
+
+
+def filled(text: str) -> str:
+    """The text of a page with every marked table made anew.
+
+    Raises:
+        ValueError: a mark names a table that does not exist.
+    """
+    return MARKED.sub(lambda found: f"<!-- {found[1]} -->\n{table(found[1])}<!-- end -->", text)
+
+
+def write() -> list[Path]:
+    """Fill every page; returns those that changed."""
+    changed = []
+    for page in pages():
+        text = page.read_text()
+        if (new := filled(text)) != text:
+            write_text(page, new)
+            changed.append(page)
+    return changed
+
+
+def _recipe(name: str) -> Any:
+    return import_module(f"recipes.{name}")
+
+
+@cache
+def _file(path: Path) -> Any:
+    spec = spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+if __name__ == "__main__":
+    for page in write():
+        print(page.relative_to(ROOT))
