@@ -173,6 +173,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "geometry_cost": partial(lines_of, "geometry_cost"),
     "harmless": partial(lines_of, "harmless"),
     "task_speed": partial(lines_of, "task_speed"),
+    "trainers": partial(lines_of, "trainers"),
+    "versions": partial(lines_of, "versions"),
     "benchmarks": benchmarks,
     "architectures": architectures,
     "tasks": tasks,
