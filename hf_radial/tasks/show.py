@@ -28,7 +28,7 @@ def task_fields(task: str) -> dict[str, tuple[Any, str]]:
     Example:
         >>> for field, (default, meaning) in list(task_fields("modular").items())[1:3]:
         ...     print(f"{field}={default!r}: {meaning}")
-        p=97: the modulus, at least 2; prime where the operation divides.
+        p=97: the modulus, at least 2; prime for operations that divide.
         train_fraction=0.5: share of all rows to train on, between 0 and 1 (rounded to whole rows).
     """
     config_class = builder_class(task).BUILDER_CONFIG_CLASS

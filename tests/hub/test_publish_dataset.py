@@ -273,7 +273,7 @@ def test_a_card_says_of_each_configuration_its_own_licence_and_secret(tmp_path):
 
 def test_a_field_that_a_task_defines_itself_is_not_defined_a_second_time():
     lines = {line.split("`")[1]: line for line in definition("polynomial").splitlines()}
-    assert lines["commutative"].endswith('"split" only: other orders of the operands are other polynomials.')
+    assert lines["commutative"].endswith('"split" only. The operands in another order are another polynomial.')
 
 
 def test_only_what_belongs_to_a_dataset_is_uploaded(hub, tmp_path):
