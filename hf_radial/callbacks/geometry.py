@@ -332,7 +332,7 @@ class GeometryCallback(TrainerCallback):
             bar: Any = getattr(callback, "training_bar", None)
             if bar is not None:
                 bar.write(geometry_line(state, found.readings, self.accuracies))
-            elif type(callback) is PrinterCallback:
+            elif type(callback) is PrinterCallback or hasattr(callback, "training_tracker"):  # the latter: a notebook's table
                 print(geometry_line(state, found.readings, self.accuracies), flush=True)
             else:
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import Trainer, TrainerControl, TrainerState
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
@@ -60,6 +61,7 @@ def show_accuracies(trainer: Trainer, title: str) -> None:
     """Give a trainer a progress bar with its training and held-out accuracy, in place of its own; none with `disable_tqdm`."""
     if trainer.args.disable_tqdm:
         return
+    trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # another one in a notebook
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(MetricProgress({"held-out": HELD_OUT_METRIC, "train": TRAIN_METRIC}, title=title))

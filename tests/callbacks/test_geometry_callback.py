@@ -656,6 +656,19 @@ def test_lines_go_over_the_bar_and_not_through_it(tmp_path, capfd, monkeypatch):
     assert len(shown) == 3 and not any("it/s" in line for line in shown)
 
 
+def test_a_notebook_has_the_lines_below_its_table(tmp_path, capsys, monkeypatch):
+    from transformers.trainer_callback import PrinterCallback
+    from transformers.utils.notebook import NotebookProgressCallback
+
+    monkeypatch.setattr("hf_radial.callbacks.geometry.SECONDS_BETWEEN_LINES", 0.0)
+    trainer = make_trainer("trainer", tmp_path, callbacks=[GeometryCallback(every=2)], max_steps=4)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(NotebookProgressCallback)
+    trainer.train()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert [line.split(" | ")[0] for line in lines] == ["step 0", "step 2", "step 4"]
+
+
 def test_tensorboard_has_every_name(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
 
-from hf_radial.callbacks.progress import MetricProgress
+from hf_radial.callbacks.progress import MetricProgress, show_accuracies
 
 
 @pytest.fixture
@@ -35,3 +37,14 @@ def test_the_loss_is_on_the_bar_and_no_log_is_printed(args, capsys):
     progress.on_log(args, state, TrainerControl(), logs={"eval_validation_exact_match": 0.5})
     said = capsys.readouterr()
     assert "loss=1.235" in said.err and "radius" not in said.err + said.out and not said.out
+
+
+def test_a_notebook_has_one_bar_too(args, monkeypatch):
+    from transformers.utils.notebook import NotebookProgressCallback
+
+    monkeypatch.setattr("transformers.trainer.DEFAULT_PROGRESS_CALLBACK", NotebookProgressCallback)
+    monkeypatch.setattr("hf_radial.callbacks.progress.DEFAULT_PROGRESS_CALLBACK", NotebookProgressCallback)
+    trainer = Trainer(model=nn.Linear(2, 2), args=args)
+    show_accuracies(trainer, title="arm")
+    bars = [one for one in trainer.callback_handler.callbacks if isinstance(one, (ProgressCallback, NotebookProgressCallback))]
+    assert [type(bar) for bar in bars] == [MetricProgress]
