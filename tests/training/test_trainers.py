@@ -446,6 +446,6 @@ def test_what_an_epoch_leaves_over_is_said_and_the_logs_agree(tmp_path, caplog):
             "trainer", tmp_path, rows=Stream(token_rows(16, True)), gradient_accumulation_steps=3, max_steps=4, logging_steps=1
         )
         trainer.train()
-    assert caplog.text.count("no multiple of gradient_accumulation_steps=3") == 1
+    assert caplog.text.count("not a multiple of gradient_accumulation_steps=3") == 1
     for log in training_logs(trainer):
         assert log["loss"] == pytest.approx(log["task_loss"] + 0.2 * log["radial_penalty"], rel=1e-5)
