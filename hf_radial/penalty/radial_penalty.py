@@ -23,7 +23,7 @@ from hf_radial.penalty.config import check_lambda, check_radius_choice
 from hf_radial.penalty.functional import SIDES, penalty_of_radius, radius, with_radius
 from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
 from hf_radial.sites.find import Sites, find_sites, roots_of
-from hf_radial.sites.hooks import Hook, with_vectors
+from hf_radial.sites.hooks import Hook, call_arguments, with_vectors
 from hf_radial.sites.preserve import evaluating
 from hf_radial.sites.site import Site, site_vectors
 
@@ -362,7 +362,7 @@ class RadialPenalty:
     def _mask(
         self, root: nn.Module, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], default: Tensor | None = None
     ) -> Tensor | None:
-        mask = padding_mask(named_arguments(self._roots[root], args, kwargs), name, self.labels)
+        mask = padding_mask(call_arguments(self._roots[root], args, kwargs), name, self.labels)
         return default if mask is None else mask
 
     def _leave_forward(self, root: nn.Module, args: Any, output: Any) -> None:
@@ -526,15 +526,6 @@ class RadialPenalty:
 def parameter_names(model: nn.Module) -> list[str]:
     """The argument names of a model's forward."""
     return list(inspect.signature(innermost(model).forward).parameters)
-
-
-def named_arguments(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's arguments by name. If one argument is a batch, its items are included."""
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    for value in list(given.values()):
-        if isinstance(value, Mapping):  # a forward that takes the batch as one argument
-            given = {**value, **given}
-    return given
 
 
 def check_checkpointing(model: nn.Module) -> None:
