@@ -64,7 +64,7 @@ class RadialCallback(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint that belongs to this callback."""
         penalty = getattr(self.trainer, "radial_penalty", None)
-        if self.config.radial_radius == "initial" and penalty is not None and penalty.targets:
+        if self.config.starts_from_initial and penalty is not None and penalty.targets:
             self.targets = dict(penalty.targets)  # the first batch may have set them
         args = self.config.to_dict()
         if callable(self.config.radial_schedule):
@@ -103,7 +103,7 @@ class RadialCallback(TrainerCallback, ExportableState):
                 )
             name = type(trainer).__name__
             raise ValueError(f"{name} has the penalty already: use either RadialTrainer or one RadialCallback, not both")
-        targets = self._targets_in(state) if self.config.radial_radius == "initial" and state.global_step > 0 else None
+        targets = self._targets_in(state) if self.config.starts_from_initial and state.global_step > 0 else None
         plain = type(trainer)
         radial: Any = trainer
         radial.__class__ = type(f"Radial{plain.__name__}", (RadialMixin, plain), {"__module__": __name__})

@@ -156,15 +156,18 @@ def make_runs(together: Runs) -> None:
 
 
 def put_in_member(member: Any, methods: Sequence[Any]) -> None:
-    """Attach interventions to a run that shares its steps: the penalty becomes the member's own; others are in its model.
+    """Attach interventions to a run that shares its steps: penalty and temperature become its own; others are in its model.
 
     Other kinds need the loop of `Trainer`, which such a run does not have; see `jobs.stacks`.
     """
+    from hf_radial.interventions.logit_temperature import LogitTemperature
     from hf_radial.interventions.radial import Radial, add_penalty
 
     for method in methods:
         if isinstance(method, Radial):
             add_penalty(member, method.options(), method.name)
+        elif isinstance(method, LogitTemperature):
+            member.logit_temperature = method.temperature
         method.check(member)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_radial.penalty.config import check_lambda, check_radius_choice
+from hf_radial.penalty.config import check_lambda, check_radius_choice, multiple_of
 from hf_radial.penalty.functional import SIDES, penalty_of_radius, radius, with_radius
 from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
 from hf_radial.sites.find import Sites, find_sites, roots_of
@@ -102,8 +102,9 @@ class RadialPenalty:
         radial_lambda: weight of the penalty, finite and not negative. It may be changed at any time (`penalty.radial_lambda`).
             With 0 the radii are still measured, and the model's graph and gradients do not change.
         radius: the target `R` of every site: a positive number, `"sqrt_d"` (the paper's, and the default `None`), or
-            `"initial"`, each site's own mean radius on the batch given to `calibrate`.
-        side: `"both"` (the paper's) or `"above"` (only vectors outside the sphere are pulled in).
+            `"initial"`, each site's own mean radius on the batch given to `calibrate`, or a multiple, such as `"2*initial"`.
+        side: `"both"` (the paper's), `"above"` (only vectors outside the sphere are pulled in) or `"below"` (only vectors
+            inside it are pushed out).
         sites: module name patterns that replace or restrict the sites that are found; see `hf_radial.sites.find_sites`.
         where: `"increment"` or `"pre_norm"`; see `hf_radial.sites.find_sites`.
         inputs: a small batch as in training, `{name: tensor}`. The model runs on it once to find its sites. A `transformers`
@@ -134,11 +135,12 @@ class RadialPenalty:
         self.side = side
         self.sites: Sites = find_sites(model, inputs, sites, where)
         self.targets: dict[str, float] = {}
+        self._factor, self._base = multiple_of(self.radius)
         for site in self.sites:
-            if isinstance(self.radius, float):
-                self.targets[site.name] = self.radius
-            elif self.radius == "sqrt_d" and site.width is not None:
-                self.targets[site.name] = sqrt(site.width)
+            if self._base is None:
+                self.targets[site.name] = self._factor
+            elif self._base == "sqrt_d" and site.width is not None:
+                self.targets[site.name] = self._factor * sqrt(site.width)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         # The batch's labels, if the model is called without them. They mark a decoder's padding.
         self.labels: Tensor | None = None
@@ -264,7 +266,7 @@ class RadialPenalty:
         self._seen: list[set[int]] = []  # the sites of each of these passes
 
     def calibrate(self, **batch: Any) -> dict[str, float]:
-        """Set each site's target to its mean radius on `batch` (for `radius="initial"`), and return the targets.
+        """Set each site's target to its mean radius on `batch`, times the factor of `radius="2*initial"`. Returns the targets.
 
         Runs one forward of the model in evaluation mode. Training mode, random state and buffers are preserved.
 
@@ -329,7 +331,8 @@ class RadialPenalty:
                     f"radius='initial': the mean radius of site {site.name!r} on the calibration batch is {mean}; "
                     "give the target as a number instead"
                 )
-        self.targets.update({site.name: mean for site, mean in zip(self.sites, means, strict=True)})
+        factor = self._factor if self._base == "initial" else 1.0
+        self.targets.update({site.name: factor * mean for site, mean in zip(self.sites, means, strict=True)})
         return dict(self.targets)
 
     # Hooks ------------------------------------------------------------------------------------------------------------
@@ -504,9 +507,9 @@ class RadialPenalty:
         return site.width
 
     def _target(self, site: Site) -> float:
-        if self.radius == "initial" and site.name not in self.targets:
+        if self._base == "initial" and site.name not in self.targets:
             raise RuntimeError("radius='initial' needs calibrate(**batch) before the first training forward")
-        return self.targets.setdefault(site.name, sqrt(self._width(site)))
+        return self.targets.setdefault(site.name, self._factor * sqrt(self._width(site)))
 
     # Text output --------------------------------------------------------------------------------------------------------
 

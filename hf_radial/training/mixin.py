@@ -42,7 +42,7 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
             first step. It is measured on the first rows of the training set. If these have no index, or the model is called
             with something else (streamed data, preference pairs, generated text), it is measured on the first batch that the
             model is called with in training.
-        radial_side: `"both"` (the paper's) or `"above"`.
+        radial_side: `"both"` (the paper's), `"above"` (a ceiling) or `"below"` (a floor).
         radial_warmup_steps: optimizer steps over which `radial_lambda` grows linearly from 0.
         radial_sites: module name patterns that replace or restrict the sites that are found; see `hf_radial.sites.find_sites`.
         radial_where: `"increment"` (the paper's) or `"pre_norm"`, for models with a norm after each sublayer; see

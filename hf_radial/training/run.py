@@ -130,7 +130,7 @@ class RunMixin(PushingMixin):
                 model: Any = self.model
                 set_up.check_trainable(model)
                 self._resumed_targets = targets
-                if targets is None and config.radial_radius == "initial" and resume_from_checkpoint is not None:
+                if targets is None and config.starts_from_initial and resume_from_checkpoint is not None:
                     self._resumed_targets = targets_in(resume_from_checkpoint)
                 if self.radial_penalty is not None:
                     self._attach(self.radial_penalty)
@@ -143,7 +143,7 @@ class RunMixin(PushingMixin):
     def _attach(self, penalty: RadialPenalty) -> Window:
         if self._resumed_targets is not None:
             take_targets(penalty, self._resumed_targets)
-        elif self.radial_config.radial_radius == "initial":
+        elif self.radial_config.starts_from_initial:
             calibrate(self, penalty, self._note_sites)
         waits = penalty.waits_for_first_forward
         penalty.attach()
@@ -210,7 +210,7 @@ class RunMixin(PushingMixin):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         window = self._radial_window
-        if self.args.should_save and window is not None and self.radial_config.radial_radius == "initial":
+        if self.args.should_save and window is not None and self.radial_config.starts_from_initial:
             # Written before `trainer_state.json`, the file that makes a checkpoint complete.
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             write_targets(folder, window.radial_penalty.targets)

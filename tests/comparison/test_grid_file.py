@@ -54,6 +54,17 @@ def test_fields_of_a_setting_are_put_on_top_of_those_of_the_base(tmp_path):
     assert options["fields"] == {"p": 13, "seed": 1}
 
 
+def test_an_arm_with_each_stands_for_one_arm_for_each_combination(tmp_path):
+    arm = {
+        "each": {"side": ["above", "below"], "r": [0.5, 2]},
+        "options": {"interventions": ["radial:strength=1,side={side},radius={r}"]},
+    }
+    found = grid(tmp_path, arms={"AdamW": {}, "{side} {r}": arm})
+    options = {arm.name: arm.options for arm in found.arms}
+    assert list(options) == ["AdamW", "above 0.5", "below 0.5", "above 2", "below 2"]  # the file has its keys in order
+    assert options["above 2"] == {"interventions": ["radial:strength=1,side=above,radius=2"]}
+
+
 def test_a_run_has_one_name_and_another_one_with_any_other_option():
     assert run_name({"seed": 1, "a": 2}) == run_name({"a": 2, "seed": 1}) != run_name({"a": 3, "seed": 1})
 
@@ -72,6 +83,9 @@ def test_a_run_has_one_name_and_another_one_with_any_other_option():
         ({"tuning": {**GOOD["tuning"], "finalist_seeds": [1]}}, r"seeds in both are \[1\]"),
         ({"tuning": {**GOOD["tuning"], "finalists": 4}}, "finalists=4"),
         ({"arms": {"a": {"optins": {}}}}, "optins"),
+        ({"arms": {"a {x}": {"each": {"x": [1], "y": [2]}}}}, "put {y} into its name"),
+        ({"arms": {"a {x}": {"each": {"x": 1}}}}, "each: x=1 must be a list"),
+        ({"arms": {"a {x}": {"each": {"x": [1, 1]}}}}, "'a 1' is there twice"),
         ({"axes": {"weight_decay": [0.1, 1.0]}}, "weight_decay is tuned for arm 'AdamW'"),
         ({"arms": {"a": {"options": {"weight_decay": 0}}}, "reference": "a"}, r"give the arm tune: \{weight_decay: null\}"),
         ({"published": [{"where": "Table 7"}]}, "must have where, setting, arm and onset"),
