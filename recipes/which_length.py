@@ -22,6 +22,8 @@ from hf_radial.comparison.paired import PairedRatio, compare_paired, pairs_of, t
 from hf_radial.comparison.paired_page import horizons_of, ratio_text  # noqa: E402
 from hf_radial.comparison.times import number  # noqa: E402
 from hf_radial.interventions import interventions  # noqa: E402
+from hf_radial.interventions.logit_temperature import LogitTemperature  # noqa: E402
+from hf_radial.interventions.radial import Radial  # noqa: E402
 from hf_radial.penalty.config import check_radius_choice, multiple_of  # noqa: E402
 from hf_radial.report.canvas import new_canvas  # noqa: E402
 from hf_radial.safe_files import replacing, write_text  # noqa: E402
@@ -49,10 +51,10 @@ def held_by(row: dict[str, Any]) -> Held:
     """What the arm of a run holds, from the run's interventions."""
     where, side, radius, temperature = "none", "none", None, 1.0
     for method in interventions(row["options"]["interventions"]):
-        if method.name == "radial":
+        if isinstance(method, Radial):
             factor, base = multiple_of(check_radius_choice(method.radius))
             where, side, radius = WHERE[method.sites], SIDES[method.side], factor if base == "initial" else math.inf
-        else:
+        elif isinstance(method, LogitTemperature):
             temperature = float(method.temperature)
     return Held(where, side, radius, temperature)
 
@@ -86,8 +88,8 @@ def spreads(times: dict[Held, float]) -> tuple[float, float]:
     """
     groups: dict[float, list[float]] = {}
     for held, time in times.items():
-        if held.where == "last" and held.side == "two-sided" and held.radius not in (None, math.inf):
-            groups.setdefault(round(held.radius / held.temperature, 6), []).append(math.log(time))  # type: ignore[operator]
+        if held.radius is not None and held.radius < math.inf and (held.where, held.side) == ("last", "two-sided"):
+            groups.setdefault(round(held.radius / held.temperature, 6), []).append(math.log(time))
     several = [own for own in groups.values() if len(own) > 1]
     within = sum((x - _mean(own)) ** 2 for own in several for x in own) / sum(len(own) - 1 for own in several)
     means = [_mean(own) for own in groups.values()]
@@ -165,8 +167,9 @@ def draw(rows: Rows, file: Path) -> None:
             line = sorted(
                 (held.radius / temperature, time)
                 for held, time in times.items()
-                if (held.where, held.side, held.temperature) == ("last", "two-sided", temperature)
-                and held.radius not in (None, math.inf)
+                if held.radius is not None
+                and held.radius < math.inf
+                and (held.where, held.side, held.temperature) == ("last", "two-sided", temperature)
             )
             axis.plot(*zip(*line, strict=True), "o-", label=f"temperature {temperature:g}")
         axis.set(xscale="log", xlabel="radius / temperature (x initial)", ylabel="mean onset, epochs", title=setting)
