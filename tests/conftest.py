@@ -74,8 +74,8 @@ def pytest_collection_modifyitems(config, items):
 def pytest_runtest_setup():
     """What is imported stays, so it is hidden from the garbage collector, as in `warm`.
 
-    Each `Trainer.train()` collects garbage three times. Among a million objects of libraries that takes half a second, which was
-    three quarters of the tests' time. What a test makes is collected as ever.
+    Each `Trainer.train()` collects garbage three times. Among a million objects of libraries that takes half a second. What a
+    test makes is collected as ever.
     """
     global modules
     if len(sys.modules) != modules:
