@@ -63,6 +63,7 @@ architectures: $(STAMP)  ## Look for the sites of every architecture; writes rec
 	@$(TEST_ENV) $(BIN)/python tests/support/architectures_worker.py --anew
 
 trainers: $(STAMP)  ## One step of every trainer beside a reference; writes recipes/results/trainers*
+	$(BIN)/python -m pip install -q -e ".[trainers]"
 	@$(TEST_ENV) $(BIN)/python tests/support/trainers_worker.py --write
 
 # Strict: a broken link, a reference to nothing or a bad docstring is an error. The site opens from disk: build/docs/html/index.html.

@@ -48,11 +48,14 @@ def main(argv: Sequence[str]) -> Path:
         return options.results / f"{grid.name}.md"
     root = options.runs.resolve()
     arms = [(one, setting, arm) for one in replicates_of(grid) for setting in grid.settings for arm in grid.arms]
-    for cells in (part for one in arms for part in tuning_cells(*one, root)):
-        for cell in cells:
-            read_run(cell.options)  # what is wrong is said before anything is trained
-    for cell in [*(cell for one in replicates_of(grid) for cell in judged_cells(one, root)), *paired_cells(grid)]:
-        read_run(cell.options)
+    try:  # what is wrong is said before anything is trained
+        for cells in (part for one in arms for part in tuning_cells(*one, root)):
+            for cell in cells:
+                read_run(cell.options)
+        for cell in [*(cell for one in replicates_of(grid) for cell in judged_cells(one, root)), *paired_cells(grid)]:
+            read_run(cell.options)
+    except ValueError as error:
+        raise ValueError(f"{options.grid}: {error}") from error
     if options.retry:
         for folder in root.glob("*"):
             (folder / FAILED_FILE).unlink(missing_ok=True)

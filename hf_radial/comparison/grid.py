@@ -55,6 +55,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hf_radial.comparison.run import check_names
 from hf_radial.runs.text_files import read_yaml
 
 KEYS = (
@@ -203,6 +204,7 @@ def read_grid(file: Path) -> Grid:
         _mapping(file, "axes: a value of fields", values)
     for values in axes.get("cell", ()):
         _mapping(file, "axes: a value of cell", values)
+    _check_options(file, data, base, axes, arms)
     settings = tuple(_spread(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
     tuning = None
     if data.get("tuning"):
@@ -274,9 +276,22 @@ def read_grid(file: Path) -> Grid:
 
 def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
     """The paired design of a grid file, checked; `None` if it has none."""
-    design, given = data.get("design", "tuned"), data.get("paired")
-    if design not in ("tuned", "paired") or (design == "paired") is not bool(given):
-        raise ValueError(f"{file}: design={design!r} must be 'paired', with a mapping `paired`, or be left out, without one")
+    design, given = data.get("design"), data.get("paired")
+    if design not in (None, "tuned", "paired"):
+        raise ValueError(
+            f"{file}: design={design!r} is unknown; give 'paired', or 'tuned', which is what a grid has without it"
+        )
+    if design == "paired" and not given:
+        raise ValueError(
+            f"{file}: design='paired' needs a section `paired` that says what is drawn, and it is "
+            f"{'empty' if 'paired' in data else 'missing'}; for example "
+            "paired: {draws: 20, common: {learning_rate: {log: [1.0e-3, 0.1]}}}"
+        )
+    if design != "paired" and "paired" in data:
+        raise ValueError(
+            f"{file}: the section `paired` has no effect in design={design or 'tuned'!r}; write design: paired, or leave "
+            "the section out"
+        )
     if not given:
         return None
     given = _mapping(file, "paired", given)
@@ -343,6 +358,26 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
         return {key: _filled(one, values) for key, one in value.items()}
     return [_filled(one, values) for one in value] if isinstance(value, list) else value
+
+
+def _check_options(file: Path, data: Any, base: dict[str, Any], axes: dict[str, Any], arms: Sequence[Arm]) -> None:
+    """Every option of a run that the file sets or draws exists. A drawn value may instead fill `{name}` in an intervention."""
+    filled = re.findall(r"\{(\w+)\}", json.dumps(data, default=str))
+    drawn = {
+        f"{design}: common": _mapping(file, f"{design}: common", _mapping(file, design, data.get(design)).get("common"))
+        for design in ("tuning", "paired")
+    } | {f"arm {arm.name!r}: tune": arm.tune for arm in arms}
+    given = {
+        "base": base,
+        "axes": {name: None for name in axes if name != "cell"},
+        "axes: a value of cell": {name: None for cell in axes.get("cell", ()) for name in cell},
+        **{f"arm {arm.name!r}: options": arm.options for arm in arms},
+        **{
+            where: [name for name, choice in ranges.items() if choice and name not in filled] for where, ranges in drawn.items()
+        },
+    }
+    for where, names in given.items():
+        check_names(names, f"{file}: {where}: ", without=("seed",))  # seeds have keys of their own
 
 
 def _known(file: Path, where: str, given: Mapping[Any, Any], keys: Sequence[str]) -> None:

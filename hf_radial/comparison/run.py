@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -76,13 +76,24 @@ class Run:
             raise ValueError(f"interventions={self.interventions!r} must be a list of texts, such as [dropout:p=0.1]")
 
 
+def check_names(names: Iterable[str], where: str = "", without: Sequence[str] = ()) -> None:
+    """Raise a ValueError that names the first of `names` that is no option of a run, and the option that is meant.
+
+    Args:
+        where: what the message begins with, such as the file that the names come from.
+        without: options that cannot be given here.
+    """
+    known = [name for name in Run.__dataclass_fields__ if name not in without]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ";"
+            raise ValueError(f"{where}unknown option {name!r} of a run{meant} there are {', '.join(known)}")
+
+
 def read_run(options: dict[str, Any]) -> Run:
     """Options as a `Run`. A ValueError names an unknown option, field of the task or intervention."""
-    unknown = sorted(set(options) - set(Run.__dataclass_fields__))
-    if unknown:
-        near = get_close_matches(unknown[0], Run.__dataclass_fields__, 1)
-        meant = f"; did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"unknown option {unknown[0]!r} of a run{meant} there are {', '.join(Run.__dataclass_fields__)}")
+    check_names(options)
     from hf_radial.interventions import check_text, interventions
     from hf_radial.tasks.load import task_config
 

@@ -126,6 +126,54 @@ def test_a_paired_design_of_another_type_is_named(tmp_path, changes, message):
         grid(tmp_path, **{**design, **changes})
 
 
+DESIGNS = {
+    "design without a section": ({"design": "paired"}, "needs a section `paired`.* it is missing; for example paired:"),
+    "an empty section": ({"design": "paired", "paired": None}, "needs a section `paired`.* it is empty; for example paired:"),
+    "section without a design": (
+        {"paired": PAIRED},
+        "the section `paired` has no effect in design='tuned'; write design: paired",
+    ),
+    "section of another design": (
+        {"design": "tuned", "paired": PAIRED},
+        "the section `paired` has no effect in design='tuned'",
+    ),
+    "unknown design": ({"design": "pared", "paired": PAIRED}, "design='pared' is unknown; give 'paired', or 'tuned'"),
+}
+
+
+@pytest.mark.parametrize("case", DESIGNS)
+def test_a_design_and_its_section_come_together(case, tmp_path):
+    changes, message = DESIGNS[case]
+    with pytest.raises(ValueError, match=f"compare_x.yaml: .*{message}"):
+        grid(tmp_path, **{"seeds": None, "tuning": None, "arms": {"a": {}}, **changes})
+
+
+LOG = {"log": [0.1, 1.0]}
+MISSPELT = {
+    "base": ({"base": {"learning_rte": 1.0e-3}}, "base: unknown option 'learning_rte' of a run; did you mean 'learning_rate'"),
+    "axes": ({"axes": {"widht": [32]}}, "axes: unknown option 'widht' of a run; did you mean 'width'"),
+    "cell": (
+        {"axes": {"cell": [{"epoch": 3}]}},
+        "axes: a value of cell: unknown option 'epoch' of a run; did you mean 'epochs'",
+    ),
+    "arm": ({"arms": {"a": {"options": {"intervention": []}}}}, "arm 'a': options: .*did you mean 'interventions'"),
+    "common": ({"tuning": {**TUNING, "common": {"weigt_decay": LOG}}}, "tuning: common: .*did you mean 'weight_decay'"),
+    "tune": ({"arms": {"a": {"tune": {"radial_lamda": LOG}}}}, "arm 'a': tune: .*did you mean 'radial_lambda'"),
+    "paired": (
+        {"design": "paired", "paired": {"draws": 2, "common": {"warmup_step": LOG}}, "seeds": None, "tuning": None},
+        "paired: common: .*did you mean 'warmup_steps'",
+    ),
+    "seed": ({"base": {"seed": 3}}, "base: unknown option 'seed'"),
+}
+
+
+@pytest.mark.parametrize("case", MISSPELT)
+def test_a_misspelt_option_is_named_with_its_place_and_its_neighbour(case, tmp_path):
+    changes, message = MISSPELT[case]
+    with pytest.raises(ValueError, match=f"compare_x.yaml: {message}"):
+        grid(tmp_path, arms={"a": {}}, **changes) if "arms" not in changes else grid(tmp_path, **changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
