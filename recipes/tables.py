@@ -29,6 +29,7 @@ from hf_radial.comparison.statistics import hierarchical  # noqa: E402
 from hf_radial.comparison.table import onset_cell, overview, short, summary  # noqa: E402
 from hf_radial.comparison.times import number  # noqa: E402
 from hf_radial.safe_files import write_text  # noqa: E402
+from recipes import one_default as one_default_of  # noqa: E402
 
 RESULTS = ROOT / "recipes" / "results"
 MARKED = re.compile(r"^<!-- (?!end -->)(\w+) -->\n(.*?)^<!-- end -->$", re.S | re.M)
@@ -70,6 +71,11 @@ def compared(name: str) -> str:
     if data.get("paired"):
         return main_table(data)
     return overview(summary(data["rows"], data["reference"]), COMPARED[name], fit=name in WITH_FIT)
+
+
+def one_default() -> str:
+    """Whether one strength is right for each task of the grid `default`."""
+    return one_default_of.table(comparison("default")["rows"])
 
 
 def verdict() -> str:
@@ -169,6 +175,7 @@ def intervention_classes() -> dict[str, Any]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "one_default": one_default,
     **{f"compare_{name}": partial(compared, name) for name in COMPARED},
     "verdict": verdict,
     "tuned_to": tuned_to,
