@@ -25,6 +25,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 from hf_radial.comparison.paired_page import main_table  # noqa: E402
 from hf_radial.comparison.pooled import tunings_of  # noqa: E402
+from hf_radial.comparison.propositions import readme_table  # noqa: E402
 from hf_radial.comparison.statistics import hierarchical  # noqa: E402
 from hf_radial.comparison.table import onset_cell, overview, short, summary  # noqa: E402
 from hf_radial.comparison.times import number  # noqa: E402
@@ -122,7 +123,7 @@ def addition_by_size() -> str:
 
 def geometry_study() -> str:
     """What six runs say of the paper's propositions."""
-    return _recipe("geometry_study").readme_table(json.loads((RESULTS / "geometry_study.json").read_text())["arms"])
+    return readme_table(json.loads((RESULTS / "geometry_study.json").read_text())["arms"])
 
 
 def lines_of(name: str) -> str:
