@@ -21,7 +21,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
-    GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
     default_data_collator,
@@ -33,15 +32,15 @@ from hf_radial.callbacks.clock import CpuClock
 from hf_radial.callbacks.progress import print_sites, show_accuracies
 from hf_radial.hub.usage import GENERATION
 from hf_radial.interventions import configure, restore
-from hf_radial.metrics import load_exact_match
-from hf_radial.metrics.generated import generated_exact_match
+from hf_radial.metrics.answers import generated_exact_match, predicted_exact_match
+from hf_radial.models.gpt2 import causal_gpt2, gpt2_config
 from hf_radial.report.arms import write_arms
 from hf_radial.report.plots import plot_runs_if_possible
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
 from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options, run_recipe
 from hf_radial.tasks.load import load_task
-from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode
+from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode_splits
 from hf_radial.tasks.windows import windows_of_rows
 from hf_radial.training.precision import PRECISIONS, remembered_precision
 
@@ -129,24 +128,17 @@ def build_model(
     task: AdditionArguments, tokenizer: PreTrainedTokenizerFast, given: Sequence[str] | None = None
 ) -> GPT2LMHeadModel:
     """A fresh model; interventions may change its configuration first."""
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=max(task.window, 4 * task.digits + 8),
-        n_embd=task.width,
-        n_layer=task.layers,
-        n_head=task.heads,
-        resid_pdrop=task.dropout,
-        embd_pdrop=task.dropout,
-        attn_pdrop=task.dropout,
-        bos_token_id=None,
+    config = gpt2_config(
+        len(tokenizer),
+        max(task.window, 4 * task.digits + 8),
+        width=task.width,
+        layers=task.layers,
+        heads=task.heads,
+        dropout=task.dropout,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        use_cache=True,
     )
-    model = GPT2LMHeadModel(configure(config, given))
-    # transformers does not know from the name of this class that its loss shifts the labels: it would warn and miscount.
-    model.loss_type = "ForCausalLM"
-    return model
+    return causal_gpt2(configure(config, given))
 
 
 def measured_precision(task: AdditionArguments, args: RadialArguments, folder: Path) -> dict[str, Any]:
@@ -178,22 +170,11 @@ def train_arm(
     """Train one arm and save its model and log in `args.output_dir`. With `resume`, go on with the run that is there."""
     tokenizer = character_tokenizer(CHARACTERS)
     start = tokenizer.eos_token if task.window else ""
-    rows = data.map(
-        encode,
-        batched=True,
-        remove_columns=["a", "b", "prompt", "completion"],
-        fn_kwargs={"tokenizer": tokenizer, "start": start},
-    )
+    rows = encode_splits(data, tokenizer, start)
     held_out = {"train": rows["train"].select(range(min(1000, len(rows["train"])))), "validation": rows["validation"]}
     # Rows of one length need no padding, and a model without a mask is faster. Generation pads on the left. Training pads on
     # the right, because GPT-2 numbers its positions from the first column.
     padded = DataCollatorForSeq2Seq(character_tokenizer(CHARACTERS, padding_side="right"), label_pad_token_id=IGNORED)
-    metric = load_exact_match()
-
-    def exact_match(prediction: Any) -> dict[str, float]:
-        # Position i predicts the character at i + 1. If all predictions of an answer are right, greedy decoding writes it.
-        return metric.compute(predictions=prediction.predictions[:, :-1], references=prediction.label_ids[:, 1:])
-
     stops: dict[str, Any] = {"stop_threshold": task.solved_at, "stop_evaluations": task.solved_evaluations}
     folder = Path(str(args.output_dir))
     set_seed(args.seed)  # the same initial weights in every arm
@@ -205,7 +186,7 @@ def train_arm(
         eval_dataset=held_out,
         processing_class=tokenizer,
         data_collator=default_data_collator if task.zero_pad and task.sampling == "uniform" else padded,
-        compute_metrics=exact_match,
+        compute_metrics=predicted_exact_match(),
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         callbacks=[GrokkingCallback(**(stops if task.solved_at <= 1 else {})), CpuClock()],
     )

@@ -142,9 +142,7 @@ def geometry_callbacks(task: ModularArguments, steps_per_epoch: int, train_rows:
 
     table = None
     if "fourier" in task.geometry_metrics:
-        trained = torch.zeros(task.p, task.p, dtype=torch.bool)
-        trained[tuple(train_rows.columns["input_ids"].T)] = True
-        table = ModularTable(task.p, task.operation, train=trained)
+        table = ModularTable.trained_on(task.p, task.operation, train_rows.columns["input_ids"])
     every = task.geometry_every * steps_per_epoch
     # More rows than a layer has units; otherwise the rank would be that of the probe. The Hessian costs more than all other
     # groups together. No budget: the steps of the measurements must not depend on the machine.

@@ -1,8 +1,8 @@
-"""Exact match of the answers that a causal language model writes."""
+"""Exact match of a causal language model's answers: those that it predicts, and those that it writes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,19 @@ import torch
 from hf_radial.metrics import load_exact_match
 
 BATCH_SIZE = 500
+
+
+def predicted_exact_match() -> Callable[[Any], dict[str, float]]:
+    """A function for `compute_metrics`: the share of rows whose answer is right, from the predicted ids of a forward pass.
+
+    Position `i` predicts the token at `i + 1`. If all predictions of an answer are right, greedy decoding writes it.
+    """
+    metric = load_exact_match()
+
+    def exact_match(prediction: Any) -> dict[str, float]:
+        return metric.compute(predictions=prediction.predictions[:, :-1], references=prediction.label_ids[:, 1:])
+
+    return exact_match
 
 
 @torch.no_grad()
