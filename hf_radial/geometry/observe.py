@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import signature
 from math import sqrt
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_radial.geometry.proposition import weight_of
 from hf_radial.penalty.functional import penalty_of_radius, radius
-from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
+from hf_radial.penalty.vectors import PADDING_MASKS, mask_for, padding_mask, parameter_names
 from hf_radial.sites.hooks import call_arguments, with_vectors
 from hf_radial.sites.preserve import evaluating, preserve_random_state
 from hf_radial.sites.site import Site, site_vectors
@@ -180,7 +179,7 @@ class _Collector:
         self.model, self.sites, self.with_inputs = model, sites, with_inputs
         self.calls: list[list[_Call]] = [[] for _ in sites]
         self.masks: dict[str, Tensor | None] = {}
-        self.names = list(signature(innermost(model).forward).parameters)
+        self.names = parameter_names(model)
         self.hooks = ExitStack()
 
     def __enter__(self) -> _Collector:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hf_radial.sites.site import Site, site_vectors
@@ -14,7 +15,6 @@ from hf_radial.sites.site import Site, site_vectors
 
 class Hook:
     """A hook that is not copied or pickled with its model: the copy has no penalty, and none of our tensors.
-
 
     Args:
         call: what the hook does; `None` for nothing.
@@ -32,6 +32,14 @@ class Hook:
 
     def __reduce__(self) -> tuple[type[Hook], tuple[Any, ...]]:
         return Hook, ()
+
+
+class RootHook(Hook):
+    """A hook around the whole forward. `torch.compile` skips it; it would otherwise compile it for every sequence length."""
+
+    @torch.compiler.disable
+    def __call__(self, *args: Any) -> None:
+        super().__call__(*args)
 
 
 class ModelHook(Hook):

@@ -13,9 +13,11 @@ from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
 from hf_radial.penalty.config import RadialConfig
-from hf_radial.penalty.radial_penalty import RadialPenalty, RootHook, parameter_names
+from hf_radial.penalty.radial_penalty import RadialPenalty
+from hf_radial.penalty.vectors import parameter_names
 from hf_radial.sites.find import ForwardFailedError
 from hf_radial.sites.finder import HOW_TO_NAME
+from hf_radial.sites.hooks import RootHook
 from hf_radial.training.rows import TRACED_ROWS, calls_model_with_rows, first_rows
 
 logger = logging.get_logger(__name__)
