@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_radial.geometry.proposition import weight_of
+from hf_radial.internals.trainer_parts import forward_without_autocast
 from hf_radial.penalty.functional import penalty_of_radius, radius
 from hf_radial.penalty.vectors import PADDING_MASKS, mask_for, padding_mask, parameter_names
 from hf_radial.sites.hooks import call_arguments, with_vectors
@@ -94,8 +95,8 @@ def quiet(model: nn.Module) -> Iterator[nn.Module]:
             # accelerate's autocast lives in `forward` of the instance, and a copy would call the original's.
             model = copy.deepcopy(model).float()
             vars(model).pop("forward", None)
-        elif "_original_forward" in vars(model):
-            stack.enter_context(_attribute(model, "forward", vars(model)["_original_forward"]))
+        elif (plain := forward_without_autocast(model)) is not None:
+            stack.enter_context(_attribute(model, "forward", plain))
         stack.enter_context(evaluating(model))
         yield model
 

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_radial.internals.torch_modules import is_compiled
+from hf_radial.internals.trainer_parts import checkpoint_folder
 from hf_radial.interventions.options import check_options
 from hf_radial.safe_files import replacing
 from hf_radial.sites.hooks import is_hooked, order_hooks
@@ -226,11 +228,11 @@ class _Training:
         for one in interventions_of(trainer):
             note_in_config(trainer.model, one)
             if trainer.args.should_save:
-                one.save(Path(trainer._get_output_dir(trial=trial)) / f"checkpoint-{trainer.state.global_step}")
+                one.save(checkpoint_folder(trainer, trial))
         type(trainer)._save_checkpoint(trainer, model, trial)
 
 
 def _forget_compiled(trainer: Any) -> None:
     """What was compiled for a model with other hooks would be used again."""
-    if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in trainer.model_wrapped.modules()):
+    if is_compiled(trainer.model_wrapped):
         torch.compiler.reset()

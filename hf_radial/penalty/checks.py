@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hf_radial.internals.torch_modules import forward_hooks
+from hf_radial.internals.trainer_parts import checkpoints_reentrantly
 from hf_radial.sites.site import Site
 
 
@@ -18,8 +20,7 @@ def check_checkpointing(model: nn.Module) -> None:
     fails.
     """
     for name, module in model.named_modules():
-        function = getattr(module, "_gradient_checkpointing_func", None)
-        if getattr(module, "gradient_checkpointing", False) and getattr(function, "keywords", {}).get("use_reentrant"):
+        if checkpoints_reentrantly(module):
             raise ValueError(
                 f"{name or type(model).__name__} uses gradient checkpointing with use_reentrant=True, under which the penalty "
                 "has no gradient. Use gradient_checkpointing_kwargs={'use_reentrant': False}"
@@ -35,8 +36,7 @@ def check_unhooked(sites: Sequence[Site], modules: Mapping[str, nn.Module], owne
         owner: the class of penalties.
     """
     for site in sites:
-        module = modules[site.name]
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+        for hook in (hook for hooks in forward_hooks(modules[site.name]) for hook in hooks.values()):
             other = getattr(getattr(getattr(hook, "call", None), "func", None), "__self__", None)
             if isinstance(other, owner):
                 raise ValueError(

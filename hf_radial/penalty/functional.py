@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_radial.internals.torch_compile import functorch_is_active
+
 SIDES = ("both", "above", "below")
 REDUCTIONS = ("mean", "sum", "none")
 FEW = 2**18  # `with_radius` uses plain autograd below this number of elements
@@ -143,7 +145,7 @@ def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     """
     # For few numbers, several passes in C++ are faster than one from Python. A compiler fuses the steps itself. torch.func
     # requires another kind of autograd function, which is slower here.
-    if h.numel() < FEW or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if h.numel() < FEW or torch.compiler.is_compiling() or functorch_is_active():
         return h, radius(h, dim)
     _check_vectors(h)
     return _WithRadius.apply(h, dim)

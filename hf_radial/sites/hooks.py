@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_radial.internals.torch_modules import forward_hooks
 from hf_radial.sites.site import Site, site_vectors
 
 
@@ -80,8 +81,7 @@ def order_hooks(model: nn.Module, names: Sequence[str]) -> None:
 
 def _hooks_of(model: nn.Module) -> Iterator[dict[int, Any]]:
     for module in model.modules():
-        yield module._forward_pre_hooks
-        yield module._forward_hooks
+        yield from forward_hooks(module)
 
 
 def _name(hook: Any) -> str:
