@@ -6,9 +6,10 @@
     python recipes/addition_size.py --preset addition_nanogpt                 # the paper's own set-up, three seeds: for a GPU
 
 Each run is one of recipes/addition.py. It goes on from its last checkpoint if it was killed (checkpoints stay in --runs).
-When it ends, it leaves a row, a file of its own in recipes/results/PRESET/rows, and the page, the figure and the Parquet table
-are made anew from all rows. `--report` also makes rows of runs that are under way: they are censored at their last checkpoint,
-and replaced when the run goes on. Options that are not listed by `--help` go to recipes/addition.py, such as `--max_steps 100`.
+When it ends, it writes a row, a file of its own in recipes/results/PRESET/rows. The page, the figure and the Parquet table are
+then rewritten from all rows. `--report` also writes rows of runs that are under way. These are censored at their last
+checkpoint, and replaced when the run goes on. Options that are not listed by `--help` go to recipes/addition.py, such as
+`--max_steps 100`.
 
 What is judged, written down before the judged runs:
 

@@ -1,11 +1,11 @@
-"""Tables of README.md and docs/ that are made from committed data: `python recipes/tables.py` writes all of them anew.
+"""Tables of README.md and docs/ that are made from committed data: `python recipes/tables.py` rewrites all of them.
 
 A page marks the place of a table with its name. What stands between the two marks is replaced:
 
     <!-- harmless -->
     <!-- end -->
 
-Here is which names there are and what makes each table. The data are in recipes/results/, tasks and interventions in the code.
+`TABLES` maps each name to the function that makes its table. The data are in recipes/results/.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def one_default() -> str:
 
 
 def verdict() -> str:
-    """How much earlier each method of `anew` is than AdamW tuned further, over its five tasks."""
+    """By what factor each method of `anew` is earlier than AdamW tuned further, over the five tasks of that grid."""
     rows = comparison("anew")["rows"]
     lines = ["| against AdamW, tuned further | how many times as early | 95 % interval |", "|---|---|---|"]
     arms = {
@@ -95,7 +95,7 @@ def verdict() -> str:
 
 
 def tuned_to() -> str:
-    """What the search of `anew` ended at for the initial radius, and its judged result."""
+    """The options that the search of `anew` chose for the initial radius, and the result on the judged seeds."""
     data = comparison("anew")
     lines = ["| setting | tuned to | median onset, epochs | ratio |", "|---|---|---|---|"]
     for entry in summary(data["rows"], data["reference"]):
@@ -208,7 +208,7 @@ def table(name: str) -> str:
 
 
 def filled(text: str) -> str:
-    """The text of a page with every marked table made anew.
+    """The text of a page with the current version of every marked table.
 
     Raises:
         ValueError: a mark names a table that does not exist.

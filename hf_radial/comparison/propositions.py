@@ -1,4 +1,4 @@
-"""What runs of the modular MLP say of the paper's three propositions: a row a run, and their tables.
+"""Numbers for the paper's three propositions from runs of the modular MLP: a row for each run, and tables of the rows.
 
 A row is what `summary` returns. It is made of the files that are kept of a run: its log, its `run.json` and its measurements.
 In here: rows, numbers, tables. Not in here: runs.

@@ -17,7 +17,7 @@ Run = tuple[str, str, int]  # size, arm, seed
 
 
 def page(rows: sizes.Rows, preset: str, planned: Sequence[Run], reference: str, paper: Mapping[tuple[str, str], int]) -> str:
-    """All that the rows say, in Markdown.
+    """The page of the study, in Markdown.
 
     Args:
         rows: see `hf_radial.comparison.sizes`; at least one.
@@ -74,7 +74,7 @@ def page(rows: sizes.Rows, preset: str, planned: Sequence[Run], reference: str, 
 
 
 def search_page(runs: Sequence[dict[str, Any]]) -> str:
-    """The search for a set-up in which there is something to shorten; each entry of search.json is a run."""
+    """The page of the search for a set-up with delayed generalisation. Each entry of search.json is a run."""
     lines = [
         "# In which set-up does the model memorise first?",
         "",

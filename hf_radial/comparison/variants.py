@@ -34,7 +34,7 @@ def _step(step: float | None, r: dict[str, Any]) -> str:
 
 
 def medians(done: Rows, baseline: str) -> list[str]:
-    """The lines of the table of medians: a variant a line, and its onsets divided by the baseline's on the same seed."""
+    """The lines of the table of medians: one variant in each line. Ratios are to the baseline's onset on the same seed."""
     theirs_by_seed = {r["seed"]: r for r in done if r["variant"] == baseline}
     lines = [
         f"| arm | lambda | runs | fit | three at 99 % | stays above 99 % | mean test | three at 99 % / {baseline}, by seed |",
@@ -44,7 +44,7 @@ def medians(done: Rows, baseline: str) -> list[str]:
         own = [r for r in done if r["variant"] == variant]
         cells = []
         for name in ("fit_step", "first_three_99", "onset_99"):
-            # A run without an onset has it after its end. A median among such runs is only known to be later, too.
+            # A run without an onset has it after its end. If the median is such a run, it is also only known to be later.
             median = statistics.median(float("inf") if r[name] is None else r[name] for r in own)
             cells.append(_step(None if median == float("inf") else median, own[0]))
         ratios = []
@@ -66,7 +66,7 @@ def medians(done: Rows, baseline: str) -> list[str]:
 
 
 def plot(judged: Rows, path: Path) -> None:
-    """Plot exact match above, and radii below, against the step: a column a variant, a colour a seed.
+    """Plot exact match (above) and radii (below) against the step: a column for each variant, a colour for each seed.
 
     Raises:
         ImportError: matplotlib is not installed.

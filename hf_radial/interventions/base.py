@@ -1,8 +1,8 @@
 """`Intervention`: what all interventions are, and when each of its methods is called. Not in here: any one of them.
 
-An intervention must be in force in the model that is trained. `Trainer` makes that model when `train()` is called: `model_init`
-gives a new one, in every trial of a search anew. So whatever hooks a model, replaces an optimizer or remembers something does
-it in `begin`, which `_Training` calls each time that training begins, before the optimizer is made.
+An intervention must be in force in the model that is trained. `Trainer` makes that model when `train()` is called, because
+`model_init` returns a new model for every trial of a search. Therefore an intervention hooks the model, replaces the optimizer
+and forgets earlier runs in `begin`. `_Training` calls `begin` each time that training begins, before the optimizer is made.
 """
 
 from __future__ import annotations

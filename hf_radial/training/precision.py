@@ -1,4 +1,4 @@
-"""In which precision does a model train faster on this machine? Measured: processors differ, and nothing else tells.
+"""Measures in which precision a model trains faster on this machine. Processors differ, and there is no other way to know.
 
 In here: the seconds of a training step in float32 and under bfloat16 autocast (`time_precisions`), and a file that holds them
 (`remembered_precision`). Not in here: what a recipe makes of them.

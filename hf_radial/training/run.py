@@ -38,7 +38,7 @@ class RunMixin(PushingMixin):
     _labels: Tensor | None = None  # of the running batch
 
     def init_radial(self, options: dict[str, Any], owner: TrainerCallback | None = None) -> None:
-        """Set up the penalty on a trainer after its own `__init__`. `owner` is the callback that brought it, if any."""
+        """Set up the penalty on a trainer after its own `__init__`. `owner` is the `RadialCallback` that adds it, if any."""
         self._radial_options = options
         self._radial_owner: Any = owner
         self._radial_window: Window | None = None
@@ -104,7 +104,7 @@ class RunMixin(PushingMixin):
 
     @contextmanager
     def _release_owner_on_error(self) -> Iterator[None]:
-        """Trainer tells callbacks nothing of an exception. Here the callback that brought the penalty is released."""
+        """Release the callback that brought the penalty if an error is raised. `Trainer` does not tell callbacks of errors."""
         try:
             yield
         except BaseException:

@@ -223,7 +223,7 @@ def test_the_committed_page_and_table_are_those_of_the_committed_rows(recipe):
     )
     table = pd.read_parquet(COMMITTED / "addition_nanogpt_cpu.parquet")
     assert [*table["onset"].fillna(-1)] == [-1 if row["onset"] is None else row["onset"] for row in rows]
-    ended = [row for row in rows if row["status"] != "under way"]  # the others are made anew, or go on
+    ended = [row for row in rows if row["status"] != "under way"]  # the others will be replaced
     for made_row in ended:  # one set-up, one precision in a size
         same = next(other for other in ended if other["size"] == made_row["size"])
         assert made_row["precision"]["precision"] == same["precision"]["precision"]
