@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ class PassSums:
         self,
         radii: Sequence[Call],
         masks: Mapping[str, Tensor | None],
-        targets: Sequence[float] | None,
+        targets: Iterable[float] | None,
         target_of: Callable[[Site], float],
         strict: bool,
     ) -> tuple[SiteSums, list[int]] | None:
