@@ -175,9 +175,9 @@ def test_a_prepared_model_keeps_its_forward():
     from accelerate import Accelerator
 
     assert "model._original_forward = model.forward" in inspect.getsource(Accelerator.prepare_model)
-    plain, autocast = nn.Linear(1, 1), nn.Linear(1, 1)
-    Accelerator(mixed_precision="bf16", cpu=True).prepare_model(autocast)
-    assert forward_without_autocast(plain) is None and forward_without_autocast(autocast) is not None
+    plain, model = nn.Linear(1, 1), nn.Linear(1, 1)
+    model._original_forward = forward = model.forward
+    assert forward_without_autocast(plain) is None and forward_without_autocast(model) is forward
 
 
 # torch ----------------------------------------------------------------------------------------------------------------
