@@ -48,6 +48,7 @@ COMPARED: dict[str, Sequence[str] | None] = {
 }
 WITH_FIT = {"anew"}  # their cells are "fit / onset"
 AGAINST = "AdamW, tuned further"
+LONGEST_ROW = 150  # characters of an example row
 
 
 def pages() -> list[Path]:
@@ -158,6 +159,46 @@ def tasks() -> str:
     return "\n".join(lines) + "\n"
 
 
+def task_cards() -> str:
+    """A card for every task, of the first configuration on its shelf: its rows are made anew for this."""
+    from tempfile import TemporaryDirectory
+
+    from hf_radial.tasks.load import TASKS
+
+    with TemporaryDirectory() as folder:
+        return "\n".join(task_card(task, folder) for task in TASKS)
+
+
+def task_card(task: str, cache_dir: str) -> str:
+    """What a task's first configuration on the shelf holds, and how it is loaded."""
+    from hf_radial.tasks.load import builder_class
+    from hf_radial.tasks.show import describe_task
+
+    builder = builder_class(task)
+    about = describe_task(task, builder.SHELF[0], cache_dir=cache_dir)
+    config, splits, leaks = about["config"], about["splits"], about["leakage"]
+    row = repr(splits["train"]["first"])
+    row = (row if len(row) <= LONGEST_ROW else f"{row[:LONGEST_ROW]} …").replace("|", "\\|")
+    shared = "plain text: the splits are consecutive parts"
+    if leaks is not None:
+        shared = f"{leaks['ordered']:,}"
+        if "commuted" in leaks:
+            shared += f"; operands that an earlier split has in another order: {leaks['commuted']:,}"
+    about_it = {
+        "configuration": f"`{config}`, one of {len(builder.SHELF)} on the shelf",
+        "first training row": f"`{row}`",
+        "rows": ", ".join(f"{split} {part['rows']:,}" for split, part in splits.items()),
+        "rows in two splits": shared,
+        "checksum of the training rows": f"`{splits['train']['checksum'][:16]}…`",
+        "source": about["source"],
+        "made here": f'`load_task("{task}", "{config}")`',
+        "put on a Hub": f"`hf-radial publish dataset {task} --config {config} --repo ORG/NAME`",
+        "loaded from there": f'`load_dataset("ORG/NAME", "{config}")`',
+    }
+    lines = [f"### {task}", "", about["description"], "", "| | |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in about_it.items())]) + "\n"
+
+
 def interventions() -> str:
     """All interventions: name, and the first sentence of the file that holds it."""
     lines = ["| name | what it does |", "|---|---|"]
@@ -191,6 +232,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "benchmarks": benchmarks,
     "architectures": architectures,
     "tasks": tasks,
+    "task_cards": task_cards,
     "interventions": interventions,
 }
 
