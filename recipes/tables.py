@@ -199,6 +199,23 @@ def task_card(task: str, cache_dir: str) -> str:
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in about_it.items())]) + "\n"
 
 
+def options() -> str:
+    """The options that `RadialArguments` adds to `TrainingArguments`, with their defaults."""
+    from dataclasses import fields
+
+    from transformers import TrainingArguments
+
+    from hf_radial.training_args import RadialArguments
+
+    inherited = {one.name for one in fields(TrainingArguments)} - {"report_to"}
+    lines = ["| option | what it does | default |", "|---|---|---|"]
+    for one in sorted(fields(RadialArguments), key=lambda one: one.name == "report_to"):  # ours before the one that we change
+        if one.name not in inherited:
+            default = "none" if one.default is None else f"`{one.default}`"
+            lines.append(f"| `--{one.name}` | {one.metadata['help']} | {default} |")
+    return "\n".join(lines) + "\n"
+
+
 def interventions() -> str:
     """All interventions: name, and the first sentence of the file that holds it."""
     lines = ["| name | what it does |", "|---|---|"]
@@ -234,6 +251,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tasks": tasks,
     "task_cards": task_cards,
     "interventions": interventions,
+    "options": options,
 }
 
 

@@ -153,6 +153,19 @@ def test_an_explained_error_message_is_one_of_the_code(message):
     assert any(re.search("….*".join(parts) if len(parts) > 1 else parts[0], text) for text in templates())
 
 
+def test_what_the_pages_call_a_default_is_one():
+    from hf_radial.geometry.measure import DEFAULT_GROUPS, EXPENSIVE_GROUPS, GROUPS
+    from hf_radial.penalty.config import RadialConfig
+
+    config = RadialConfig(radial_lambda=0.05)
+    assert f"- `{config.radial_radius}`, the default" in PAGES["docs/choose.md"]
+    assert config.radial_where == "increment" and "The default, the paper's" in PAGES["docs/sites.md"]
+    said = re.findall(r"^\| `(\w+)` \| .+ \| (yes|no, expensive) \|$", PAGES["docs/geometry.md"], re.M)
+    assert [group for group, _ in said] == list(GROUPS)
+    assert [group for group, answer in said if answer == "yes"] == list(DEFAULT_GROUPS)
+    assert [group for group, answer in said if answer != "yes"] == list(EXPENSIVE_GROUPS)
+
+
 def test_the_page_of_errors_misses_no_error_that_is_raised():
     errors = extension("errors")
     missing = []
