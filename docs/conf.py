@@ -28,7 +28,7 @@ extensions = [
     "method_cards",
     "errors",
 ]
-exclude_patterns = ["_ext"]
+exclude_patterns = ["_ext", "_templates"]
 highlight_language = "text"
 suppress_warnings = ["myst.header"]  # pages made elsewhere begin with whatever heading they need
 
@@ -53,4 +53,4 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_math_renderer = "mathml"
-templates_path: list[str] = []
+templates_path = ["_templates"]
