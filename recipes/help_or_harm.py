@@ -1,10 +1,10 @@
-"""The pictures of docs/choose.md: a penalty that helps, and penalties that are too weak, too strong, too late or towards a wrong radius.
+"""The pictures of docs/choose.md: a penalty that helps, and one that is too weak, too strong, too late or of a wrong radius.
 
-    python recipes/help_or_harm.py             # 18 runs of a small MLP on a + b mod 23, some minutes on one core; then the pictures
-    python recipes/help_or_harm.py --only-draw # the pictures alone, from the committed runs
+    python recipes/help_or_harm.py              # 18 runs of a small MLP on a + b mod 23, minutes on one core; then the pictures
+    python recipes/help_or_harm.py --only-draw  # the pictures alone, from the committed runs
 
-Each run is one row of recipes/results/help_or_harm.json. The pictures are recipes/results/help_or_harm/CASE.png: the case beside no
-penalty, a line a seed.
+Each run is one row of recipes/results/help_or_harm.json. The pictures are recipes/results/help_or_harm/CASE.png: the case
+beside no penalty, a line a seed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def row(case: str, seed: int, log: list[dict[str, Any]]) -> dict[str, Any]:
         "seed": seed,
         "fit": fit_step(log, "eval_train_accuracy"),
         "onset": onset_step(log, "eval_test_accuracy"),
-        "curves": {name: [list(steps), [float(f"{value:.5g}") for value in values]] for name, (steps, values) in curves.items()},
+        "curves": {
+            name: [list(steps), [float(f"{value:.5g}") for value in values]] for name, (steps, values) in curves.items()
+        },
     }
 
 
@@ -134,11 +136,12 @@ def make_pictures(data: dict[str, Any], folder: Path) -> None:
 
 def table(data: dict[str, Any]) -> str:
     """Steps of fit and onset of each case, by seed."""
-    lines = ["| case | options | step of the fit, by seed | step of the onset, by seed |", "|---|---|---|---|"]
+    lines = ["| case | options | steps of the fit, by seed | steps of the onset |", "|---|---|---|---|"]
     for case, options in data["cases"].items():
         rows = [one for one in data["rows"] if one["case"] == case]
         cells = [", ".join("–" if one[name] is None else str(one[name]) for one in rows) for name in ("fit", "onset")]
-        lines.append(f"| {case.replace('_', ' ')} | {', '.join(f'{name} {value:g}' for name, value in options.items())} | {cells[0]} | {cells[1]} |")
+        settings = ", ".join(f"{name} {value:g}" for name, value in options.items())
+        lines.append(f"| {case.replace('_', ' ')} | {settings} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -163,7 +166,9 @@ def main(argv: Sequence[str]) -> Path:
         torch.set_num_threads(1)
         logging.set_verbosity_error()
         runs = [(case, seed) for case in CASES for seed in SEEDS]
-        rows = [row(case, seed, run(CASES[case], seed, options.steps)) for case, seed in tqdm(runs, unit="run", dynamic_ncols=True)]
+        rows = [
+            row(case, seed, run(CASES[case], seed, options.steps)) for case, seed in tqdm(runs, unit="run", dynamic_ncols=True)
+        ]
         data = {
             "command": "python recipes/help_or_harm.py",
             "environment": describe_environment(),

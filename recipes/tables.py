@@ -108,6 +108,11 @@ def tuned_to() -> str:
     return "\n".join(lines) + "\n"
 
 
+def help_or_harm() -> str:
+    """Fit and onset of a penalty that helps, and of some that do not."""
+    return _recipe("help_or_harm").table(json.loads((RESULTS / "help_or_harm.json").read_text()))
+
+
 def addition_cpu() -> str:
     """Medians of the study of 3-digit addition."""
     study = _recipe("addition_study")
@@ -238,6 +243,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"compare_{name}": partial(compared, name) for name in COMPARED},
     "verdict": verdict,
     "tuned_to": tuned_to,
+    "help_or_harm": help_or_harm,
     "addition_cpu": addition_cpu,
     "addition_nanogpt_cpu": addition_by_size,
     "geometry_study": geometry_study,

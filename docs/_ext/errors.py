@@ -1,7 +1,7 @@
 """The page with every error and warning of the package, read from the code when the site is built: docs/errors.md.
 
-A message is shown as it is written there, with `…` for what is put in when it is raised. Where docs/faq.md explains it, a link leads
-to its cause and cure.
+A message is shown as it is written there, with `…` for what is put in when it is raised. Where docs/faq.md explains it, a link
+leads to its cause and cure.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ SOURCES = ("hf_radial", "recipes")
 HEAD = """# All error messages
 
 Every error of this package says what is wrong, what was expected and what to type instead. Here are all of them, by the room
-of the package that raises them, and then the warnings. `…` stands for a value of your run. After a message stand its kind, and the
-function and the file that it comes from. The most frequent ones have a link to their cause and cure in [questions](faq.md).
+of the package that raises them, and then the warnings. `…` stands for a value of your run. After a message you see its kind,
+and the function and the file that it comes from. The most frequent ones link to their cause and cure in [questions](faq.md).
 
 To find a message, search this page for a part of it that has no value in it.
 """
@@ -71,7 +71,9 @@ def statements(tree: ast.Module) -> Iterator[tuple[str, ast.AST, str]]:
         if isinstance(target, ast.Name) and isinstance(node.value, (ast.JoinedStr, ast.BinOp, ast.Constant))
     }
     for node, function in _with_function(tree, ""):
-        call: Any = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, (ast.Return, ast.Expr)) else None
+        call: Any = (
+            node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, (ast.Return, ast.Expr)) else None
+        )
         if not isinstance(call, ast.Call) or not call.args:
             continue
         kind = _kind(call.func, node)

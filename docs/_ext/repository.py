@@ -1,7 +1,8 @@
 """Pages of the repository that are not in docs/ (results, notebooks, ARCHITECTURE.md, ...), as pages of the site.
 
-They are copied into docs/repository/ when the site is built, notebooks as Markdown. A link is written as it works in a checkout, such as
-`[data](../recipes/results/harmless.md)`; here it becomes a link to the copy. A link to a file that is no page gives the file.
+They are copied into docs/repository/ when the site is built, notebooks as Markdown. A link is written as it works in a
+checkout, such as `[data](../recipes/results/harmless.md)`; here it becomes a link to the copy. A link to a file that is no page
+gives the file.
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ def test_what_the_page_says_of_the_pictures_is_what_the_runs_show(runs):
     periodic, earlier_rise = series(without, "fourier_r2"), series(penalised, "fourier_r2")
     assert np.interp(onset, periodic.steps, periodic.values) > 3 * periodic.values[0]
     assert np.interp(earlier, earlier_rise.steps, earlier_rise.values) > 2 * earlier_rise.values[0]
-    assert np.interp(earlier, earlier_rise.steps, earlier_rise.values) > 1.3 * np.interp(earlier, periodic.steps, periodic.values)
+    assert np.interp(earlier, earlier_rise.steps, earlier_rise.values) > 1.3 * np.interp(
+        earlier, periodic.steps, periodic.values
+    )
 
     assert (series(without, "prop1_cosine").values[2:] > 0.98).all()
     assert (np.diff(np.sign(series(penalised, "prop1_cosine").values)) != 0).sum() > 10
