@@ -3,8 +3,8 @@
     python recipes/help_or_harm.py              # 18 runs of a small MLP on a + b mod 23, minutes on one core; then the pictures
     python recipes/help_or_harm.py --only-draw  # the pictures alone, from the committed runs
 
-Each run is one row of recipes/results/help_or_harm.json. The pictures are recipes/results/help_or_harm/CASE.png: the case
-beside no penalty, a line a seed.
+Each run is one row of recipes/results/help_or_harm.json. The pictures are recipes/results/help_or_harm/CASE.png: the
+case beside no penalty, a line a seed.
 """
 
 from __future__ import annotations

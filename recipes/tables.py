@@ -165,7 +165,7 @@ def tasks() -> str:
 
 
 def task_cards() -> str:
-    """A card for every task, of the first configuration on its shelf: its rows are made anew for this."""
+    """A card for every task, of the first configuration on its shelf: its rows are made again for this."""
     from tempfile import TemporaryDirectory
 
     from hf_radial.tasks.load import TASKS

@@ -19,7 +19,7 @@ SOURCES = ("hf_radial", "recipes")
 HEAD = """# All error messages
 
 Every error of this package says what is wrong, what was expected and what to type instead. Here are all of them, by the room
-of the package that raises them, and then the warnings. `…` stands for a value of your run. After a message you see its kind,
+of the package that raises them, and then the warnings. `…` stands for a value of your run. After it you see its kind,
 and the function and the file that it comes from. The most frequent ones link to their cause and cure in [questions](faq.md).
 
 To find a message, search this page for a part of it that has no value in it.
