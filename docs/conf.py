@@ -52,5 +52,6 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # a page opened from disk may not read the other pages
 html_math_renderer = "mathml"
 templates_path = ["_templates"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 from browser import open_browser, show
@@ -67,6 +68,29 @@ def test_no_page_says_or_loads_anything_or_is_too_wide(width, scheme, browser, s
         if said or elsewhere or scrolled > width or broken:
             wrong.append((page.relative_to(folder).as_posix(), said, elsewhere, scrolled, broken))
     assert wrong == []
+
+
+FOUND = {
+    "radial energy": "geometry.html#radial-energy",
+    "no vector was collected at": "faq.html#no-vector-was-collected-at",
+    "has the penalty already": "errors.html",
+    "LoRA": "start/lora.html",
+}
+
+
+@pytest.mark.parametrize("query", FOUND)
+def test_the_search_finds_what_people_look_for(query, browser, site):
+    browser.get_log("browser")
+    browser.get(f"{(site[0] / 'search.html').as_uri()}?q={query.replace(' ', '+')}")
+    first: list[str] = []
+    for _ in range(100):
+        first = browser.execute_script(
+            "return [...document.querySelectorAll('#search-results li a')].slice(0, 4).map(a => a.getAttribute('href'))"
+        )
+        if FOUND[query] in first:
+            break
+        time.sleep(0.1)
+    assert FOUND[query] in first and browser.get_log("browser") == []
 
 
 def test_every_page_says_which_version_it_documents(site):
