@@ -28,7 +28,7 @@ extensions = [
     "method_cards",
     "errors",
 ]
-exclude_patterns = ["_ext"]
+exclude_patterns = ["_ext", "_templates"]
 highlight_language = "text"
 suppress_warnings = ["myst.header"]  # pages made elsewhere begin with whatever heading they need
 
@@ -52,5 +52,6 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # a page opened from disk may not read the other pages
 html_math_renderer = "mathml"
-templates_path: list[str] = []
+templates_path = ["_templates"]

@@ -45,6 +45,7 @@ COMPARED: dict[str, Sequence[str] | None] = {
     "controls": None,
 }
 WITH_FIT = {"anew"}  # their cells are "fit / onset"
+LONGEST_ROW = 150  # characters of an example row
 
 
 def pages() -> list[Path]:
@@ -103,6 +104,11 @@ def tuned_to() -> str:
     return "\n".join(lines) + "\n"
 
 
+def help_or_harm() -> str:
+    """Fit and onset of a penalty that helps, and of some that do not."""
+    return _recipe("help_or_harm").table(json.loads((RESULTS / "help_or_harm.json").read_text()))
+
+
 def addition_cpu() -> str:
     """Medians of the study of 3-digit addition."""
     study = _recipe("addition_study")
@@ -154,6 +160,63 @@ def tasks() -> str:
     return "\n".join(lines) + "\n"
 
 
+def task_cards() -> str:
+    """A card for every task, of the first configuration on its shelf: its rows are made again for this."""
+    from tempfile import TemporaryDirectory
+
+    from hf_radial.tasks.load import TASKS
+
+    with TemporaryDirectory() as folder:
+        return "\n".join(task_card(task, folder) for task in TASKS)
+
+
+def task_card(task: str, cache_dir: str) -> str:
+    """What a task's first configuration on the shelf holds, and how it is loaded."""
+    from hf_radial.tasks.load import builder_class
+    from hf_radial.tasks.show import describe_task
+
+    builder = builder_class(task)
+    about = describe_task(task, builder.SHELF[0], cache_dir=cache_dir)
+    config, splits, leaks = about["config"], about["splits"], about["leakage"]
+    row = repr(splits["train"]["first"])
+    row = (row if len(row) <= LONGEST_ROW else f"{row[:LONGEST_ROW]} …").replace("|", "\\|")
+    shared = "plain text: the splits are consecutive parts"
+    if leaks is not None:
+        shared = f"{leaks['ordered']:,}"
+        if "commuted" in leaks:
+            shared += f"; operands that an earlier split has in another order: {leaks['commuted']:,}"
+    about_it = {
+        "configuration": f"`{config}`, one of {len(builder.SHELF)} on the shelf",
+        "first training row": f"`{row}`",
+        "rows": ", ".join(f"{split} {part['rows']:,}" for split, part in splits.items()),
+        "rows in two splits": shared,
+        "checksum of the training rows": f"`{splits['train']['checksum'][:16]}…`",
+        "source": about["source"],
+        "made here": f'`load_task("{task}", "{config}")`',
+        "put on a Hub": f"`hf-radial publish dataset {task} --config {config} --repo ORG/NAME`",
+        "loaded from there": f'`load_dataset("ORG/NAME", "{config}")`',
+    }
+    lines = [f"### {task}", "", about["description"], "", "| | |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in about_it.items())]) + "\n"
+
+
+def options() -> str:
+    """The options that `RadialArguments` adds to `TrainingArguments`, with their defaults."""
+    from dataclasses import fields
+
+    from transformers import TrainingArguments
+
+    from hf_radial.training_args import RadialArguments
+
+    inherited = {one.name for one in fields(TrainingArguments)} - {"report_to"}
+    lines = ["| option | what it does | default |", "|---|---|---|"]
+    for one in sorted(fields(RadialArguments), key=lambda one: one.name == "report_to"):  # ours before the one that we change
+        if one.name not in inherited:
+            default = "none" if one.default is None else f"`{one.default}`"
+            lines.append(f"| `--{one.name}` | {one.metadata['help']} | {default} |")
+    return "\n".join(lines) + "\n"
+
+
 def interventions() -> str:
     """All interventions: name, and the first sentence of the file that holds it."""
     lines = ["| name | what it does |", "|---|---|"]
@@ -176,6 +239,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"compare_{name}": partial(compared, name) for name in COMPARED},
     "verdict": verdict,
     "tuned_to": tuned_to,
+    "help_or_harm": help_or_harm,
     "addition_cpu": addition_cpu,
     "addition_nanogpt_cpu": addition_by_size,
     "geometry_study": geometry_study,
@@ -187,7 +251,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "benchmarks": benchmarks,
     "architectures": architectures,
     "tasks": tasks,
+    "task_cards": task_cards,
     "interventions": interventions,
+    "options": options,
 }
 
 

@@ -1,59 +1,30 @@
 """The page in a browser: no error, no request, no missing or empty figure, and it fits a phone.
 
-Needs Chromium with its driver (`apt-get install chromium chromium-driver`) and selenium; skips itself where they are not there,
-unless HF_RADIAL_BROWSER=required, as `.ci/run` sets it: then it fails.
+Needs Chromium; `tests/support/browser.py` says when it skips itself.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import json
-import os
-import shutil
+from functools import partial
 
 import pytest
+from browser import open_browser
+from browser import show as show_page
 from fake_runs import fake_run
 from matplotlib.image import imread
 
 from hf_radial.report.page import write_report
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",  # in a container it has no rights to make one
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 SCHEMES = ("light", "dark")
 PHONE, DESKTOP = 375, 1280
+show = partial(show_page, phone=PHONE)
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    def missing(what):
-        if os.environ.get("HF_RADIAL_BROWSER") == "required":
-            pytest.fail(f"{what}, but HF_RADIAL_BROWSER=required")
-        pytest.skip(what)
-
-    try:
-        from selenium import webdriver
-    except ImportError:
-        missing("selenium is not installed (pip install 'hf_radial[test]')")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        missing("Chromium or chromedriver is not installed (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    chrome = open_browser(tmp_path_factory.mktemp("profile"))
     yield chrome
     chrome.quit()
 
@@ -74,20 +45,6 @@ def pages(tmp_path_factory):
         "many": write_report([folder / "many"]),
         "several": write_report(several, folder / "several.html"),
     }
-
-
-def show(browser, path, width, scheme):
-    """Open a page as a device of that width would, and return what the browser said and asked for meanwhile."""
-    for kind in ("browser", "performance"):
-        browser.get_log(kind)  # of the page before
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width == PHONE}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    browser.get(path.as_uri())
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    return browser.get_log("browser"), [url for url in requests if not url.startswith("data:")]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
