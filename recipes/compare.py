@@ -104,7 +104,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--again",
         nargs="+",
         metavar="WORD",
-        help="make anew those committed judged runs that have all of these words in 'SETTING, ARM, seed N'; tell both outcomes",
+        help="run again the committed judged runs that have all of these words in 'SETTING, ARM, seed N'; print both outcomes",
     )
     parser.add_argument("--retry", action="store_true", help="forget which runs failed, and make them again")
     parser.add_argument("--table", action="store_true", help="run nothing, make the tables from the runs that there are")

@@ -388,28 +388,17 @@ def build_model(run: Run, classes: int, length: int, methods: Sequence[Any], lan
         for method in methods:
             method.configure(config)
         return ModularMLPForSequenceClassification(config)
-    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+    from transformers import GPT2ForSequenceClassification
+
+    from hf_radial.models.gpt2 import causal_gpt2, gpt2_config
 
     options: dict[str, Any] = {"num_labels": classes, "pad_token_id": classes}
-    config = GPT2Config(
-        vocab_size=classes + 1,
-        n_positions=length,
-        n_embd=run.width,
-        n_layer=run.layers,
-        n_head=run.heads,
-        activation_function="relu",
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
-        **options,
-    )
+    sizes: dict[str, Any] = {"width": run.width, "layers": run.layers, "heads": run.heads}
+    config = gpt2_config(classes + 1, length, **sizes, activation_function="relu", eos_token_id=None, **options)
     for method in methods:
         method.configure(config)
     if language:
-        model: Any = GPT2LMHeadModel(config)
-        model.loss_type = "ForCausalLM"  # this class's name does not tell transformers that the loss shifts the labels
+        model: Any = causal_gpt2(config)
     else:
         model = GPT2ForSequenceClassification(config)  # answers at the last operand: no equals sign is needed
     if not run.layer_norm:

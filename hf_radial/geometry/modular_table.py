@@ -54,6 +54,13 @@ class ModularTable:
                 f"train has shape {tuple(self.train.shape)}; it needs one entry for each pair: {(self.modulus,) * 2}"
             )
 
+    @classmethod
+    def trained_on(cls, modulus: int, operation: str, pairs: Tensor) -> ModularTable:
+        """The table with these training pairs, shape `(rows, 2)`."""
+        train = torch.zeros(modulus, modulus, dtype=torch.bool)
+        train[tuple(pairs.T)] = True
+        return cls(modulus, operation, train=train)
+
     @property
     def batch(self) -> dict[str, Tensor]:
         """The model's arguments for the whole table."""

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_radial.internals.torch_compile import functorch_is_active
+
 SIDES = ("both", "above", "below")
 REDUCTIONS = ("mean", "sum", "none")
 LARGEST = torch.finfo(torch.float32).max
@@ -151,7 +153,7 @@ def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     """
     # For few numbers, several passes in C++ are faster than one from Python. A compiler fuses the steps itself. torch.func
     # requires another kind of autograd function, which is slower here.
-    if h.numel() < FEW or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if h.numel() < FEW or torch.compiler.is_compiling() or functorch_is_active():
         return h, radius(h, dim)
     _check_vectors(h, dim)
     return _WithRadius.apply(h, dim)

@@ -11,6 +11,7 @@ from statistics import median
 import pytest
 from pages import TEXT, said
 
+from hf_radial.comparison import sizes
 from hf_radial.comparison.draws import on_every_task, repeated
 from hf_radial.comparison.grid import read_grid
 from hf_radial.comparison.paired import paired_cells
@@ -19,6 +20,7 @@ from hf_radial.comparison.pooled import pooled, tunings_of
 from hf_radial.comparison.statistics import hierarchical, ratio_of_tunings, restricted_mean
 from hf_radial.comparison.table import page, page_of, summary
 from hf_radial.comparison.times import number, times_of
+from recipes import one_default
 from recipes.tables import COMPARED
 
 ROOT = Path(__file__).parents[2]
@@ -244,6 +246,28 @@ def test_with_nothing_tuned():
     assert said(
         f"is level with LayerNorm of all layers, {found.ratio:.1f} ({found.low:.1f} to {found.high:.1f}): the last layer"
     )
+
+
+def test_one_default():
+    rows = read("default")[0]["rows"]
+    tasks = [[row for row in rows if row["setting"] == setting] for setting in dict.fromkeys(row["setting"] for row in rows)]
+    for own in tasks:
+        solved = Counter(row["arm"] for row in own if row["status"] == "solved")
+        assert solved["initial radius"] > solved["AdamW"] and len(own) == 48
+        entry = next(entry for entry in shares(own, ["AdamW"]) if entry["arm"] == "initial radius")
+        assert entry["against"]["AdamW"].low > 1
+    assert said("The penalty gets there at more combinations on every task, and earlier.")
+    folder = ROOT / "recipes" / "results" / "addition_nanogpt_cpu" / "rows"
+    additions = [json.loads(file.read_text()) for file in folder.glob("0.4M_*.json")]
+    by_seed = sizes.ratios(additions, "0.4M", "initial radius", "no penalty")
+    assert (
+        by_seed
+        and all(ratio < 1 for ratio, _ in by_seed.values())
+        and said("is later than no penalty on each seed that was run")
+    )
+    wider = [len(one_default.rates(own, "initial radius")) > len(one_default.rates(own, "AdamW")) for own in tasks]
+    assert wider.count(True) == 1 and said("is wider on one task of four")
+    assert [one_default.answer(own) for own in tasks] == ["yes" if one else "undecided" for one in wider]
 
 
 def test_a_tuned_baseline_by_training_fraction():
