@@ -33,7 +33,7 @@ from hf_radial.runs.text_files import read_object, read_text
 from hf_radial.safe_files import locked, replacing, write_text
 from hf_radial.tasks.checks import shown
 from hf_radial.tasks.checksums import checksum
-from hf_radial.tasks.load import builder_class, load_task, quietly, task_builder, task_config
+from hf_radial.tasks.load import builder_class, check_cache_dir, load_task, quietly, task_builder, task_config
 from hf_radial.tasks.show import describe_task, task_fields
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ def write_dataset(
     """
     folder = folder_at(folder)
     check_configs(task, configs)
+    check_cache_dir(cache_dir)
     if repo_id is not None:
         check_repo_id(repo_id)
     check_card(_card_in(folder), str(folder))  # before anything is written
@@ -136,6 +137,7 @@ def publish_dataset(
     """
     check_configs(task, configs)
     check_target(repo_id, private, revision, token)
+    check_cache_dir(cache_dir)
     if folder is not None:
         folder_at(folder)
     api, revision = HfApi(token=token, library_name="hf_radial"), revision or "main"

@@ -253,7 +253,7 @@ def test_a_budget_holds(tmp_path, monkeypatch):
 
     monkeypatch.setattr("hf_radial.callbacks.geometry.time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr("hf_radial.geometry.measure.time", SimpleNamespace(perf_counter=ticks))
-    callback = GeometryCallback(every=1, metrics=["curvature"], budget=0.05, curvature_probes=2)
+    callback = GeometryCallback(every=1, metrics=["curvature"], budget=0.05, curvature_probes=4)
     trainer = make_trainer("trainer", tmp_path, callbacks=[callback, Step()], max_steps=60)
     trainer.train()
     seconds = [one["geometry/seconds_curvature"] for one in geometry_logs(trainer)]

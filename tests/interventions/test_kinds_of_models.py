@@ -68,7 +68,7 @@ class Logits(Watch):
 
 @torch.no_grad()
 def answers(model: Any) -> torch.Tensor:
-    tokens = torch.arange(24).reshape(3, 8)
+    tokens = torch.arange(24).reshape(3, 8) % VOCABULARY
     return model.eval()(input_ids=tokens, labels=tokens).logits
 
 
