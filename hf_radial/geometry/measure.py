@@ -99,6 +99,7 @@ def measure(
 
     Raises:
         ValueError: a group is unknown, `fourier` lacks `modular`, the model returns no loss, or `find_sites` finds no sites.
+        TypeError: `batch` is no mapping.
         RuntimeError: the batch does not reach a site.
 
     >>> from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
@@ -108,6 +109,9 @@ def measure(
     ['', 'hidden.0', 'hidden.1']
     """
     check_groups(metrics, modular)
+    given: Any = batch
+    if not isinstance(given, Mapping):
+        raise TypeError(f"batch is of type {type(batch).__name__}; give the model's arguments with labels, {{name: tensor}}")
     started = time.perf_counter()
     found = _sites(model, batch, sites, penalty)
     loss = loss or model_loss
@@ -170,6 +174,8 @@ def check_groups(metrics: Any, modular: ModularTable | None = None) -> None:
     for group in metrics:
         if group not in GROUPS:
             raise ValueError(f"metrics: {group!r} is unknown; choose among {', '.join(GROUPS)}")
+        if list(metrics).count(group) > 1:
+            raise ValueError(f"metrics: {group!r} is given {list(metrics).count(group)} times; give it once")
     if "fourier" in metrics and modular is None:
         raise ValueError("metrics: 'fourier' needs the task's table: give modular=ModularTable(modulus=97, operation='add')")
 

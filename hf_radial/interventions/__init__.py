@@ -141,6 +141,8 @@ def add_interventions(trainer: Trainer, given: Iterable[str | Intervention]) -> 
         ValueError, TypeError: an intervention is unknown, or cannot be used with this trainer or model; nothing was trained.
     """
     made = interventions(given)
+    if not hasattr(trainer, "callback_handler"):
+        raise TypeError(f"trainer is of type {type(trainer).__name__}; give a transformers.Trainer, which holds the model")
     for one in made:
         one.attach(trainer)
     return made

@@ -81,6 +81,7 @@ def _place(
     task: str, config: str | None, cache_dir: str | None, fields: dict[str, Any]
 ) -> tuple[Callable[[], TaskBuilder], Path | None]:
     """The function that makes a configuration's builder, and the configuration's folder in the cache. Nothing is written."""
+    check_cache_dir(cache_dir)
     builder = builder_class(task)
     name = task_config(task, config, **fields).name
     return partial(builder, cache_dir=cache_dir, config_name=config, **fields), cache_folder(builder, name, cache_dir)
@@ -119,13 +120,16 @@ def load_task(
         >>> splits["test"][0]
         {'input_ids': [3, 1], 'labels': 3}
     """
-    place: Any = cache_dir
-    if place is not None and not isinstance(place, (str, os.PathLike)):
-        raise ValueError(f"cache_dir={cache_dir!r} must be a path, or None for the cache of datasets")
     with quietly():
         if flag("streaming", streaming):
             return task_builder(task, config, cache_dir=cache_dir, **fields).as_streaming_dataset()
         return load_rows(*_place(task, config, cache_dir, fields), cache_dir)
+
+
+def check_cache_dir(cache_dir: Any) -> None:
+    """Raise a ValueError unless it is a path or `None`."""
+    if cache_dir is not None and not isinstance(cache_dir, (str, os.PathLike)):
+        raise ValueError(f"cache_dir={cache_dir!r} must be a path, or None for the cache of datasets")
 
 
 @contextlib.contextmanager
