@@ -40,6 +40,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "compare"
 
 def main(argv: Sequence[str]) -> Path:
     options = parse(argv)
+    sys.path.append(str(options.grid.resolve().parent))  # for models and tasks of the user's own, see comparison/own.py
     grid = read_grid(options.grid)
     if options.pages:
         data = json.loads((options.results / f"{grid.name}.json").read_text())
