@@ -5,6 +5,7 @@
     python recipes/compare.py recipes/configs/compare_rivals.yaml --table              # the tables from what there is
     python recipes/compare.py recipes/configs/compare_rivals.yaml --ray auto             # on a Ray cluster with a shared folder
     python recipes/compare.py recipes/configs/compare_decay.yaml --together 16           # MLPs that can share their steps do
+    python recipes/compare.py recipes/configs/compare_decay.yaml --shard 1/4             # in an array of jobs, any scheduler
 
 Each run is made in a folder of its own, named by a hash of its options, and writes `run.json` first and `result.json` last. A
 run that fails writes `failed.json` with the traceback and is tried once more (and again with --retry); it stays in the table.
@@ -30,7 +31,8 @@ from hf_radial.comparison.grid import read_grid, replicates_of
 from hf_radial.comparison.jobs import run_all, tune_all
 from hf_radial.comparison.outcome import FAILED_FILE
 from hf_radial.comparison.paired import chunks, paired_cells
-from hf_radial.comparison.run import read_run
+from hf_radial.comparison.run_options import read_run
+from hf_radial.comparison.shards import read_shard, shared
 from hf_radial.comparison.table import markdown, page_of, write, write_pages
 from hf_radial.comparison.trials import judged_cells, tuning_cells
 from hf_radial.comparison.workers import in_processes, in_this_process, on_ray
@@ -61,6 +63,8 @@ def main(argv: Sequence[str]) -> Path:
         for folder in root.glob("*"):
             (folder / FAILED_FILE).unlink(missing_ok=True)
     runner = on_ray(options.ray) if options.ray else in_processes(options.jobs) if options.jobs else in_this_process
+    if options.shard:
+        runner = shared(runner, options.shard)
     command = f"python recipes/compare.py recipes/configs/{options.grid.name}"
     if options.again:
         print(run_again(grid.name, options.results, options.again, options.runs / "again", runner, options.together))
@@ -98,6 +102,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="at most so many MLPs share their steps that differ in seed, learning rate, weight decay, lambda (%(default)s)",
     )
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: its address, 'auto', or 'local'")
+    parser.add_argument(
+        "--shard", type=_shard, metavar="I/N", help="make it with N such processes that share --runs; this is number I"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="where runs are kept (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where tables go (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=["tuning", "judged"], default=["tuning", "judged"], help="stages to run")
@@ -113,9 +120,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.jobs < 0:
         raise ValueError(f"--jobs {options.jobs} must be at least 1, or 0 for this process")
+    for name in ("ray", "again", "retry") if options.shard else ():
+        if getattr(options, name):
+            raise ValueError(f"--{name} is not for a shard; leave out --shard")
     if options.together < 1:
         raise ValueError(f"--together {options.together} must be at least 1")
     return options
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        return read_shard(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def make_rows(train_fraction: float, validation_fraction: float, seed: int = 0) 
 
 
 class ConvNet(nn.Module):
-    """Two convolutions, a hidden layer, and logits. The penalty acts on the hidden layer's vectors."""
+    """Two convolutions, a hidden layer, and logits. The penalty acts on the outputs of all three."""
 
     def __init__(self, channels: int, width: int, classes: int) -> None:
         super().__init__()

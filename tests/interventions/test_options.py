@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from hf_radial import RadialArguments
-from hf_radial.comparison.run import read_run
+from hf_radial.comparison.run_options import read_run
 from hf_radial.interventions import INTERVENTIONS, intervention, interventions
 from hf_radial.interventions.dropout import Dropout
 from hf_radial.interventions.grokfast import GrokfastEMA
