@@ -23,8 +23,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
-
 from hf_radial.comparison.again import run_again
 from hf_radial.comparison.collect import collect
 from hf_radial.comparison.grid import read_grid, replicates_of
@@ -36,8 +34,12 @@ from hf_radial.comparison.shards import read_shard, shared
 from hf_radial.comparison.table import markdown, page_of, write, write_pages
 from hf_radial.comparison.trials import judged_cells, tuning_cells
 from hf_radial.comparison.workers import in_processes, in_this_process, on_ray
+from hf_radial.runs.shipped import shipped_file
 
-RESULTS = Path(__file__).resolve().parent / "results" / "compare"
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE / "configs"
+# In a checkout where the committed comparisons are; where the package is installed, in the user's folder.
+RESULTS = HERE / "results" / "compare" if (HERE.parent / "setup.cfg").is_file() else Path("runs/tables")
 
 
 def main(argv: Sequence[str]) -> Path:
@@ -93,7 +95,7 @@ def main(argv: Sequence[str]) -> Path:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grid", type=Path, help="a grid file: recipes/configs/compare_*.yaml")
+    parser.add_argument("grid", help="a grid file, or the name of one of ours: recipes/configs/compare_NAME.yaml")
     parser.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1), help="processes (%(default)s); 0: in this one")
     parser.add_argument(
         "--together",
@@ -118,6 +120,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="run nothing, make the tables from the runs that there are")
     parser.add_argument("--pages", action="store_true", help="write the pages again, from the committed rows and the grid file")
     options = parser.parse_args(argv)
+    options.grid = shipped_file("GRID", options.grid, CONFIGS, "compare_")
     if options.jobs < 0:
         raise ValueError(f"--jobs {options.jobs} must be at least 1, or 0 for this process")
     for name in ("ray", "again", "retry") if options.shard else ():

@@ -37,7 +37,9 @@ from hf_radial.sweep.members import SweepMember, check_members
 from hf_radial.sweep.together import train_together
 from hf_radial.tasks.tensor_rows import TensorRows
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
+# Started as a script, this folder is on the path, but not the one above it. Last: where the package is installed, that is
+# hf_radial/ itself.
+sys.path.append(str(Path(__file__).parents[1]))
 
 from recipes import modular
 from recipes.modular import CONFIGS, PRESET, ModularArguments, load_data, make_trainer
