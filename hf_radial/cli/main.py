@@ -3,6 +3,7 @@
 hf-radial run RECIPE [OPTIONS]           train: addition, modular, compare or sweep, under accelerate launch
 hf-radial sites MODEL_OR_CONFIG           where the penalty would go in a model, and whether that is right
 hf-radial tasks [TASK [CONFIG]]           the algorithmic tasks, the fields of one, what a configuration holds
+hf-radial methods [NAME]                  the ways to train differently, the card of one
 hf-radial report RUN [RUN ...]            one page with figures of runs: fit, onset, delay, and the geometry meanwhile
 hf-radial compare [GRID]                  the tables of committed comparisons, in the terminal
 hf-radial publish dataset|model ...       to a Hub, with a card
@@ -14,10 +15,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hf_radial.cli import compare, publish, report, run, sites, tasks
+from hf_radial.cli import compare, methods, publish, report, run, sites, tasks
 from hf_radial.cli.completion import PrintCompletion
 
-VERBS = (run, sites, tasks, report, compare, publish)
+VERBS = (run, sites, tasks, methods, report, compare, publish)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
