@@ -115,9 +115,13 @@ class Registry(Mapping[str, Any]):
             )
         return sources[0]
 
-    def loaded(self) -> Iterator[tuple[str, Any]]:
-        """Names and objects. A name that cannot be loaded is left out, with a warning that says why."""
-        for name in self:
+    def loaded(self, ours: bool = True) -> Iterator[tuple[str, Any]]:
+        """Names and objects. A name that cannot be loaded is left out, with a warning that says why.
+
+        Args:
+            ours: whether those of hf_radial are included.
+        """
+        for name in self if ours else [name for name in self if name not in self.ours]:
             try:
                 yield name, self[name]
             except PluginError as error:

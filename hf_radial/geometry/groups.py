@@ -14,17 +14,17 @@ Its readings are named after it: `radius_ratio`, or `radius_ratio_...`. So two p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import nn
-
-from hf_radial.geometry.observe import Observation
 from hf_radial.geometry.reading import Reading
 from hf_radial.plugins import Registry
 
-Metric = Callable[[nn.Module, Mapping[str, Any], Observation], Iterable[Reading]]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hf_radial.geometry.observe import Observation
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 METRICS = Registry(
@@ -67,6 +67,8 @@ def added_readings(name: str, model: nn.Module, batch: Mapping[str, Any], seen: 
         ValueError: it returns something else than readings that are named after it.
         Exception: whatever the metric raises.
     """
+    import torch
+
     with torch.no_grad():
         readings = list(METRICS[name](model, batch, seen))
     for reading in readings:

@@ -1,6 +1,7 @@
 """Grids of the user's own model and data: what is trained, how it is judged, and what is said of a wrong function."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def test_a_llama_learns_texts_in_a_grid(tmp_path, path):
     here(smaller("own_llama", tmp_path, epochs=30, evaluate_every=10, learning_rate=0.01), tmp_path)
     rows = json.loads((tmp_path / "out" / "small.json").read_text())["rows"]
     assert all(row["status"] != "failed" and row["held_out"] > 1 / 8 for row in rows)  # a guess of one letter is right so often
+
+
+def test_the_grid_of_the_page_on_own_models_runs(tmp_path, path):
+    page = (CONFIGS.parents[1] / "docs" / "extend_grid.md").read_text()
+    (tmp_path / "my_module.py").write_text(re.search(r"^```python\n(.*?)^```$", page, re.S | re.M)[1])
+    grid = yaml.safe_load(re.search(r"^```yaml\n(.*?)^```$", page, re.S | re.M)[1])
+    file = tmp_path / "compare_page.yaml"
+    file.write_text(yaml.safe_dump({**grid, "base": {**grid["base"], "epochs": 10}, "seeds": [0]}))
+    here(file, tmp_path)
+    rows = json.loads((tmp_path / "out" / "page.json").read_text())["rows"]
+    assert [row["arm"] for row in rows] == ["AdamW", "penalty"] and all(row["held_out"] > 0.6 for row in rows)
 
 
 class Bare(nn.Module):

@@ -231,3 +231,36 @@ def test_a_metric_that_fails_is_named_and_the_others_are_measured(gives, said):
     found = measure(MODEL, BATCH, ["mine", "radial"])
     assert said in found.failures[0] and found.failures[0].startswith("mine: ")
     assert "geometry/hidden.0/radius_mean" in found.logs()
+
+
+def test_a_report_draws_a_packages_metric_with_the_words_of_its_docstring(tmp_path):
+    pytest.importorskip("matplotlib")
+    from fake_runs import SITES, fake_run
+
+    from hf_radial.geometry.reading import TABLE_FILE, Table
+    from hf_radial.report.figures import figures_of
+    from hf_radial.runs.files import read_run as read_folder
+
+    @register_metric
+    def unequal(model, batch, seen):
+        """How unequal lengths are.
+
+        Near 0 all are
+        alike.
+        """
+
+    fake_run(tmp_path, steps=300, groups=())
+    table = Table()
+    for step in (0, 100):
+        table.add(
+            step, 1.0, [Reading("unequal", 0.5 + step, SITES[0]), Reading("unequal_most", 3.0), Reading("unequally", 1.0)]
+        )
+    table.write(tmp_path / TABLE_FILE)
+    sections = dict(figures_of(read_folder(tmp_path)))
+    drawn = sections["Metrics of other packages"]
+    assert [(drawing.title, drawing.caption) for drawing in drawn] == [
+        ("How unequal lengths are", "Near 0 all are alike."),
+        ("How unequal lengths are: most", "Near 0 all are alike."),
+    ]
+    METRICS._registered.clear()
+    assert "Metrics of other packages" not in dict(figures_of(read_folder(tmp_path)))
