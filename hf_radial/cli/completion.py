@@ -27,7 +27,7 @@ class PrintCompletion(argparse.Action):
         for each in _parsers(parser):
             for action in each._actions:
                 if action.metavar in COMPLETED:
-                    action.complete = COMPLETED[action.metavar]  # type: ignore[attr-defined,index]
+                    action.complete = COMPLETED[action.metavar]  # type: ignore[attr-defined]
         print(shtab.complete(parser, shell=values))
         parser.exit(0)
 

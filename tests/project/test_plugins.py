@@ -252,9 +252,7 @@ def test_a_report_draws_a_packages_metric_with_the_words_of_its_docstring(tmp_pa
     fake_run(tmp_path, steps=300, groups=())
     table = Table()
     for step in (0, 100):
-        table.add(
-            step, 1.0, [Reading("unequal", 0.5 + step, SITES[0]), Reading("unequal_most", 3.0), Reading("unequally", 1.0)]
-        )
+        table.add(step, 1.0, [Reading("unequal", 1.0 + step, SITES[0]), Reading("unequal_most", 3.0), Reading("unequally", 1)])
     table.write(tmp_path / TABLE_FILE)
     sections = dict(figures_of(read_folder(tmp_path)))
     drawn = sections["Metrics of other packages"]
