@@ -35,7 +35,10 @@ def run(options: argparse.Namespace) -> int:
 
     config, words = _without_config(options.options)
     command = [*_launch(options.recipe, config or options.config_file), str(recipes_folder() / f"{options.recipe}.py"), *words]
-    launch_command(launch_command_parser().parse_args(command))
+    try:
+        launch_command(launch_command_parser().parse_args(command))
+    except KeyboardInterrupt:  # the recipe, which has been interrupted too, says what there is to say
+        return 130
     return 0
 
 
@@ -61,7 +64,8 @@ def _launch(recipe: str, config: str | None) -> list[str]:
     if os.path.isfile(default_config_file):
         return quiet
     if not torch.accelerator.is_available():
-        threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = os.environ.get("OMP_NUM_THREADS", cores)
         cpu = str(recipes_folder() / "accelerate" / "cpu.yaml")
         return [*quiet, "--config_file", cpu, "--num_cpu_threads_per_process", str(threads)]
     plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
