@@ -24,6 +24,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 OURS = "hf_radial"
+KINDS = ("intervention", "task", "metric")
 
 
 class PluginError(ImportError):
@@ -174,6 +175,12 @@ class Registry(Mapping[str, Any]):
                 how = f"the entry point '{point.name} = {point.value}'"
                 found.append(Source(_package(point), point.value, how, point.load))
         return found
+
+
+def packages() -> dict[str, str]:
+    """Name and version of every installed package that adds something; imports none of them."""
+    points = [point for kind in KINDS for point in _points(f"{OURS}.{kind}s")]
+    return {point.dist.name: point.dist.version for point in points if point.dist is not None}
 
 
 def _import(place: str) -> Any:

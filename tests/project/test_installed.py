@@ -136,6 +136,7 @@ def test_recipe_modular_runs_with_an_intervention_and_a_metric_of_the_example_pa
     assert "test: " in said and (tmp_path / "runs" / "one" / "model.safetensors").is_file()
     record = json.loads((tmp_path / "runs" / "one" / "run.json").read_text())
     assert "sign_noise:p=0.1" in json.dumps(record)
+    assert record["environment"]["versions"]["radial-example"] == "1.2" and record["environment"]["revision"] is None
     log = json.loads((tmp_path / "runs" / "one" / "trainer_state.json").read_text())["log_history"]
     ratios = [logs["geometry/hidden.0/radius_ratio"] for logs in log if "geometry/hidden.0/radius_ratio" in logs]
     assert len(ratios) == 3 and min(ratios) > 1

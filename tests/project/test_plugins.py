@@ -20,6 +20,7 @@ from hf_radial.interventions import INTERVENTIONS, intervention
 from hf_radial.interventions.base import Intervention
 from hf_radial.models import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.plugins import PluginError
+from hf_radial.runs.record import describe_environment
 from hf_radial.tasks import TASKS, load_task, task_tokenizer
 from hf_radial.tasks.show import shelf_table
 
@@ -68,6 +69,7 @@ def registered(monkeypatch):
 def test_a_packages_intervention_works_by_name_and_is_imported_only_then(install):
     install("theirs", METHOD.format(name="theirs"), interventions={"theirs": "Method"})
     assert "theirs" in INTERVENTIONS and "theirs" in list(INTERVENTIONS) and len(INTERVENTIONS) == len(INTERVENTIONS.ours) + 1
+    assert describe_environment()["versions"]["theirs"] == "3.1"
     assert "theirs" not in sys.modules
     assert intervention("theirs:factor=2").factor == 2
     assert RadialArguments(output_dir="x", report_to="none", intervention=["theirs"]).made_interventions()[0].factor == 0.5
