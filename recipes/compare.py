@@ -34,6 +34,7 @@ from hf_radial.comparison.shards import read_shard, shared
 from hf_radial.comparison.table import markdown, page_of, write, write_pages
 from hf_radial.comparison.trials import judged_cells, tuning_cells
 from hf_radial.comparison.workers import in_processes, in_this_process, on_ray
+from hf_radial.runs.script import run_recipe
 from hf_radial.runs.shipped import shipped_file
 
 HERE = Path(__file__).resolve().parent
@@ -139,4 +140,4 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_recipe(main)

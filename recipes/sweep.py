@@ -31,7 +31,8 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, curve
 from hf_radial.runs.record import describe_run
 from hf_radial.runs.results import RESULTS_FILE, results_of, write_card
 from hf_radial.runs.resume import check_same_options
-from hf_radial.runs.start import at_least, end_processes, open_run, parse_options, run_recipe
+from hf_radial.runs.script import run_recipe
+from hf_radial.runs.start import at_least, end_processes, open_run, parse_options
 from hf_radial.safe_files import write_text
 from hf_radial.sweep.members import SweepMember, check_members
 from hf_radial.sweep.together import train_together

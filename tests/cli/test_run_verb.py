@@ -87,7 +87,7 @@ def test_bash_completes_verbs_recipes_and_options(tmp_path, capsys, typed, wante
     script.write_text(completion("bash", capsys))
     words = " ".join(f"'{word}'" for word in typed)
     code = f"source {script}; COMP_WORDS=({words}); COMP_CWORD={len(typed) - 1}\n"
-    code += 'f=$(complete -p hf-radial | sed "s/.*-F \([^ ]*\).*/\1/")\n'
+    code += r'f=$(complete -p hf-radial | sed "s/.*-F \([^ ]*\).*/\1/"); '
     code += '$f hf-radial "${COMP_WORDS[COMP_CWORD]}"; echo ${COMPREPLY[@]}'
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert set(done.stdout.split()) == wanted, done.stderr
@@ -95,7 +95,7 @@ def test_bash_completes_verbs_recipes_and_options(tmp_path, capsys, typed, wante
 
 def test_the_completion_for_zsh_has_every_verb_and_is_right_where_zsh_is_there(tmp_path, capsys):
     text = completion("zsh", capsys)
-    assert text.startswith("#compdef hf-radial") and all(f'"{verb}:' in text for verb in ("run", "methods", "tasks", "publish"))
+    assert text.startswith("#compdef hf-radial") and all(f"{verb}:'" in text for verb in ("run", "methods", "tasks", "publish"))
     if shutil.which("zsh"):
         (tmp_path / "_hf-radial").write_text(text)
         subprocess.run(["zsh", "-n", tmp_path / "_hf-radial"], check=True)
