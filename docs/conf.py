@@ -43,7 +43,8 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 nitpicky = True
 # Only our own names can be resolved: without a network there is no index of another project.
-nitpick_ignore_regex = [("py:.*", r"(?!hf_radial).*"), ("py:.*", r"hf_radial\.interventions\.Model")]  # a type variable
+TYPE_VARIABLES = r"hf_radial\.(interventions\.(Model|Kind)|tasks\.load\.Builder|geometry\.groups\.Function)"
+nitpick_ignore_regex = [("py:.*", r"(?!hf_radial).*"), ("py:.*", TYPE_VARIABLES)]
 python_use_unqualified_type_names = True
 
 html_theme = "furo"

@@ -153,7 +153,7 @@ def tasks() -> str:
     from hf_radial.tasks.load import TASKS, builder_class
 
     lines = ["| task | what | source | on the shelf, such as |", "|---|---|---|---|"]
-    for task in TASKS:
+    for task in TASKS.ours:
         builder = builder_class(task)
         what = builder.SUMMARY.rstrip(".")
         lines.append(f"| `{task}` | {what} | {builder.SOURCE} | {len(builder.SHELF)}: `{builder.SHELF[0]}` |")
@@ -227,11 +227,10 @@ def interventions() -> str:
 
 
 def intervention_classes() -> dict[str, Any]:
-    """The class of every intervention by its name."""
+    """The class of every intervention of this package by its name."""
     from hf_radial.interventions import INTERVENTIONS
 
-    package = "hf_radial.interventions"
-    return {name: getattr(import_module(f"{package}.{file}"), kind) for name, (file, kind) in INTERVENTIONS.items()}
+    return {name: INTERVENTIONS[name] for name in INTERVENTIONS.ours}
 
 
 TABLES: dict[str, Callable[[], str]] = {
