@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_radial.geometry.reading import PREFIX, TABLE_FILE, Table, read_table
+from hf_radial.geometry.reading import PREFIX, TABLE_FILE, Table, read_arrow, read_table
 from hf_radial.runs.onset import curve
 from hf_radial.runs.record import RUN_FILE, STATE_FILE
 from hf_radial.runs.resume import checkpoints, is_complete
@@ -166,7 +166,7 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
     foreign = _is_foreign(record, log)
     measured = _measured_in_log(log)
     if table.is_file():
-        measured |= _measured_in_table(table)
+        measured |= measured_in(read_arrow(table))
     return Run(folder, name or folder.resolve().name, log, {} if foreign else record, measured, foreign)
 
 
@@ -288,16 +288,26 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     return log
 
 
-def _measured_in_table(path: Path) -> dict[str, dict[str, Floats]]:
-    columns = read_table(path).columns
-    rows: dict[tuple[str, str], list[tuple[float, ...]]] = {}
-    names = ("metric", "site", "step", "index", "value", "standard_error")
-    for metric, site, step, index, value, error in zip(*(columns[name] for name in names), strict=True):
-        row = (step, -1 if index is None else index, _number(value), _number(error))
-        rows.setdefault((metric, site), []).append(row)
+def measured_in(table: Any) -> dict[str, dict[str, Floats]]:
+    """Metric -> site -> rows, as in `Run.measured`, from (a slice of) the `pyarrow.Table` of `read_arrow`."""
+    if not table.num_rows:
+        return {}
+    table = table.combine_chunks()
+    names, codes = [], []
+    for name in ("metric", "site"):
+        column = table[name].combine_chunks()
+        names.append(column.dictionary.to_pylist())
+        codes.append(column.indices.to_numpy(zero_copy_only=False))
+    rows = np.empty((table.num_rows, 4))
+    for place, (name, absent) in enumerate({"step": 0, "index": -1, "value": np.nan, "standard_error": np.nan}.items()):
+        rows[:, place] = table[name].fill_null(absent).to_numpy()
+    place = codes[0].astype(np.int64) * len(names[1]) + codes[1]
+    order = np.argsort(place, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(place[order])) + 1)
     measured: dict[str, dict[str, Floats]] = {}
-    for (metric, site), found in rows.items():
-        measured.setdefault(metric, {})[site] = np.array(found, float)
+    for part in sorted(parts, key=lambda part: part[0]):  # in the order of the table
+        metric, site = divmod(int(place[part[0]]), len(names[1]))
+        measured.setdefault(names[0][metric], {})[names[1][site]] = rows[part]
     return measured
 
 
@@ -328,10 +338,6 @@ def _by_step(rows: Floats) -> Floats:
     """Sorted by step. Of several rows of one step the last is kept: a resumed run measures a step again."""
     steps, last = np.unique(rows[::-1, 0], return_index=True)
     return rows[::-1][last] if len(steps) else rows
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
 
 
 def _natural(name: str) -> list[Any]:
