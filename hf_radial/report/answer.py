@@ -88,24 +88,26 @@ def value_at(series: Series, step: float) -> tuple[float, float] | None:
 def _when(train: Series, held_out: Series, fit: int | None, onset: int | None) -> str:
     if not len(train.steps) and not len(held_out.steps):
         return "Its log has no accuracy, neither of training rows nor of held-out rows."
-    end = int((held_out if len(held_out.steps) else train).steps[-1])
+    end = f"by step {int((held_out if len(held_out.steps) else train).steps[-1]):,}"
     fitted = f"It fitted its training rows at step {fit:,}"
-    if fit is None:
-        fitted = "It never fitted its training rows" if len(train.steps) else "Its log has no training accuracy"
     if not len(held_out.steps):
-        return f"{fitted}{f' by step {end:,}' if fit is None else ''}; its log has no held-out accuracy."
+        return (
+            f"{fitted if fit is not None else f'It had not fitted its training rows {end}'}; its log has no held-out accuracy."
+        )
     if onset is None:
-        return f"{fitted}, and had not generalised by step {end:,} (held-out accuracy {percent(held_out.values[-1])})."
-    told = f"{fitted} and generalised from step {onset:,} on"
+        last = f"{end} (held-out accuracy {percent(held_out.values[-1])})"
+        if fit is not None:
+            return f"{fitted}, and had not generalised {last}."
+        return f"It had {'neither fitted its training rows nor' if len(train.steps) else 'not'} generalised {last}."
     if fit is None:
-        return f"{told}."
+        return f"It generalised from step {onset:,} on" + (
+            f", and had not fitted its training rows {end}." if len(train.steps) else "."
+        )
     later = f", {onset - fit:,} steps later" if onset > fit else ", without delay"
-    return f"{told}{later}."
+    return f"{fitted} and generalised from step {onset:,} on{later}."
 
 
-def _radii(
-    run: Run, metric: str, sites: Sequence[str], fit: int | None, onset: int | None
-) -> tuple[str, dict[str, float]]:
+def _radii(run: Run, metric: str, sites: Sequence[str], fit: int | None, onset: int | None) -> tuple[str, dict[str, float]]:
     names = short_names(sites)
     shown = sites if len(sites) <= NAMED_SITES else sites[-1:]
     told, radius, targets = [], {}, {}

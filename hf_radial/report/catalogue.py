@@ -118,9 +118,7 @@ def _sites(*metrics: str) -> list[Figure]:
     for metric in metrics:
         title, label, compare, caption = SITE_LINES[metric]
         bounded = any(word in label for word in BOUNDED)
-        figures.append(
-            Figure(metric, title, label, caption, [Line([metric])], sites=True, compare=compare, bounded=bounded)
-        )
+        figures.append(Figure(metric, title, label, caption, [Line([metric])], sites=True, compare=compare, bounded=bounded))
     return figures
 
 
@@ -134,7 +132,9 @@ def _models(*names: str) -> list[Figure]:
 
 
 def _losses(runs: Sequence[Run]) -> list[Figure]:
-    evaluated = {name for run in runs for logs in run.log for name in logs if name.startswith("eval_") and name.endswith("_loss")}
+    evaluated = {
+        name for run in runs for logs in run.log for name in logs if name.startswith("eval_") and name.endswith("_loss")
+    }
     evaluated |= {"eval_train_loss", "eval_validation_loss", "eval_loss"}
     lines = [
         Line([f"log:{name}"], f"{name.removeprefix('eval_').removesuffix('loss').strip('_') or 'evaluation'} rows")

@@ -1,6 +1,6 @@
 """The numbers of the interactive page: every line that a figure draws, thinned and rounded, as JSON for the script.
 
-A line is `[number of its steps in "steps", [values]]`; lines measured at the same steps share them. A value that is not finite
+A line is `[number of its steps in "steps", [values], 0]`; lines measured at the same steps share them. A value that is not finite
 is null. Values have five digits.
 """
 
@@ -26,9 +26,7 @@ CELLS = 40_000  # numbers of one metric with an index, of one run and site
 COLOURS = 6
 
 
-def page_data(
-    groups: Sequence[Group], train_metric: str, held_out_metric: str, every_point: bool = False
-) -> dict[str, Any]:
+def page_data(groups: Sequence[Group], train_metric: str, held_out_metric: str, every_point: bool = False) -> dict[str, Any]:
     """Everything that the script needs about the runs, in the order of the groups.
 
     Args:
@@ -47,8 +45,7 @@ def page_data(
     points = None if every_point else int(np.clip(NUMBERS / max(lines, 1), LEAST, MOST))
     data = []
     for place, group in enumerate(groups):
-        for run in group.runs:
-            label = group.label if len(group.runs) == 1 else f"{group.label}, seed {'?' if seed(run) is None else seed(run)}"
+        for run, label in labels_of(group):
             data.append(
                 {
                     "name": run.name,
@@ -74,32 +71,75 @@ def page_data(
     }
 
 
+def labels_of(group: Group) -> list[tuple[Run, str]]:
+    """The runs of a group, and what to call each."""
+    if len(group.runs) == 1:
+        return [(group.runs[0], group.label)]
+    return [(run, f"{group.label}, seed {'?' if seed(run) is None else seed(run)}") for run in group.runs]
+
+
 def sites_of(run: Run) -> list[str]:
     """The sites of a run whose radius is known."""
     return run.sites("radius_q50") or run.sites("radius_mean")
 
 
+class Sent:
+    """The steps of every line that a page has: what it lacks is what comes after."""
+
+    def __init__(self) -> None:
+        self.steps: dict[tuple[str, str], Floats] = {}
+
+    def common(self, source: str, site: str, steps: Floats) -> int:
+        """How many of the first steps the page has already; it has all of `steps` afterwards."""
+        old = self.steps.get((source, site), steps[:0])
+        self.steps[source, site] = steps
+        shorter = min(len(old), len(steps))
+        other = np.flatnonzero(old[:shorter] != steps[:shorter])
+        return int(other[0]) if len(other) else shorter
+
+
 def run_lines(run: Run, wanted: Iterable[str], points: int | None = None) -> dict[str, Any]:
     """The lines of one run: its `steps`, its `series` by source and site, and its `indexed` metrics."""
+    return _rows(run, wanted, points, Sent())
+
+
+def new_rows(run: Run, sent: Sent, train_metric: str, held_out_metric: str) -> dict[str, Any]:
+    """What `run_lines` has now and a page does not, to be appended to its lines; empty if there is nothing.
+
+    A line is `[number of its steps, [values], how many points of the old line stay]`.
+    """
+    wanted = sources(catalogue([run], train_metric, held_out_metric), train_metric, held_out_metric)
+    found = _rows(run, wanted, None, sent)
+    return found if found["series"] or found["indexed"] else {}
+
+
+def _rows(run: Run, wanted: Iterable[str], points: int | None, sent: Sent) -> dict[str, Any]:
     steps = _Steps()
     series: dict[str, dict[str, Any]] = {}
     for source, site, one in _lines(run, wanted):
-        kept = slice(None) if points is None else thinned(one.values, points)
-        series.setdefault(source, {})[site] = [steps.number(one.steps[kept]), numbers(one.values[kept])]
+        known = len(sent.steps.get((source, site), ()))
+        common = sent.common(source, site, one.steps)
+        if common == len(one.steps) == known:
+            continue
+        kept: Any = slice(common, None) if points is None else thinned(one.values, points)
+        series.setdefault(source, {})[site] = [steps.number(one.steps[kept]), numbers(one.values[kept]), common]
     indexed: dict[str, dict[str, Any]] = {}
     for metric, (decimals, share) in INDEXED.items():
         for site in run.measured.get(metric, {}):
             at, index, values = run.indexed(metric, site)
             if not values.size:
                 continue
-            if points is not None:
-                kept = _spread(len(at), max(2, CELLS // len(index)))
-                at, values = at[kept], values[kept]
+            known = len(sent.steps.get((metric, site), ()))
+            common = sent.common(metric, site, at)
+            if common == len(at) == known:
+                continue
+            kept = slice(common, None) if points is None else _spread(len(at), max(2, CELLS // len(index)))
+            at, values = at[kept], values[kept]
             if share:
                 with np.errstate(invalid="ignore", divide="ignore"):
                     values = values / np.nansum(values, 1, keepdims=True)
             flat = numbers(np.round(values, decimals).ravel())
-            indexed.setdefault(metric, {})[site] = [steps.number(at), numbers(index), flat]
+            indexed.setdefault(metric, {})[site] = [steps.number(at), numbers(index), flat, common]
     return {"steps": steps.lists, "series": series, "indexed": indexed}
 
 

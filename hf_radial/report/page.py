@@ -10,9 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from hf_radial.report.answer import Answer, headline
 from hf_radial.report.canvas import LIGHT
@@ -81,7 +83,7 @@ def make_page(
     train_metric: str = TRAIN_METRIC,
     held_out_metric: str = HELD_OUT_METRIC,
     title: str | None = None,
-    live: bool = False,
+    live: dict[str, Any] | None = None,
 ) -> str:
     """The interactive page as text.
 
@@ -90,21 +92,20 @@ def make_page(
         train_metric: name of the accuracy on training rows in the log.
         held_out_metric: the same for held-out rows.
         title: the page's title.
-        live: whether the page asks its server for new rows; see `hf_radial.report.live`.
+        live: what the page has to tell its server when it asks for new rows; see `hf_radial.report.live`.
 
     Raises:
         ValueError: an accuracy is above 1.
     """
     groups = group_runs(runs)
     try:
-        data = page_data(groups, train_metric, held_out_metric, every_point=live)
+        data = page_data(groups, train_metric, held_out_metric, every_point=live is not None)
         table = results(groups, train_metric, held_out_metric)
     except ValueError as error:
         raise ValueError(f"{', '.join(str(run.folder) for run in runs)}: {error}") from error
     said = notes(runs, train_metric, held_out_metric)
     if data["points"] is not None:
         said.append(f"A line has at most {data['points']} points here; the smallest and largest values are kept.")
-    script = "\n".join([resource(CHARTS), *(resource(f"assets/{name}.js") for name in SCRIPTS)])
     labels = [one["label"] for one in data["runs"]]
     answers = [Answer(**one["answer"]) for one in data["runs"]]
     return Template(resource(PAGE)).substitute(
@@ -120,13 +121,26 @@ def make_page(
         facts=facts(groups),
         glossary=resource(GLOSSARY),
         style="\n".join(resource(name) for name in STYLES),
-        # Scripts are named by their hash, so that no other script runs, whatever a label says.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        connect="'self'" if live else "'none'",
-        live="live" if live else "",
-        data=packed(data),
-        script=script,
+        policy=content_security_policy(live is not None),
+        live="" if live is None else "live",
+        data=packed(data | (live or {})),
+        script=_script(),
     )
+
+
+def content_security_policy(live: bool) -> str:
+    """What a browser lets the page do: run this script, which is named by its hash, and no other, whatever a label says."""
+    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode("ascii")
+    connect = "'self'" if live else "'none'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src {connect}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _script() -> str:
+    return "\n".join([resource(CHARTS), *(resource(f"assets/{name}.js") for name in SCRIPTS)])
 
 
 def _page_path(runs: Sequence[Run], out: str | Path | None) -> Path:

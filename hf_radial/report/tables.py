@@ -211,5 +211,3 @@ def notes(runs: Sequence[Run], train_metric: str, held_out_metric: str) -> list[
 
 
 _NO_METRICS = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
-
-

@@ -80,6 +80,13 @@ class Panel {
     return found;
   }
 
+  // The lower and the upper edge of the band of the run in focus, or nothing.
+  band() {
+    if (choice.off.has(choice.focus)) return [];
+    const edges = (this.figure.band ?? []).map((source) => focused().lines[source]?.[this.site]);
+    return edges.length === 2 && edges.every((edge) => edge?.x.length) ? edges : [];
+  }
+
   // The dashed lines. Those that are the same constant in several runs are one.
   targets() {
     const found = new Map();
@@ -147,6 +154,12 @@ class Panel {
         distr: log ? 3 : 1,
         range: (_, low, high) => {
           if (low === null || high === null) return log ? [1, 10] : [0, 1];
+          for (const { y } of this.band())
+            for (const value of y)
+              if (value !== null && !(log && value <= 0)) {
+                if (value < low) low = value;
+                if (value > high) high = value;
+              }
           if (compare && !(log && compare[0] <= 0)) {
             low = Math.min(low, compare[0]);
             high = Math.max(high, compare[0]);
@@ -163,7 +176,7 @@ class Panel {
   make(data, series, log, scales, xScale = timeScale(), xAxis = timeAxis(this.host.clientWidth)) {
     const axis = { stroke: colours.muted, font: "11px system-ui, sans-serif", grid: { stroke: colours.line, width: 1 } };
     const ticks = { stroke: colours.line, width: 1, size: 4 };
-    const y = { ...axis, ticks: { show: false }, size: 46, gap: 4, values: (_, splits) => splits.map(compact) };
+    const y = { ...axis, ticks: { show: false }, grid: { ...axis.grid, show: this.figure.kind !== "heat" }, size: 46, gap: 4, values: (_, splits) => splits.map(compact) };
     if (log)
       Object.assign(y, {
         splits: (_, __, low, high) => roundNumbers(low, high, 5),
@@ -197,9 +210,8 @@ class Panel {
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    const [low, high] = this.figure.band ?? [];
-    const lower = focused().lines[low]?.[this.site], upper = focused().lines[high]?.[this.site];
-    if (lower && upper && !choice.off.has(choice.focus)) {
+    const [lower, upper] = this.band();
+    if (upper) {
       const edge = ({ x, y }) => x.map((step, i) => [step, y[i]]).filter(([, value]) => value !== null && !(this.logarithmic && value <= 0));
       ctx.fillStyle = faint(colourOf(focused()), 0.14);
       ctx.beginPath();

@@ -19,7 +19,13 @@ function setFocus(run) {
 // The bar ----------------------------------------------------------------------------------------------------------
 
 function startBar() {
-  const cursor = $("cursor");
+  const cursor = $("cursor"), view = $("view");
+  const open = (whether) => {
+    $("options").hidden = !whether;
+    view.setAttribute("aria-expanded", String(whether));
+  };
+  view.addEventListener("click", () => open($("options").hidden));
+  open(matchMedia("(min-width: 68rem)").matches);
   cursor.addEventListener("input", () => {
     choice.step = allSteps()[cursor.value];
     refresh(CURSOR);
@@ -97,7 +103,7 @@ function runTable() {
     const row = element(
       "tr",
       {},
-      element("th", { scope: "row", class: `c${run.colour}` }, element("span", {}, box, pick)),
+      element("th", { scope: "row", class: `c${run.colour}` }, element("span", {}, box, element("i", { class: `sample d${run.dash}` }), pick)),
       ...cells.map((cell) => element("td", {}, cell)),
     );
     return { row, box, pick, cells };

@@ -4,8 +4,8 @@
 async function start() {
   setPage(await unpack($("data").textContent));
   if (page.sites.length > 4) choice.site = page.sites[page.sites.length - 1];
-  const first = page.runs.findIndex((run) => run.answer.onset !== null);
-  choice.focus = Math.max(first, 0);
+  const onsets = page.runs.map((run) => run.answer.onset ?? Infinity);
+  choice.focus = onsets.indexOf(Math.min(...onsets)); // the first to generalise, or else the first
   const { onset, fit } = focused().answer, steps = allSteps();
   choice.step = steps[nearest(steps, onset ?? fit ?? steps[steps.length - 1])];
   readColours();
@@ -13,7 +13,6 @@ async function start() {
     readColours();
     refresh(ALL);
   });
-  if (matchMedia("(min-width: 60rem)").matches) $("view").open = true;
   fillSelects();
   startBar();
   $("instrument").hidden = false;
@@ -43,18 +42,14 @@ async function follow() {
 function take(found) {
   const steps = allSteps(), atEnd = choice.step === steps[steps.length - 1];
   for (const change of found.changes) {
-    const run = page.runs[change.run];
-    if (change.cut) cutRows(run, change.cut.step, change.cut.logged);
+    const number = page.runs.findIndex(({ name }) => name === change.run), run = page.runs[number];
     if (change.series) addRows(run, change);
-    if (change.answer) {
-      run.answer = change.answer;
-      document.querySelector(`#answers [data-run="${change.run}"] span:last-child`).textContent = change.answer.text;
-    }
-    run.epochs = change.epochs ?? run.epochs;
-    for (const site of change.sites ?? [])
+    run.answer = change.answer;
+    document.querySelector(`#answers [data-run="${number}"] span:last-child`).textContent = change.answer.text;
+    for (const site of change.sites)
       if (!page.sites.includes(site)) {
         page.sites.push(site);
-        page.names = change.names;
+        Object.assign(page.names, change.names);
       }
   }
   page.after = found.after;

@@ -43,45 +43,20 @@ function setPage(found) {
   }
 }
 
-// Append the rows of `found` to a run. Rows of the same and later steps go first: a resumed run measures them again.
+// Append rows to a run's lines. `keep` points stay: a run that was resumed measures some steps again.
 function addRows(run, found) {
   for (const [source, sites] of Object.entries(found.series))
-    for (const [site, [steps, values]] of Object.entries(sites)) {
-      const line = ((run.lines[source] ??= {})[site] ??= { x: [], y: [] });
-      const x = found.steps[steps], kept = before(line.x, x[0]);
-      line.x = line.x.slice(0, kept).concat(x);
-      line.y = line.y.slice(0, kept).concat(values);
+    for (const [site, [steps, values, keep]] of Object.entries(sites)) {
+      const line = ((run.lines[source] ??= {})[site] ??= { x: [], y: [] }), x = found.steps[steps];
+      line.x = keep ? line.x.slice(0, keep).concat(x) : x;
+      line.y = keep ? line.y.slice(0, keep).concat(values) : values;
     }
   for (const [metric, sites] of Object.entries(found.indexed))
-    for (const [site, [steps, index, flat]] of Object.entries(sites)) {
+    for (const [site, [steps, index, flat, keep]] of Object.entries(sites)) {
       const x = found.steps[steps], rows = x.map((_, i) => flat.slice(i * index.length, (i + 1) * index.length));
-      const old = run.cells[metric]?.[site];
-      const kept = old && old.index.length === index.length ? before(old.x, x[0]) : 0;
-      (run.cells[metric] ??= {})[site] = {
-        x: (old?.x ?? []).slice(0, kept).concat(x),
-        index,
-        rows: (old?.rows ?? []).slice(0, kept).concat(rows),
-      };
+      const old = run.cells[metric]?.[site] ?? { x: [], rows: [] };
+      (run.cells[metric] ??= {})[site] = { x: old.x.slice(0, keep).concat(x), index, rows: old.rows.slice(0, keep).concat(rows) };
     }
-  known = null;
-}
-
-// Forget what a run measured from a step on: it was resumed from an earlier checkpoint, or started again.
-function cutRows(run, step, logged) {
-  for (const [source, sites] of Object.entries(run.lines))
-    if (source.startsWith("log:") === logged)
-      for (const line of Object.values(sites)) {
-        const kept = before(line.x, step);
-        line.x = line.x.slice(0, kept);
-        line.y = line.y.slice(0, kept);
-      }
-  if (!logged)
-    for (const sites of Object.values(run.cells))
-      for (const cells of Object.values(sites)) {
-        const kept = before(cells.x, step);
-        cells.x = cells.x.slice(0, kept);
-        cells.rows = cells.rows.slice(0, kept);
-      }
   known = null;
 }
 
