@@ -89,20 +89,17 @@ def _when(train: Series, held_out: Series, fit: int | None, onset: int | None) -
     if not len(train.steps) and not len(held_out.steps):
         return "Its log has no accuracy, neither of training rows nor of held-out rows."
     end = f"by step {int((held_out if len(held_out.steps) else train).steps[-1]):,}"
-    fitted = f"It fitted its training rows at step {fit:,}"
+    fitted = f"It had not fitted its training rows {end}" if fit is None else f"It fitted its training rows at step {fit:,}"
     if not len(held_out.steps):
-        return (
-            f"{fitted if fit is not None else f'It had not fitted its training rows {end}'}; its log has no held-out accuracy."
-        )
+        return f"{fitted}; its log has no held-out accuracy."
     if onset is None:
         last = f"{end} (held-out accuracy {percent(held_out.values[-1])})"
         if fit is not None:
             return f"{fitted}, and had not generalised {last}."
         return f"It had {'neither fitted its training rows nor' if len(train.steps) else 'not'} generalised {last}."
     if fit is None:
-        return f"It generalised from step {onset:,} on" + (
-            f", and had not fitted its training rows {end}." if len(train.steps) else "."
-        )
+        rest = f", and had not fitted its training rows {end}" if len(train.steps) else ""
+        return f"It generalised from step {onset:,} on{rest}."
     later = f", {onset - fit:,} steps later" if onset > fit else ", without delay"
     return f"{fitted} and generalised from step {onset:,} on{later}."
 

@@ -132,9 +132,8 @@ def _models(*names: str) -> list[Figure]:
 
 
 def _losses(runs: Sequence[Run]) -> list[Figure]:
-    evaluated = {
-        name for run in runs for logs in run.log for name in logs if name.startswith("eval_") and name.endswith("_loss")
-    }
+    logged = {name for run in runs for logs in run.log for name in logs}
+    evaluated = {name for name in logged if name.startswith("eval_") and name.endswith("_loss")}
     evaluated |= {"eval_train_loss", "eval_validation_loss", "eval_loss"}
     lines = [
         Line([f"log:{name}"], f"{name.removeprefix('eval_').removesuffix('loss').strip('_') or 'evaluation'} rows")
@@ -167,8 +166,8 @@ def _frequencies() -> list[Figure]:
             "frequencies",
             "How frequencies assemble",
             "share of the power (fraction)",
-            "The run in focus. Each row is a frequency, time runs to the right, and a strong colour means that much of the power "
-            "is there. An even field that turns into a few rows is the periodic algorithm being built.",
+            "The run in focus. Each row is a frequency, time runs to the right, and a strong colour means that much of the "
+            "power is there. An even field that turns into a few rows is the periodic algorithm being built.",
             [Line(["fourier_power"])],
             kind="heat",
             sites=True,
@@ -188,8 +187,8 @@ def _frequencies() -> list[Figure]:
             "neurons",
             "Neurons in blocks of one frequency",
             "selectivity (fraction of power)",
-            "The run in focus, at the step of the time cursor. Each dot is a neuron, sorted by the frequency it answers to most, "
-            "and by selectivity within a frequency. High blocks are groups of neurons that share a frequency.",
+            "The run in focus, at the step of the time cursor. Each dot is a neuron, sorted by the frequency it answers to "
+            "most, and by selectivity within a frequency. High blocks are groups of neurons that share a frequency.",
             [Line(["neuron_selectivity"]), Line(["neuron_frequency"])],
             kind="neurons",
             sites=True,
@@ -219,16 +218,16 @@ def _curvature() -> list[Figure]:
             "hessian_trace",
             "Hessian trace",
             "trace (nats per squared weight)",
-            "The sum of the curvatures of the loss in all directions. It also falls as the training loss nears 0, so that a small "
-            "trace alone is no sign of generalisation.",
+            "The sum of the curvatures of the loss in all directions. It also falls as the training loss nears 0, so that a "
+            "small trace alone is no sign of generalisation.",
             [Line(["hessian_trace"])],
         ),
         Figure(
             "lambda_max",
             "Largest curvature and the edge of stability",
             "curvature (nats per squared weight)",
-            "The curvature in the steepest direction against 2 / learning rate, above which plain gradient descent would become "
-            "unstable; for Adam and the like the limit is another.",
+            "The curvature in the steepest direction against 2 / learning rate, above which plain gradient descent would "
+            "become unstable; for Adam and the like the limit is another.",
             [Line(["lambda_max"])],
             dashed="two_over_lr",
         ),

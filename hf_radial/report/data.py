@@ -1,7 +1,7 @@
 """The numbers of the interactive page: every line that a figure draws, thinned and rounded, as JSON for the script.
 
-A line is `[number of its steps in "steps", [values], 0]`; lines measured at the same steps share them. A value that is not finite
-is null. Values have five digits.
+A line is `[number of its steps in "steps", [values], 0]`; lines measured at the same steps share them. A value that is not
+finite is null. Values have five digits.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def numbers(values: Floats) -> list[float | int | None]:
     >>> numbers(np.array([3.14159265, 2.0, np.nan, -np.inf, 123456.0]))
     [3.1416, 2, None, None, 123460]
     """
-    texts = ("%.5g" % value if finite else None for value, finite in zip(values, np.isfinite(values), strict=True))
+    texts = (f"{value:.5g}" if finite else None for value, finite in zip(values, np.isfinite(values), strict=True))
     found = (None if text is None else float(text) for text in texts)
     return [value if value is None or value != int(value) else int(value) for value in found]
 

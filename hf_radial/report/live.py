@@ -1,8 +1,8 @@
 """The page of runs that go on, on a server for this machine alone: `hf-radial report --live RUN [RUN ...]`.
 
-The page asks every second for rows that it does not have; `FollowedRun` reads what has changed. The server has two addresses, the
-page and its rows. It serves no files, and it answers only to its own name, so that a page of another site that a browser has open
-cannot read it (DNS rebinding).
+The page asks every second for rows that it does not have; `FollowedRun` reads what has changed. The server has two addresses,
+the page and its rows. It serves no files, and it answers only to its own name, so that a page of another site that a browser has
+open cannot read it (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -101,9 +101,8 @@ class Live:
         self._looked = time.monotonic()
 
     def _labels(self) -> list[str]:
-        labels = {
-            run.name: label for group in group_runs([one.run for one in self.followed]) for run, label in labels_of(group)
-        }
+        groups = group_runs([one.run for one in self.followed])
+        labels = {run.name: label for group in groups for run, label in labels_of(group)}
         return [labels[one.run.name] for one in self.followed]
 
     def _told(self) -> str:
@@ -148,7 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get_all("Host", []) not in ([f"127.0.0.1:{port}"], [f"localhost:{port}"]):
             self._answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", "this server answers to 127.0.0.1 and localhost only\n")
             return
-        if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        foreign = self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
+        if foreign and self.headers.get("Sec-Fetch-Mode") != "navigate":  # a link to the page is welcome
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", "this server answers to its own page only\n")
             return
         address = urlsplit(self.path)

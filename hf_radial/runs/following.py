@@ -1,9 +1,9 @@
 """A run that goes on: its folder read again and again, while a `Trainer` writes it.
 
 `FollowedRun` looks at three kinds of files: the newest `trainer_state.json` (at every checkpoint), `geometry.parquet` (after
-measurements), and TensorBoard's events (`report_to="tensorboard"`, at every log), which are read on from where they ended. A file
-that has not changed is not read. A file that cannot be read, because it is half written or the run was killed, leaves what was
-known and is read again at its next change.
+measurements), and TensorBoard's events (`report_to="tensorboard"`, at every log), which are read on from where they ended. A
+file that has not changed is not read. A file that cannot be read, because it is half written or the run was killed, leaves what
+was known and is read again at its next change.
 """
 
 from __future__ import annotations

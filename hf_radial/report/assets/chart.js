@@ -4,12 +4,13 @@
 
 const tip = document.getElementById("tip");
 let hovered = null; // {panel, x, y}: the panel under the pointer, and where in the window
-const seen = new IntersectionObserver(
-  (entries) => {
-    for (const entry of entries) entry.target.panel.see(entry.isIntersecting);
-  },
-  { rootMargin: "300px 0px" },
-);
+// A panel is built when it comes near the window, and follows the cursor while it is in it.
+const near = new IntersectionObserver((entries) => tellPanels(entries, "near"), { rootMargin: "400px 0px" });
+const inside = new IntersectionObserver((entries) => tellPanels(entries, "inside"));
+function tellPanels(entries, what) {
+  for (const { target, isIntersecting } of entries) target.panel[what] = isIntersecting;
+  refresh(CURSOR);
+}
 const resized = new ResizeObserver((entries) => {
   for (const entry of entries) entry.target.panel.resize();
 });
@@ -29,7 +30,7 @@ class Panel {
   // `figure` is one of the catalogue; `height` in CSS pixels; `marks` says which value a mark of fit and onset sits on.
   constructor(host, figure, site, height = 190) {
     Object.assign(this, { host, figure, site, height });
-    this.visible = false;
+    this.near = this.inside = false;
     this.stale = true;
     this.log = null; // the reader's choice for this figure alone
     this.plot = null;
@@ -38,15 +39,11 @@ class Panel {
     host.tabIndex = 0;
     host.setAttribute("role", "img");
     host.style.setProperty("--height", `${height}px`);
-    seen.observe(host);
+    near.observe(host);
+    inside.observe(host);
     resized.observe(host);
     host.addEventListener("keydown", (event) => this.key(event));
     views.push(this);
-  }
-
-  see(visible) {
-    this.visible = visible;
-    if (visible) refresh(CURSOR);
   }
 
   resize() {
@@ -58,12 +55,19 @@ class Panel {
 
   update(level) {
     if (level === ALL) this.stale = true;
-    if (!this.visible || !this.host.clientWidth) return;
-    if (this.stale) {
+    if (!this.near) return;
+    if (this.stale && this.host.clientWidth) {
       this.build();
       this.stale = false;
       queueMicrotask(() => this.paint()); // uPlot gives itself a size in a microtask of its own, which comes first
-    } else this.paint();
+    } else if (this.inside && this.plot) this.paint();
+  }
+
+  remove() {
+    near.unobserve(this.host);
+    inside.unobserve(this.host);
+    resized.unobserve(this.host);
+    this.plot?.destroy();
   }
 
   // Lines ----------------------------------------------------------------------------------------------------------
@@ -303,14 +307,14 @@ class Panel {
     if (hovered?.panel !== this) return;
     const box = this.plot.over.getBoundingClientRect(), height = hovered.y - box.top;
     const far = (one) => (one.top === null ? Infinity : Math.abs(one.top - height));
-    const near = [...told].sort((a, b) => far(a) - far(b)).slice(0, 9);
-    const first = near[0];
-    near.sort((a, b) => (b.value ?? -Infinity) - (a.value ?? -Infinity));
-    const rows = near.map((one) => {
+    const close = [...told].sort((a, b) => far(a) - far(b)).slice(0, 9);
+    const first = close[0];
+    close.sort((a, b) => (b.value ?? -Infinity) - (a.value ?? -Infinity));
+    const rows = close.map((one) => {
       const run = page.runs[one.run], text = page.runs.length > 1 ? run.label + (one.text ? `, ${one.text}` : "") : one.text || this.figure.title;
       return [run.colour, text, (one.value === null ? "no number" : compact(one.value)) + (one.step === choice.step ? "" : ` at ${whole(one.step)}`), one === first];
     });
-    showTip(`step ${whole(choice.step)}`, rows, told.length - near.length);
+    showTip(`step ${whole(choice.step)}`, rows, told.length - close.length);
     this.nearRun = first?.run;
   }
 

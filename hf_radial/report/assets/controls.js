@@ -211,11 +211,7 @@ function card(listed) {
 function layOut() {
   for (const view of views.splice(0)) {
     if (!(view instanceof Panel) && !view.of) views.push(view);
-    else if (view instanceof Panel) {
-      seen.unobserve(view.host);
-      resized.unobserve(view.host);
-      view.plot?.destroy();
-    }
+    else if (view instanceof Panel) view.remove();
   }
   hovered = null;
   tip.hidden = true;
