@@ -8,13 +8,13 @@ was known and is read again at its next change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_radial.geometry.reading import TABLE_FILE, read_arrow
+from hf_radial.geometry.reading import PREFIX, TABLE_FILE, read_arrow
 from hf_radial.runs.files import Floats, Run, is_foreign, measured_in, measured_in_log, read_log, read_record, state_file
 from hf_radial.runs.record import RUN_FILE
 
@@ -125,19 +125,25 @@ class FollowedRun:
         self.run.log = log
         self.run.foreign_record = foreign
         self.run.record = {} if foreign else self._record
-        self.run.measured = _with_later(self._table, measured_in_log(log))
+        self.run.measured = measured_in_log(log) | _continued(self._table, log)
 
 
-def _with_later(table: dict[str, dict[str, Floats]], logged: dict[str, dict[str, Floats]]) -> dict[str, dict[str, Floats]]:
-    """The table, and the logged rows after its last: it is written more seldom than the log."""
+def _continued(table: dict[str, dict[str, Floats]], log: Sequence[dict[str, Any]]) -> dict[str, dict[str, Floats]]:
+    """The table, and what was measured after its last row: it is written more seldom than the log.
+
+    The radii that a `RadialTrainer` logs are no measurements: they are means over training batches.
+    """
+    start = f"{PREFIX}/"
+    logged = measured_in_log(
+        [{name: value for name, value in logs.items() if name == "step" or name.startswith(start)} for logs in log]
+    )
     joined = {metric: dict(sites) for metric, sites in table.items()}
-    for metric, sites in logged.items():
+    for metric, sites in joined.items():
         for site, rows in sites.items():
-            known = joined.setdefault(metric, {}).get(site)
-            if known is None:
-                joined[metric][site] = rows
-            elif rows[-1, 0] > known[:, 0].max():
-                joined[metric][site] = np.concatenate([known, rows[rows[:, 0] > known[:, 0].max()]])
+            later = logged.get(metric, {}).get(site, rows[:0])
+            later = later[later[:, 0] > rows[:, 0].max()]
+            if len(later):
+                sites[site] = np.concatenate([rows, later])
     return joined
 
 
