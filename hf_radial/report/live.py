@@ -1,8 +1,8 @@
 """The page of runs that go on, on a server for this machine alone: `hf-radial report --live RUN [RUN ...]`.
 
 The page asks every second for rows that it does not have; `FollowedRun` reads what has changed. The server has two addresses,
-the page and its rows. It serves no files. It answers only to its own name, so that a page of another site cannot read it through
-the reader's browser (DNS rebinding).
+the page and its rows. It serves no files. It answers only to its own name, so that a page of another site cannot read it
+through the reader's browser (DNS rebinding).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from html import escape
+from math import isfinite
 from typing import Any
 
 from hf_radial.runs.files import STATE_FILE, Group, Run, seed
@@ -78,10 +79,10 @@ def _results_row(run: Run, group: Group, train_metric: str, held_out_metric: str
 def percent(fraction: float) -> str:
     """Accuracy for a table: never rounded up to 100 %.
 
-    >>> percent(0.99996), percent(1.0), percent(0.5)
-    ('99.99 %', '100.00 %', '50.00 %')
+    >>> percent(0.99996), percent(1.0), percent(float("nan"))
+    ('99.99 %', '100.00 %', 'not a number')
     """
-    return f"{int(fraction * 10_000 + 1e-6) / 100:.2f} %"
+    return f"{int(fraction * 10_000 + 1e-6) / 100:.2f} %" if isfinite(fraction) else "not a number"
 
 
 def _table(columns: Sequence[str], rows: Sequence[dict[str, tuple[str, bool]]]) -> str:

@@ -200,7 +200,9 @@ def ask(server, path, method="GET", **headers):
     port = server.server_address[1]
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     connection.putrequest(method, path, skip_host=True)
-    for name, value in ({"Host": f"127.0.0.1:{port}"} | {key.replace("_", "-"): value for key, value in headers.items()}).items():
+    for name, value in (
+        {"Host": f"127.0.0.1:{port}"} | {key.replace("_", "-"): value for key, value in headers.items()}
+    ).items():
         if value is not None:
             connection.putheader(name, value.format(port=port))
     connection.endheaders()
@@ -229,7 +231,9 @@ def test_the_page_and_its_rows_are_all_that_the_server_has(server):
     assert ask(server, "/", method="POST")[0].status == 501
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1.evil.example:{port}", None, ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1.evil.example:{port}", None, ""]
+)
 @pytest.mark.parametrize("path", ["/", "/rows?after=0&session=x"])
 def test_another_name_for_this_machine_is_refused(host, path, server):
     answer, body = ask(server, path, Host=host)

@@ -314,6 +314,15 @@ def test_runs_that_broke_or_had_just_begun_are_drawn(damage, steps, quick, tmp_p
     assert "accuracy" in drawings and ("effective_rank" in drawings) == bool(np.isfinite(damage))
 
 
+@pytest.mark.parametrize("metric", [TRAIN_METRIC, HELD_OUT_METRIC])
+def test_an_accuracy_that_is_no_number_is_said_to_be_none(metric, undrawn, tmp_path):
+    log = [{"step": 10, TRAIN_METRIC: 0.5, HELD_OUT_METRIC: 0.5}, {"step": 20, metric: float("nan")}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    rows = Page(make_report(read_runs([tmp_path]))[0]).cells
+    last = "training, last" if metric == TRAIN_METRIC else "held-out, last"
+    assert dict(zip(rows[0], rows[1], strict=True))[last] == "not a number"
+
+
 def test_few_points_are_kept_when_there_are_too_many_but_no_spike_is_lost():
     values = np.zeros(50_000)
     values[31_234], values[77] = 9.0, -3.0

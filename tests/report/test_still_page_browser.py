@@ -6,7 +6,7 @@ import base64
 import io
 
 import pytest
-from chromium import DESKTOP, PHONE, SCHEMES, browser, contrast, show, sticking_out  # noqa: F401 (a fixture)
+from chromium import DESKTOP, PHONE, SCHEMES, contrast, show, sticking_out
 from fake_runs import fake_run
 from matplotlib.image import imread
 

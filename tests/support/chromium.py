@@ -1,7 +1,7 @@
 """A headless Chromium for tests of pages, as the fixture `browser` of a module.
 
-Needs Chromium with its driver (`apt-get install chromium chromium-driver`) and selenium; tests skip themselves where they are not
-there, unless HF_RADIAL_BROWSER=required, as `.ci/run` sets it: then they fail.
+Needs Chromium with its driver (`apt-get install chromium chromium-driver`) and selenium; tests skip themselves where they are
+not there, unless HF_RADIAL_BROWSER=required, as `.ci/run` sets it: then they fail.
 """
 
 from __future__ import annotations
