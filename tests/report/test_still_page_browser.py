@@ -1,32 +1,16 @@
-"""The page in a browser: no error, no request, no missing or empty figure, and it fits a phone.
-
-Needs Chromium; `tests/support/browser.py` says when it skips itself.
-"""
+"""The page of still figures in a browser: no error, no request, no missing or empty figure, and it fits a phone."""
 
 from __future__ import annotations
 
 import base64
 import io
-from functools import partial
 
 import pytest
-from browser import open_browser
-from browser import show as show_page
+from chromium import DESKTOP, PHONE, SCHEMES, contrast, show, sticking_out
 from fake_runs import fake_run
 from matplotlib.image import imread
 
 from hf_radial.report.page import write_report
-
-SCHEMES = ("light", "dark")
-PHONE, DESKTOP = 375, 1280
-show = partial(show_page, phone=PHONE)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chrome = open_browser(tmp_path_factory.mktemp("profile"))
-    yield chrome
-    chrome.quit()
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +25,9 @@ def pages(tmp_path_factory):
         fake_run(folder / f"seed{seed}", seed=seed, groups=(), task="a_task_of_a_very_long_name" * 5)
     several = [folder / name for name in ("seed1", "seed2", "unbroken" * 12)]
     return {
-        "whole": write_report([folder / "whole"]),
-        "many": write_report([folder / "many"]),
-        "several": write_report(several, folder / "several.html"),
+        "whole": write_report([folder / "whole"], static=True),
+        "many": write_report([folder / "many"], static=True),
+        "several": write_report(several, folder / "several.html", static=True),
     }
 
 
@@ -51,23 +35,18 @@ def pages(tmp_path_factory):
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 @pytest.mark.parametrize("name", ["whole", "many", "several"])
 def test_the_page_says_nothing_asks_for_nothing_and_fits(name, width, scheme, browser, pages):
-    said, requests = show(browser, pages[name], width, scheme)
+    said, requests = show(browser, pages[name].as_uri(), width, scheme)
     assert said == []
     assert requests == [pages[name].as_uri()]
     scrolled = browser.execute_script("return document.documentElement.scrollWidth")
     assert scrolled <= width
-    # Nothing sticks out of the page's sides, unless it can be scrolled there.
-    outside = browser.execute_script(
-        "return [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && "
-        "e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
-    )
-    assert outside == []
+    assert sticking_out(browser) == []
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", ["whole", "many", "several"])
 def test_every_figure_is_there_in_the_colours_asked_for(name, scheme, browser, pages):
-    show(browser, pages[name], PHONE, scheme)
+    show(browser, pages[name].as_uri(), PHONE, scheme)
     images = browser.execute_script(
         "return [...document.images].map(i => [i.closest('figure').id, i.naturalWidth, i.clientWidth, i.alt, i.currentSrc])"
     )
@@ -82,19 +61,6 @@ def test_every_figure_is_there_in_the_colours_asked_for(name, scheme, browser, p
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_text_and_background_contrast(scheme, browser, pages):
     """At least 4.5 to 1, as WCAG 2 asks for text (https://www.w3.org/TR/WCAG22/#contrast-minimum)."""
-    show(browser, pages["whole"], PHONE, scheme)
+    show(browser, pages["whole"].as_uri(), PHONE, scheme)
     for selector in ("p", "figcaption", "h4", "td", "a", ".note", "dd"):
-        ink, ground = browser.execute_script(
-            "let e = document.querySelector(arguments[0]); let ink = getComputedStyle(e).color;"
-            "while (getComputedStyle(e).backgroundColor === 'rgba(0, 0, 0, 0)') e = e.parentElement;"
-            "return [ink, getComputedStyle(e).backgroundColor]",
-            selector,
-        )
-        dark, bright = sorted(luminance(colour) for colour in (ink, ground))
-        assert (bright + 0.05) / (dark + 0.05) >= 4.5, selector
-
-
-def luminance(colour):
-    parts = [int(part) / 255 for part in colour.partition("(")[2].rstrip(")").split(",")[:3]]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        assert contrast(browser, selector) >= 4.5, selector
