@@ -55,6 +55,11 @@ INTERVENTIONS = {
     "stablemax": ("stablemax", "StableMax"),
     "muon": ("muon", "Muon"),
     "optim": ("optim", "Optim"),
+    "l2_init": ("l2_init", "L2Init"),
+    "spectral_penalty": ("spectral_penalty", "SpectralPenalty"),
+    "shrink_perturb": ("shrink_perturb", "ShrinkPerturb"),
+    "redo": ("redo", "ReDo"),
+    "ewc": ("ewc", "EWC"),
 }
 
 

@@ -36,6 +36,7 @@ TASKS = {
     "sequences": ("sequences", "Sequences"),
     "dyck": ("dyck", "DyckDepth"),
     "text": ("text", "Text"),
+    "image_sequence": ("images", "ImageSequence"),
 }
 
 
