@@ -118,15 +118,24 @@ class Stack:
         models = [initial_model(self.config, seed) for seed in self.seeds]
         self.names = [name for name, _ in models[0].named_parameters()]
         states = [dict(model.named_parameters()) for model in models]
-        self.parameters = [torch.stack([state[name].detach() for state in states]).requires_grad_() for name in self.names]
-        self.initial = [p.detach().clone() for p in self.parameters]
-        self.first = [torch.zeros_like(p) for p in self.initial]
-        self.second = [torch.zeros_like(p) for p in self.initial]
+        initial = [torch.stack([state[name].detach() for state in states]) for name in self.names]
+        # All parameters of a member lie in one row, matrices first, so that its optimizer step is one call.
+        size = sum(p[0].numel() for p in initial)
+        self.rows, self.row_gradients, self.row_first, self.row_second = torch.zeros(4, len(members), size).unbind()
+        self.decayed = sum(p[0].numel() for p in initial if p.ndim == 3)
+        self._places = _places(initial)
+        self.parameters = self._views(self.rows)
+        for p, own in zip(self.parameters, initial, strict=True):
+            p.copy_(own).requires_grad_()
+        self.first, self.second = self._views(self.row_first), self._views(self.row_second)
+        self.gradients = self._views(self.row_gradients)
+        self.initial = initial
         self.vectors = {i: first_vector(p) for i, p in enumerate(self.initial) if p.ndim == 3}
         self.fisher: list[Tensor] = []
         self.anchor: list[Tensor] = []
         self.targets: Tensor | None = None
         self.step_number = 0
+        self._rates: list[float] = self.of["learning_rate"].tolist()
 
     def __len__(self) -> int:
         """Number of members."""
@@ -136,6 +145,10 @@ class Stack:
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         """Weight `(members, out, in)` and bias `(members, out)` of every layer, the classifier last."""
         return list(zip(self.parameters[::2], self.parameters[1::2], strict=True))
+
+    def _views(self, rows: Tensor) -> list[Tensor]:
+        """A tensor `(members, ...)` for each parameter, in the memory of the rows."""
+        return [rows[:, start : start + math.prod(shape)].view(len(rows), *shape) for start, shape in self._places]
 
     def state_dict(self, member: int) -> dict[str, Tensor]:
         """One member's weights, as its model names them."""
@@ -181,12 +194,13 @@ class Stack:
             for h, target in zip(sites, targets, strict=True):
                 off = penalty_of_radius(radius(h), h.shape[-1], target.unsqueeze(1), None, side="both", reduction="none")
                 losses = losses + self.of["radial_lambda"] * off.mean(1)
-        gradients = list(torch.autograd.grad(losses.sum(), self.parameters))
+        found = torch.autograd.grad(losses.sum(), self.parameters)
         self.step_number += 1
         with torch.no_grad():
-            for i, gradient in enumerate(gradients):
+            for i, gradient in enumerate(self.gradients):
+                gradient.copy_(found[i])
                 self._add(i, self.parameters[i], gradient)
-            self._adamw(gradients)
+            self._adamw()
             if self.shared.redo_every and self.step_number % self.shared.redo_every == 0:
                 self._recycle(sites)
         return logits.detach().argmax(-1) == labels
@@ -205,17 +219,25 @@ class Stack:
             self.vectors[i], v, sigma = power_step(parameter, self.vectors[i])
             gradient += spectral_gradient(self.vectors[i], v, sigma, self.of["spectral_penalty"])
 
-    def _adamw(self, gradients: list[Tensor]) -> None:
-        """As `torch.optim.AdamW`; matrices decay and biases do not."""
-        correct = [1 - beta**self.step_number for beta in BETAS]
-        rate = self.of["learning_rate"]
-        for p, g, first, second in zip(self.parameters, gradients, self.first, self.second, strict=True):
-            own = rate.view(-1, *[1] * (p.ndim - 1))
-            if p.ndim == 3:
-                p.mul_(1 - own * self._each("weight_decay", p))
-            first.lerp_(g, 1 - BETAS[0])
-            second.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
-            p.sub_((own / correct[0]) * first / second.sqrt().div_(math.sqrt(correct[1])).add_(EPS))
+    def _adamw(self) -> None:
+        """As `torch.optim.AdamW`, with its fused kernel, member by member; matrices decay and biases do not."""
+        step = torch.tensor(float(self.step_number))
+        if self.of["weight_decay"].any():
+            self.rows[:, : self.decayed].mul_((1 - self.of["learning_rate"] * self.of["weight_decay"]).unsqueeze(1))
+        columns = (tensor.unbind() for tensor in (self.rows, self.row_gradients, self.row_first, self.row_second))
+        for rate, *own in zip(self._rates, *columns, strict=True):
+            torch._fused_adamw_(
+                *[[tensor] for tensor in own],
+                [],
+                [step],
+                lr=rate,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                weight_decay=0.0,
+                eps=EPS,
+                amsgrad=False,
+                maximize=False,
+            )
 
     def _recycle(self, sites: list[Tensor]) -> None:
         for i, h in enumerate(sites):
@@ -262,6 +284,16 @@ class Stack:
             squares = delta.square()
             found += [squares.mT @ a.detach().square() / x.shape[1], squares.mean(1)]
         return found
+
+
+def _places(parameters: Sequence[Tensor]) -> list[tuple[int, tuple[int, ...]]]:
+    """Where each parameter begins in a member's row, and its shape. Matrices come first."""
+    places, start = {}, 0
+    for i in sorted(range(len(parameters)), key=lambda i: -parameters[i].ndim):
+        shape = tuple(parameters[i].shape[1:])
+        places[i] = (start, shape)
+        start += math.prod(shape)
+    return [places[i] for i in range(len(parameters))]
 
 
 def _sizes(config: VectorMLPConfig) -> dict[str, Any]:
