@@ -21,6 +21,7 @@ from hf_radial.penalty.functional import radius
 from hf_radial.runs.retention import steps_to
 from hf_radial.tasks.images import CLASSES, PIXELS, ImageSequenceConfig, task_images
 from hf_radial.tasks.turns import batches_in_turn
+from hf_radial.training.calibration import CALIBRATION_ROWS
 
 FISHER_ROWS = 256
 LEVEL = 0.9  # of the accuracy that counts as learned
@@ -114,6 +115,8 @@ def train_sequence(
         ]
         order = torch.from_numpy(np.stack([row for row, _ in turns], axis=1))  # (steps, members, batch)
         of = np.stack([of for _, of in turns], axis=1)
+        if task == 0:
+            stack.calibrate(x[each, order.movedim(1, 0).flatten(1)[:, :CALIBRATION_ROWS]])
         held_out = rows(split, task) if full else None
         looks: list[tuple[int, list[float]]] = []
         hits = torch.zeros(len(seeds))
