@@ -4,7 +4,7 @@
     python recipes/task_sequence.py --stages tuning judged --arms AdamW "penalty, initial radius" --replicates 0
     python recipes/task_sequence.py --page                      # data, page and figures from the rows
 
-Question, criteria, arms, ranges and budgets are in configs/sequence.yaml. A stage trains its members in stacks of 16 and appends
+Question, criteria, arms, ranges and budgets are in configs/sequence.yaml. A stage trains its members in stacks of up to 40 and appends
 their rows: `published` repeats a published comparison at given settings; `tuning` has the trials of each arm and replicate;
 `judged` has new seeds at the best trial of each; `long` has the best arms for more tasks.
 """

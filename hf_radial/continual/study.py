@@ -26,7 +26,8 @@ from hf_radial.tasks.splits import random_generator, random_order
 
 STAGES = ("published", "tuning", "judged", "long")
 APART, JUDGED, PUBLISHED, LONG = 1000, 100, 500_000, 200  # distances between the seeds of replicates and of stages
-TOGETHER = 16  # members of a stack
+TOGETHER = 40  # members of a stack
+MATRICES = 10  # times at which all earlier tasks are measured, of a judged run
 KEYS = {
     "title", "question", "criteria", "base", "replicates", "trials", "judged_seeds", "least_current", "common", "arms",
     "published", "long",
@@ -206,7 +207,7 @@ def run_job(study: Study, job: Job) -> tuple[list[dict[str, Any]], list[Found]]:
         hidden_size=study.base["hidden_size"],
         split=split,
         full=full,
-        matrix_every=max(1, job.tasks // 50),
+        matrix_every=max(1, job.tasks // MATRICES),
     )
     cost = {
         "members": len(found),
