@@ -29,7 +29,7 @@ APART, JUDGED, PUBLISHED, LONG = 1000, 100, 500_000, 200  # distances between th
 TOGETHER = 40  # members of a stack
 MATRICES = 10  # times at which all earlier tasks are measured, of a judged run
 KEYS = {
-    "title", "question", "criteria", "base", "replicates", "trials", "judged_seeds", "least_current", "common", "arms",
+    "title", "question", "criteria", "base", "replicates", "trials", "tuning_tasks", "judged_seeds", "least_current", "common", "arms",
     "published", "long",
 }  # fmt: skip
 
@@ -53,6 +53,7 @@ class Study:
     base: dict[str, Any]
     replicates: int
     trials: int
+    tuning_tasks: int
     judged_seeds: int
     least_current: float
     arms: tuple[Arm, ...]
@@ -137,7 +138,7 @@ def best_trial(study: Study, rows: Sequence[Mapping[str, Any]], arm: str, replic
 
 def jobs_of(study: Study, stage: str, rows: Sequence[Mapping[str, Any]], replicates: Sequence[int]) -> Iterator[Job]:
     """The runs of a stage, in stacks, with those that `rows` has. A stage needs the rows of the stages before it."""
-    tasks = study.base["tasks"]
+    tasks = study.tuning_tasks if stage == "tuning" else study.base["tasks"]
     if stage == "published":
         given = study.published
         for name, options in given["arms"].items():
