@@ -19,7 +19,7 @@ from hf_radial.geometry.units import dead_share
 from hf_radial.models.vector_mlp import VectorMLPConfig
 from hf_radial.penalty.functional import radius
 from hf_radial.runs.retention import steps_to
-from hf_radial.tasks.images import CLASSES, PIXELS, ImageSequenceConfig, task_images
+from hf_radial.tasks.image_sequence import CLASSES, PIXELS, ImageSequenceConfig, task_images
 from hf_radial.tasks.turns import batches_in_turn
 from hf_radial.training.calibration import CALIBRATION_ROWS
 

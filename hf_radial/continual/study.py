@@ -21,7 +21,7 @@ from hf_radial.continual.sequence import Found, train_sequence
 from hf_radial.continual.stack import SHARED, Options
 from hf_radial.runs.retention import retention_over_time, summary
 from hf_radial.runs.text_files import read_yaml
-from hf_radial.tasks.images import ImageSequenceConfig
+from hf_radial.tasks.image_sequence import ImageSequenceConfig
 from hf_radial.tasks.splits import random_generator, random_order
 
 STAGES = ("published", "tuning", "judged", "long")

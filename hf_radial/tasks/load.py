@@ -36,7 +36,9 @@ TASKS = {
     "sequences": ("sequences", "Sequences"),
     "dyck": ("dyck", "DyckDepth"),
     "text": ("text", "Text"),
-    "image_sequence": ("images", "ImageSequence"),
+    "image_sequence": ("image_sequence", "ImageSequence"),
+    "modular_sequence": ("modular_sequence", "ModularSequence"),
+    "text_sequence": ("text_sequence", "TextSequence"),
 }
 
 

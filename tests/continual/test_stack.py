@@ -10,7 +10,7 @@ from hf_radial.continual.sequence import train_sequence
 from hf_radial.continual.stack import Options, Stack, initial_model
 from hf_radial.interventions import add_interventions, configure
 from hf_radial.models.vector_mlp import VectorMLPConfig
-from hf_radial.tasks.images import ImageSequenceConfig, task_images
+from hf_radial.tasks.image_sequence import ImageSequenceConfig, task_images
 from hf_radial.tasks.tensor_rows import as_batch
 from hf_radial.tasks.turns import TasksInTurn
 
