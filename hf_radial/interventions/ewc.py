@@ -24,7 +24,8 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from hf_radial.interventions.boundary import BoundaryIntervention
 from hf_radial.interventions.gradients import with_gradients
-from hf_radial.sites.preserve import preserve_random_state
+from hf_radial.sites.preserve import evaluating, preserve_random_state
+from hf_radial.training.rows import first_rows
 
 
 def ewc_gradient(parameter: Tensor, anchor: Tensor, fisher: Tensor, strength: float | Tensor) -> Tensor:
@@ -66,14 +67,12 @@ class EWC(BoundaryIntervention):
 
     def at_boundary(self, step: int, rows: Mapping[str, Any] | None) -> None:
         trainer = self.trainer
-        if rows is None:
-            data = trainer.train_dataset
-            rows = trainer.data_collator([data[i] for i in range(min(self.rows, len(data)))])
-        first = {name: column[: self.rows].to(trainer.args.device) for name, column in rows.items()}
-        mode = trainer.model.training
-        with preserve_random_state(), torch.enable_grad():
-            found = fisher_diagonal(trainer.model.eval(), first)
-        trainer.model.train(mode)
+        batch = first_rows(trainer, self.rows) if rows is None else rows
+        if batch is None:
+            raise ValueError("ewc: the training set has no rows with an index; use ContinualCallback with rows=..., which gives some")
+        first = {name: column[: self.rows] for name, column in batch.items() if isinstance(column, Tensor)}
+        with preserve_random_state(), evaluating(trainer.model), torch.enable_grad():
+            found = fisher_diagonal(trainer.model, first)
         self.fisher = {name: self.fisher.get(name, 0) + one for name, one in found.items()}
         self.anchor = {name: p.detach().float().clone() for name, p in trainer.model.named_parameters() if name in found}
 
@@ -88,14 +87,16 @@ class EWC(BoundaryIntervention):
 
     def tensors(self) -> dict[str, Tensor]:
         kinds = (("fisher", self.fisher), ("anchor", self.anchor))
-        return {f"{kind}.{name}": tensor for kind, given in kinds for name, tensor in given.items()}
+        found = {f"{kind}.{name}": tensor for kind, given in kinds for name, tensor in given.items()}
+        return found or {"none": torch.zeros(1)}  # no task has ended yet
 
     def set_tensors(self, tensors: dict[str, Tensor]) -> None:
         shapes = {name: p.shape for name, p in self.trainer.model.named_parameters()}
-        for name, tensor in tensors.items():
+        found = {name: tensor for name, tensor in tensors.items() if name != "none"}
+        for name, tensor in found.items():
             if shapes.get(name.partition(".")[2]) != tensor.shape:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, which no parameter of the model has")
         self.fisher, self.anchor = (
-            {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{kind}.")}
+            {name.partition(".")[2]: tensor for name, tensor in found.items() if name.startswith(f"{kind}.")}
             for kind in ("fisher", "anchor")
         )

@@ -90,6 +90,9 @@ class ReDo(Intervention):
         if trainer.model is not None:
             unhook(trainer.model, self.name)
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.seen = {}  # what is measured between steps does not count
+
     @torch.no_grad()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         seen, self.seen = self.seen, {}
