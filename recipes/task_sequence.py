@@ -1,12 +1,12 @@
 """Does holding lengths keep a network able to learn? Tuned rivals through sequences of permuted digits, on one core.
 
-    python recipes/task_sequence.py                             # all stages; runs that results/sequence/rows.jsonl has are left out
+    python recipes/task_sequence.py                             # all stages, but runs that have a row are left out
     python recipes/task_sequence.py --stages tuning judged --arms AdamW "penalty, initial radius" --replicates 0
     python recipes/task_sequence.py --page                      # data, page and figures from the rows
 
-Question, criteria, arms, ranges and budgets are in configs/sequence.yaml. A stage trains its members in stacks of up to 40 and appends
-their rows: `published` repeats a published comparison at given settings; `tuning` has the trials of each arm and replicate;
-`judged` has new seeds at the best trial of each; `long` has the best arms for more tasks.
+Question, criteria, arms, ranges and budgets are in configs/sequence.yaml. A stage trains its members in stacks of up to 40 and
+appends their rows: `published` repeats a published comparison at given settings; `tuning` has the trials of each arm and
+replicate; `judged` has new seeds at the best trial of each; `long` has the best arms for more tasks.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def main() -> None:
                         file.write(json.dumps({"run": identity(row), "accuracy": known}) + "\n")
             mean = sum(row["retention"] for row in rows) / len(rows)
             print(
-                f"{time.strftime('%H:%M:%S')} {stage} {job.keys[0]['arm']}: {len(rows)} runs of {job.tasks} tasks, mean retention "
-                f"{mean:.3f}, {rows[0]['seconds']} s and {rows[0]['cpu_seconds']} CPU s each",
+                f"{time.strftime('%H:%M:%S')} {stage} {job.keys[0]['arm']}: {len(rows)} runs of {job.tasks} tasks, mean "
+                f"retention {mean:.3f}, {rows[0]['seconds']} s and {rows[0]['cpu_seconds']} CPU s each",
                 flush=True,
             )
 

@@ -82,8 +82,8 @@ class ContinualCallback(TrainerCallback):
     ) -> None:
         if not steps or len(steps) != len(held_out) or min(steps) < 1:
             raise ValueError(
-                f"steps has {len(steps)} tasks and held_out {len(held_out)}: give the same number, at least 1, and at least one "
-                "step for each task"
+                f"steps has {len(steps)} tasks and held_out {len(held_out)}: give the same number, at least 1, with at "
+                "least one step for each task"
             )
         for name, value in (("every", every), ("batch_size", batch_size)):
             if type(value) is not int or value < 1:
@@ -115,8 +115,8 @@ class ContinualCallback(TrainerCallback):
         handler.callbacks = [*(one for one in handler.callbacks if one is not self), self]
         if state.max_steps != self.ends[-1]:
             raise ValueError(
-                f"steps: the tasks have {self.ends[-1]} steps together, but the run has {state.max_steps}; set num_train_epochs=1 "
-                "and a batch size as in TasksInTurn, or give the steps of each task"
+                f"steps: the tasks have {self.ends[-1]} steps together, but the run has {state.max_steps}; set "
+                "num_train_epochs=1 and a batch size as in TasksInTurn, or give the steps of each task"
             )
         self.accuracy[:] = np.nan
         self.looks: list[tuple[int, float]] = []
@@ -155,9 +155,7 @@ class ContinualCallback(TrainerCallback):
 
     # One task ---------------------------------------------------------------------------------------------------------
 
-    def _end(
-        self, trainer: Trainer, task: int, args: TrainingArguments, state: TrainerState, control: TrainerControl
-    ) -> None:
+    def _end(self, trainer: Trainer, task: int, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         for earlier in range(task + 1):
             self.accuracy[task, earlier] = self._accuracy(trainer, earlier)
         so_far = np.nan_to_num(self.accuracy[: task + 1, : task + 1])

@@ -1,1 +1,1 @@
-"""Sequences of tasks: many runs of one method together (`stack`, `sequence`), equal tuning (`study`), and criteria (`verdict`)."""
+"""Sequences of tasks: members trained together (`stack`, `sequence`), equal tuning (`study`), answers (`verdict`)."""

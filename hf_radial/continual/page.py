@@ -70,8 +70,8 @@ def interval(found: Difference | None, digits: int = 3) -> str:
 def judged_table(rows: Sequence[Row], reference: str, stage: str = "judged") -> str:
     """A row an arm: retention, what it is against the reference, current accuracy, plasticity, and the state of the network."""
     head = (
-        f"| arm | retention | against {reference} (95 %) | current accuracy | forgetting | first {FIRST} tasks | last {LAST} | steps to "
-        f"{LEVEL} %, last {LAST} | dead units | effective rank | radius | replicates |"
+        f"| arm | retention | against {reference} (95 %) | current accuracy | forgetting | first {FIRST} tasks | last {LAST} | "
+        f"steps to {LEVEL} %, last {LAST} | dead units | effective rank | radius | replicates |"
     )
     lines = [head, "|" + "---|" * (head.count("|") - 1)]
     rows = with_derived(rows)
@@ -111,11 +111,13 @@ def published_table(rows: Sequence[Row], study: Study) -> str:
                 continue
             mean = {name: _mean(rows, "published", arm, name, learning_rate=rate) for name in ("retention", "current")}
             mean |= {name: _mean(rows, "published", arm, name, learning_rate=rate) for name in ("dead_last", "radius_last")}
-            against = "" if arm == names[0] else interval(compare(rows, "published", arm, names[0], "retention", learning_rate=rate))
+            against = (
+                "" if arm == names[0] else interval(compare(rows, "published", arm, names[0], "retention", learning_rate=rate))
+            )
             seeds = sum(map(len, found.values()))
             lines.append(
-                f"| {rate:g} | {arm} | {mean['retention']:.3f} | {against} | {mean['current']:.3f} | {100 * mean['dead_last']:.0f} % | "
-                f"{mean['radius_last']:.1f} | {seeds} |"
+                f"| {rate:g} | {arm} | {mean['retention']:.3f} | {against} | {mean['current']:.3f} | "
+                f"{100 * mean['dead_last']:.0f} % | {mean['radius_last']:.1f} | {seeds} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -132,7 +134,9 @@ def verdicts(rows: Sequence[Row], study: Study) -> list[dict[str, Any]]:
     if pairs:
         answer = direction([(retention, current) for _, retention, current in pairs])
         for rate, retention, current in pairs:
-            found.append(_verdict("direction", f"lambda 3e-3, paper's radius, learning rate {rate:g}", answer, retention, current))
+            found.append(
+                _verdict("direction", f"lambda 3e-3, paper's radius, learning rate {rate:g}", answer, retention, current)
+            )
     for question, ours, theirs in (
         ("initial", PENALTIES[0], PENALTIES[1]),
         ("against_l2_init", PENALTIES[0], L2),
@@ -162,7 +166,10 @@ def verdict_table(rows: Sequence[Row], study: Study) -> str:
 
 def tuned_table(rows: Sequence[Row], study: Study) -> str:
     """What tuning led to in each replicate, how many trials kept to the current accuracy, and values at an end of a range."""
-    lines = ["| arm | ranges | tuned values, a replicate each | trials with enough current accuracy | at an end |", "|" + "---|" * 5]
+    lines = [
+        "| arm | ranges | tuned values, a replicate each | trials with enough current accuracy | at an end |",
+        "|" + "---|" * 5,
+    ]
     for arm in study.arms:
         judged = [row for row in rows if row["stage"] == "judged" and row["arm"] == arm.name]
         drawn = {row["replicate"]: row["drawn"] for row in judged}
@@ -178,7 +185,9 @@ def tuned_table(rows: Sequence[Row], study: Study) -> str:
     return "\n".join(lines) + "\n"
 
 
-def lines_over_tasks(rows: Sequence[Row], stage: str, name: str, site: bool = False) -> dict[str, tuple[list[int], list[float]]]:
+def lines_over_tasks(
+    rows: Sequence[Row], stage: str, name: str, site: bool = False
+) -> dict[str, tuple[list[int], list[float]]]:
     """Arm -> tasks and the mean over its runs of a list in its rows; `site`: of the last hidden layer."""
     found = {}
     for arm in arms_of(rows, stage):
@@ -202,7 +211,10 @@ def figures(rows: Sequence[Row], matrices: Mapping[str, Any], stage: str, names:
             "Means over replicates and seeds. Chance is 0.1.",
         ),
         over_tasks(
-            {arm: (tasks, _smooth(values)) for arm, (tasks, values) in lines_over_tasks(rows, stage, "current_of_task").items()},
+            {
+                arm: (tasks, _smooth(values))
+                for arm, (tasks, values) in lines_over_tasks(rows, stage, "current_of_task").items()
+            },
             f"{stage}_current",
             "How well a new task is learned",
             "accuracy on a task right after it",
@@ -252,15 +264,15 @@ def page(study: Study, rows: Sequence[Row], environment: Mapping[str, Any]) -> s
         "",
         study.question,
         "",
-        f"Each task: the 1,797 digits of scikit-learn (1,200 to train on, 297 for validation, 300 to test on) with their pixels in a "
-        f"new order, {base['epochs']} epochs in batches of {base['batch_size']}; an MLP with two hidden layers of "
-        f"{base['hidden_size']}, one AdamW throughout, constant learning rate, no name of the task. {tasks} tasks. Definitions of "
-        "the numbers: `hf_radial.runs.retention`.",
+        f"Each task: the 1,797 digits of scikit-learn (1,200 to train on, 297 for validation, 300 to test on) with their pixels "
+        f"in a new order, {base['epochs']} epochs in batches of {base['batch_size']}; an MLP with two hidden layers of "
+        f"{base['hidden_size']}, one AdamW throughout, constant learning rate, no name of the task. {tasks} tasks. Definitions "
+        "of the numbers: `hf_radial.runs.retention`.",
         "",
         f"Each arm is tuned {study.replicates} times, each time with {study.trials} draws of a Latin hypercube on the first "
         f"{study.tuning_tasks} tasks: the most retention on validation images among trials with a current accuracy of at least "
-        f"{study.least_current}. {study.judged_seeds} new seeds judge each tuning, on test images. Differences are over pairs of "
-        "runs of one seed; their intervals resample replicates and seeds.",
+        f"{study.least_current}. {study.judged_seeds} new seeds judge each tuning, on test images. Differences are over pairs "
+        "of runs of one seed; their intervals resample replicates and seeds.",
         "",
         "Runs: " + ", ".join(f"{count} {stage}" for stage, count in counts.items()) + f"; {cpu / 60:.0f} CPU minutes.",
         "",
@@ -282,7 +294,13 @@ def page(study: Study, rows: Sequence[Row], environment: Mapping[str, Any]) -> s
         published_table(rows, study),
     ]
     if counts.get("long"):
-        lines += [f"## {study.long['tasks']} tasks", "", judged_table(rows, reference, "long"), "![retention](long_retention.png)", ""]
+        lines += [
+            f"## {study.long['tasks']} tasks",
+            "",
+            judged_table(rows, reference, "long"),
+            "![retention](long_retention.png)",
+            "",
+        ]
     lines += ["## Tuning", "", tuned_table(rows, study)]
     lines += [f"Made on {environment['machine']}, {environment['versions']}.", ""]
     return "\n".join(lines)
@@ -315,10 +333,23 @@ def _write_tidy(rows: Sequence[Row], folder: Path) -> None:
         if "current_of_task" not in row:
             continue
         series = [(short, "", row[name]) for name, short in names.items()]
-        series += [(name, site, values) for name in ("dead", "effective_rank", "radius", "weight_norm") for site, values in row[name].items()]
+        series += [
+            (name, site, values)
+            for name in ("dead", "effective_rank", "radius", "weight_norm")
+            for site, values in row[name].items()
+        ]
         for metric, site, values in series:
             for task, value in enumerate(values):
-                given = (row["stage"], row["arm"], row["replicate"], row["seed"], row["drawn"]["learning_rate"], metric, site, task)
+                given = (
+                    row["stage"],
+                    row["arm"],
+                    row["replicate"],
+                    row["seed"],
+                    row["drawn"]["learning_rate"],
+                    metric,
+                    site,
+                    task,
+                )
                 for column, one in zip(columns.values(), (*given, None if value is None else float(value)), strict=True):
                     column.append(one)
     with replacing(folder.with_suffix(".parquet")) as new:

@@ -155,7 +155,7 @@ class Stack:
         return {name: p[member].detach().clone() for name, p in zip(self.names, self.parameters, strict=True)}
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits `(members, rows, classes)` of `x` `(members, rows, inputs)`, and the vectors at each site `(members, rows, d)`.
+        """Logits `(members, rows, classes)` of `x` `(members, rows, inputs)`, and the vectors `(members, rows, d)` of sites.
 
         `x` is scaled already. The vectors are those before a projection, as the penalty sees them.
         """

@@ -1,4 +1,4 @@
-"""A study of a sequence: its file, what each arm's tuning draws, and the runs to make. A run is a row; rows are appended to a file.
+"""A study of a sequence: its file, what each arm's tuning draws, and the runs to make. A run is a row.
 
 In here: `read_study`, `jobs_of`, `run_job`. Not in here: what the rows say (`verdict`).
 """
@@ -29,8 +29,8 @@ APART, JUDGED, PUBLISHED, LONG = 1000, 100, 500_000, 200  # distances between th
 TOGETHER = 40  # members of a stack
 MATRICES = 10  # times at which all earlier tasks are measured, of a judged run
 KEYS = {
-    "title", "question", "criteria", "base", "replicates", "trials", "tuning_tasks", "judged_seeds", "least_current", "common", "arms",
-    "published", "long",
+    "title", "question", "criteria", "base", "replicates", "trials", "tuning_tasks", "judged_seeds", "least_current", "common",
+    "arms", "published", "long",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ class Job:
     """Members that are trained together.
 
     Attributes:
-        keys: of each member, what its row is found by: stage, arm, replicate, trial, seed, learning rate of a published setting.
+        keys: of each member, what its row is found by: stage, arm, replicate, trial, seed and drawn options.
         options: of each member.
     """
 

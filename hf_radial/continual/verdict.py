@@ -48,8 +48,8 @@ def difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]
     """
     if not ours or [len(own) for own in ours] != [len(own) for own in theirs]:
         raise ValueError(
-            f"ours has {[len(own) for own in ours]} runs in its replicates and theirs {[len(own) for own in theirs]}; they must be "
-            "the same, and at least one"
+            f"ours has {[len(own) for own in ours]} runs in its replicates and theirs {[len(own) for own in theirs]}; they "
+            "must be the same, and at least one"
         )
     pairs = [np.asarray(a, dtype=float) - np.asarray(b, dtype=float) for a, b in zip(ours, theirs, strict=True)]
     draw = np.random.default_rng(seed)

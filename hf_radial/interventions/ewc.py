@@ -57,7 +57,9 @@ class EWC(BoundaryIntervention):
     name: ClassVar[str] = "ewc"
     remembers: ClassVar[str] = "the Fisher information and the weights of the last task"
     strength: float = field(metadata={"help": "Weight of the penalty.", "at_least": 0, "example": 100})
-    rows: int = field(default=256, metadata={"help": "Training rows of a task that its Fisher information is from.", "at_least": 1})
+    rows: int = field(
+        default=256, metadata={"help": "Training rows of a task that its Fisher information is from.", "at_least": 1}
+    )
     fisher: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     anchor: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -69,7 +71,9 @@ class EWC(BoundaryIntervention):
         trainer = self.trainer
         batch = first_rows(trainer, self.rows) if rows is None else rows
         if batch is None:
-            raise ValueError("ewc: the training set has no rows with an index; use ContinualCallback with rows=..., which gives some")
+            raise ValueError(
+                "ewc: the training set has no rows with an index; use ContinualCallback with rows=..., which gives some"
+            )
         first = {name: column[: self.rows] for name, column in batch.items() if isinstance(column, Tensor)}
         with preserve_random_state(), evaluating(trainer.model), torch.enable_grad():
             found = fisher_diagonal(trainer.model, first)

@@ -2,7 +2,8 @@
 
 Method: every `every` steps, the score of a unit is its mean activation on the batch, divided by that of its layer. A unit with
 a score of at most `threshold` gets new incoming weights and zero outgoing weights, and the optimizer's moments of both are set
-to zero. New weights are normal with the standard deviation that the layer's weights had at the start of training; biases become 0.
+to zero. New weights are normal with the standard deviation that the layer's weights had at the start of training. Their biases
+become 0.
 
 Source: Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning", arXiv 2302.12902.
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -100,7 +102,7 @@ class ReDo(Intervention):
             return
         model = self.trainer.model
         layers = [*model.hidden, model.classifier]
-        for i, (layer, after) in enumerate(zip(layers, layers[1:], strict=False)):
+        for i, (layer, after) in enumerate(pairwise(layers)):
             which = dormant(torch.cat(seen[i]), self.threshold)
             fresh = drawn_like(self.initial[i], draw_seed(args.seed, state.global_step, i))
             recycle(layer.weight, layer.bias, after.weight, which, fresh.to(layer.weight.dtype))

@@ -58,6 +58,3 @@ class ShrinkPerturb(BoundaryIntervention):
         if tensors.keys() != self.initial.keys():
             raise ValueError(f"it has the parameters {', '.join(sorted(tensors))}")
         self.initial = dict(tensors)
-
-
-

@@ -1,6 +1,6 @@
 """Figures of a sequence of tasks: the matrix task by time as a heat map, and lines over the tasks.
 
-    heat_map({"run": matrix_of(read_table(folder / "geometry.parquet"))}).render()
+heat_map({"run": matrix_of(read_table(folder / "geometry.parquet"))}).render()
 """
 
 from __future__ import annotations

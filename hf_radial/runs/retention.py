@@ -8,8 +8,8 @@ NumPy array `(T, T)`; entries that were not measured are NaN.
 | current | :math:`\frac1T \sum_j a_{jj}` | "learning accuracy" of Riemer et al. 2019, arXiv 1810.11910 |
 | average accuracy | :math:`\frac1T \sum_j a_{T-1,j}` | ACC of Lopez-Paz & Ranzato 2017, arXiv 1706.08840 |
 | retention | :math:`\frac1{T-1} \sum_{j<T-1} a_{T-1,j}` | the same over earlier tasks only |
-| backward transfer | :math:`\frac1{T-1} \sum_{j<T-1} (a_{T-1,j} - a_{jj})` | BWT of Lopez-Paz & Ranzato 2017 |
-| forgetting | :math:`\frac1{T-1} \sum_{j<T-1} (\max_{j \le i<T-1} a_{ij} - a_{T-1,j})` | Chaudhry et al. 2018, arXiv 1801.10112 |
+| backward transfer | :math:`\frac1{T-1} \sum_{j<T-1} (a_{T-1,j} - a_{jj})` | their BWT |
+| forgetting | :math:`\frac1{T-1} \sum_{j<T-1} (\max_{j \le i<T-1} a_{ij} - a_{T-1,j})` | Chaudhry et al. 2018, 1801.10112 |
 
 Plasticity is what becomes of :math:`a_{jj}`, and of the steps that task j takes to 90 %, as j grows.
 """

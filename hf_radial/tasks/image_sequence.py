@@ -3,9 +3,9 @@ r"""Sequences of tasks made from 1,797 real images: their pixels are permuted an
 The images are scikit-learn's digits: 8x8 pixels with values 0 to 16, ten classes, from the test part of the UCI ML
 hand-written digits. The package ships them, so nothing is downloaded.
 
-- ``change="pixels"``: task t shows the images with their pixels in the order :math:`\pi_t`, and the classes stay. A single network
-  can know all tasks at once. What it forgets is therefore its own fault: the benchmark of retention (Goodfellow et al. 2013,
-  arXiv 1312.6211; Kirkpatrick et al. 2017, arXiv 1612.00796).
+- ``change="pixels"``: task t shows the images with their pixels in the order :math:`\pi_t`, and the classes stay. A single
+  network can know all tasks at once. What it forgets is therefore its own fault: the benchmark of retention
+  (Goodfellow et al. 2013, arXiv 1312.6211; Kirkpatrick et al. 2017, arXiv 1612.00796).
 - ``change="labels"``: the images stay, and class c is called :math:`\pi_t(c)`. A network without a task's name cannot know two
   tasks at once: a benchmark of plasticity only (Dohare et al. 2024, "Loss of plasticity in deep continual learning", and Kumar
   et al. 2023, arXiv 2308.11958, use such label changes).
@@ -90,7 +90,9 @@ class ImageSequence(TaskBuilder):
 
     def features(self) -> datasets.Features:
         number = datasets.Value("int64")
-        return datasets.Features({"pixels": datasets.List(datasets.Value("uint8"), length=PIXELS), "labels": number, "task": number})
+        return datasets.Features(
+            {"pixels": datasets.List(datasets.Value("uint8"), length=PIXELS), "labels": number, "task": number}
+        )
 
     def shards(self) -> dict[str, list[Any]]:
         sizes = {split: size for split, size in self.config.sizes.items() if size}
@@ -130,7 +132,7 @@ def split_images(seed: int, sizes: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def task_images(config: ImageSequenceConfig, split: str, task: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels `(n, 64)` uint8 and labels `(n,)` int64 of one task's split. The n images are the same, in one order, in all tasks."""
+    """Pixels `(n, 64)` uint8 and labels `(n,)` int64 of one task's split; the same n images in each task, in one order."""
     sizes = {name: size for name, size in config.sizes.items() if size}
     pixels, labels = images()
     rows = dict(zip(sizes, split_images(config.seed, tuple(sizes.values())), strict=True))[split]

@@ -2,8 +2,8 @@ r"""Sequences of modular tasks: the operation, or the modulus, changes from task
 
 - ``change="operation"``: task t is :math:`x_t a + y_t b + z_t \bmod p` with coefficients drawn at random, x and y not 0. Task 0
   is a + b. A network without a task's name cannot know two of them at once, since they answer the same question differently.
-- ``change="modulus"``: task t is a + b mod m_t with m_t drawn at random from p/2 to p, and operands below m_t. Task 0 has m = p.
-  Tasks overlap: where a + b < m_t, they agree.
+- ``change="modulus"``: task t is a + b mod m_t with m_t drawn at random from p/2 to p, and operands below m_t. In task 0,
+  m = p. Tasks overlap: where a + b < m_t, they agree.
 
 The pairs of train, validation and test are drawn once for the whole sequence. So no pair of a held-out split is trained on in
 any task. Rows come task by task, and the column `task` tells their task. With a changing modulus, a task has the pairs of each
@@ -94,7 +94,9 @@ class ModularSequence(TaskBuilder):
     """Builder of `ModularSequenceConfig`: `input_ids` the operands, `labels` the answer, and `task`; one shard a task."""
 
     BUILDER_CONFIG_CLASS = ModularSequenceConfig
-    SUMMARY = "A sequence of modular tasks: x a + y b + z mod p with new coefficients in each task, or a + b with a new modulus."
+    SUMMARY = (
+        "A sequence of modular tasks: x a + y b + z mod p with new coefficients in each task, or a + b with a new modulus."
+    )
     SOURCE = "this project's own, from the tables of Power et al. 2022, arXiv 2201.02177"
     SHELF = ("operation_p97_t20_f0.5_v0.1_s0", "modulus_p97_t20_f0.5_v0.1_s0")
     REORDERINGS = False
@@ -121,7 +123,7 @@ class ModularSequence(TaskBuilder):
 
 
 def modular_rows(config: ModularSequenceConfig, pairs: np.ndarray, task: int) -> tuple[np.ndarray, np.ndarray]:
-    """Operands `(n, 2)` int64 and answers `(n,)` of one task, for pairs `a p + b` as numbers `(N,)`; n < N for a smaller modulus."""
+    """Operands `(n, 2)` int64 and answers `(n,)` of one task, for pairs `a p + b`; fewer of them for a smaller modulus."""
     a, b = np.divmod(pairs, config.p)
     x, y, z, modulus = 1, 1, 0, config.p
     if task and config.change == "operation":

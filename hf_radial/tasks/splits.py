@@ -101,8 +101,8 @@ def leakage(splits: Mapping[str, datasets.Dataset], reorderings: bool = True) ->
 
     Args:
         splits: a `DatasetDict`, or streams, whose operands are read into memory. The operands are the lists in `input_ids` (or
-            `pixels`), all of one length. Without them, they are all integer columns but `labels` (such as `a` and `b`), and without
-            such columns the whole `prompt`. Large numbers may be decimals.
+            `pixels`), all of one length. Without them, they are all integer columns but `labels` (such as `a` and `b`), and
+            without such columns the whole `prompt`. Large numbers may be decimals.
         reorderings: whether to look also for the same operands in another order.
 
     Returns:

@@ -92,9 +92,7 @@ class TasksInTurn(torch.utils.data.Dataset[dict[str, Tensor]]):
         starts = np.concatenate([[0], np.cumsum(counts)])
         order, self.steps = [], []
         for number, rows in enumerate(self.counts):
-            row, of = batches_in_turn(
-                rows, number, epochs=epochs, batch_size=batch_size, seed=seed, replay=replay, kept=kept
-            )
+            row, of = batches_in_turn(rows, number, epochs=epochs, batch_size=batch_size, seed=seed, replay=replay, kept=kept)
             order.append((row + starts[of]).reshape(-1))
             self.steps.append(len(row))
         self.order = torch.from_numpy(np.concatenate(order))

@@ -1,4 +1,4 @@
-"""A study from its file to its page: equal tuning, seeds that no two stages share, resuming, and answers by the stated rules."""
+"""A study from its file to its page: equal tuning, seeds of their own for each stage, resuming, answers by the rules."""
 
 import json
 import math
@@ -104,7 +104,8 @@ def test_a_small_study_runs_resumes_and_makes_its_page(tmp_path, monkeypatch):
     kept = [
         one["value"]
         for one in tidy
-        if (one["stage"], one["arm"], one["replicate"], one["seed"], one["metric"]) == ("judged", row["arm"], row["replicate"], row["seed"], "kept")
+        if (one["stage"], one["arm"], one["replicate"], one["seed"], one["metric"])
+        == ("judged", row["arm"], row["replicate"], row["seed"], "kept")
     ]
     assert kept == row["kept_of_task"]
     for figure in ("judged_retention", "judged_current", "judged_dead", "judged_task_by_time", "long_retention"):

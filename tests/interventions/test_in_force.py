@@ -245,7 +245,8 @@ def test_weights_in_half_precision_stay_finite(name, text, dtype, plain, tmp_pat
         return
     found = weights(run(tmp_path, name, [text], model=model, **options)[0])
     assert all(value.dtype == dtype and value.isfinite().all() for value in found.values())
-    # `record` trains nothing otherwise, both runs start from a model with the norm, and a step from its anchor is free for `ewc`.
+    # `record` trains nothing otherwise, both runs start from a model with the norm, and `ewc` pulls from the second step on
+    # after its anchor.
     assert same(found, plain(name, dtype, **options)) == (name in ("record", "layer_norm", "ewc"))
 
 
@@ -272,7 +273,9 @@ def test_the_best_checkpoint_that_is_loaded_at_the_end_is_divided_already(tmp_pa
     assert torch.equal(answers(trainer.model), watch.logits[2])
 
 
-@pytest.mark.parametrize("name", ["grokfast_ema", "grokfast_ma", "weight_norm", "spectral_norm", "record", "l2_init", "ewc", "redo"])
+@pytest.mark.parametrize(
+    "name", ["grokfast_ema", "grokfast_ma", "weight_norm", "spectral_norm", "record", "l2_init", "ewc", "redo"]
+)
 def test_a_checkpoint_without_what_it_remembered_is_refused(name, tmp_path):
     run(tmp_path, name, [SETTINGS[name]])
     checkpoint = tmp_path / "checkpoint-2"

@@ -11,7 +11,9 @@ from hf_radial.tasks.modular_sequence import ModularSequenceConfig, modular_rows
 from hf_radial.tasks.turns import TasksInTurn, batches_in_turn
 
 SMALL = {
-    "image_sequence": [dict(change=change, tasks=4, train_size=200, validation_size=50, test_size=60) for change in ("pixels", "labels")],
+    "image_sequence": [
+        dict(change=change, tasks=4, train_size=200, validation_size=50, test_size=60) for change in ("pixels", "labels")
+    ],
     "modular_sequence": [dict(change=change, tasks=4, p=11) for change in ("operation", "modulus")],
     "text_sequence": [dict(tasks=3, characters=20_000)],
 }
@@ -53,7 +55,7 @@ def test_no_held_out_image_is_trained_on_in_any_task(change):
     assert sum(map(len, numbers.values())) == 1797  # all images, each once
     for task in range(6):
         for split in first:
-            pixels, labels = task_images(config, split, task)
+            pixels, _ = task_images(config, split, task)
             assert (np.sort(pixels, axis=1) == np.sort(first[split], axis=1)).all()  # the same images in the same order
             same = (pixels == first[split]).all()
             assert same == (task == 0 or change == "labels")
