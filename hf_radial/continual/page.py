@@ -264,7 +264,7 @@ def page(study: Study, rows: Sequence[Row], environment: Mapping[str, Any]) -> s
         "",
         study.question,
         "",
-        f"Each task: the 1,797 digits of scikit-learn (1,200 to train on, 297 for validation, 300 to test on) with their pixels "
+        f"Each task: the 1,797 digits of scikit-learn (1,200 to train on, 297 for validation, 300 to test on), their pixels "
         f"in a new order, {base['epochs']} epochs in batches of {base['batch_size']}; an MLP with two hidden layers of "
         f"{base['hidden_size']}, one AdamW throughout, constant learning rate, no name of the task. {tasks} tasks. Definitions "
         "of the numbers: `hf_radial.runs.retention`.",

@@ -11,9 +11,11 @@ from hf_radial.callbacks.continual import ContinualCallback, hits_of
 from hf_radial.callbacks.geometry import GeometryCallback
 from hf_radial.geometry.reading import TABLE_FILE, read_table
 from hf_radial.geometry.units import dead_share
+from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.models.vector_mlp import VectorMLPConfig, VectorMLPForClassification
 from hf_radial.runs import retention
-from hf_radial.tasks.tensor_rows import as_batch
+from hf_radial.tasks import load_task, task_tokenizer
+from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 from hf_radial.tasks.turns import TasksInTurn
 
 TASKS, ROWS, BATCH = 3, 40, 10
@@ -154,12 +156,8 @@ def test_a_language_model_is_evaluated_on_its_next_tokens(tmp_path):
     ids = torch.randint(0, 5, (24, 6))
     rows = {"input_ids": ids, "labels": ids, "task": torch.arange(2).repeat_interleave(12)}
     train = TasksInTurn(rows, epochs=1, batch_size=4)
-    args = TrainingArguments(
-        str(tmp_path), num_train_epochs=1, per_device_train_batch_size=4, train_sampling_strategy="sequential",
-        remove_unused_columns=False, report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
     continual = ContinualCallback.of(train, rows)
-    Trainer(model=model, args=args, train_dataset=train, data_collator=as_batch, callbacks=[continual]).train()
+    Trainer(model, arguments(tmp_path, 4), train_dataset=train, data_collator=as_batch, callbacks=[continual]).train()
     with torch.no_grad():
         logits = model.eval()(input_ids=ids[12:]).logits
     right = (logits[:, :-1].argmax(-1) == ids[12:, 1:]).double().mean()
@@ -185,3 +183,57 @@ def test_a_run_of_another_length_is_refused_before_the_first_step(tmp_path):
     trainer, _ = make(tmp_path, num_train_epochs=2)
     with pytest.raises(ValueError, match="have 60 steps together, but the run has 120"):
         trainer.train()
+
+
+def test_modular_and_text_sequences_go_through_a_trainer(tmp_path):
+    """Small runs of the other two families, from the builder to the matrix."""
+    data = load_task("modular_sequence", cache_dir=str(tmp_path / "cache"), change="operation", p=11, tasks=2)
+    names = ("input_ids", "labels", "task")
+    train, held_out = (TensorRows.of(data[split], names).columns for split in ("train", "validation"))
+    turns = TasksInTurn(train, epochs=30, batch_size=20)
+    model = ModularMLPForSequenceClassification(ModularMLPConfig(modulus=11, embedding_size=8, hidden_size=32))
+    continual = ContinualCallback.of(turns, held_out, rows=None)
+    Trainer(model, arguments(tmp_path, 20), train_dataset=turns, data_collator=as_batch, callbacks=[continual]).train()
+    with torch.no_grad():
+        seen = {task: {name: column[train["task"] == task] for name, column in train.items()} for task in (0, 1)}
+        fit = [(model(seen[t]["input_ids"]).logits.argmax(-1) == seen[t]["labels"]).double().mean() for t in (0, 1)]
+    assert fit[1] > 0.9 > fit[0]  # the second task is known, and it took the place of the first
+    assert np.isfinite(continual.accuracy[1]).all()
+
+    texts = {"cache_dir": str(tmp_path / "cache"), "tasks": 2, "characters": 20_000}
+    data = load_task("text_sequence", **texts)
+    tokenizer = task_tokenizer("text_sequence", **{k: v for k, v in texts.items() if k != "cache_dir"})
+    columns = {}
+    for split in ("train", "validation"):
+        windows, tasks = [], []
+        for task in (0, 1):
+            ids = torch.tensor(tokenizer("".join(r["text"] for r in data[split] if r["task"] == task))["input_ids"])
+            windows.append(ids[: len(ids) // 16 * 16].view(-1, 16)[:120])
+            tasks.append(torch.full((len(windows[-1]),), task))
+        columns[split] = {"input_ids": torch.cat(windows), "labels": torch.cat(windows), "task": torch.cat(tasks)}
+    turns = TasksInTurn(columns["train"], epochs=2, batch_size=20)
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=32, n_positions=16, vocab_size=len(tokenizer))
+    continual = ContinualCallback.of(turns, columns["validation"])
+    trainer = Trainer(
+        GPT2LMHeadModel(config), arguments(tmp_path, 20), train_dataset=turns, data_collator=as_batch, callbacks=[continual]
+    )
+    trainer.train()
+    a = continual.accuracy
+    assert a[0, 0] > 0.1 and a[1, 1] > 0.1  # better than one letter of sixty
+    assert "continual/retention" in trainer.state.log_history[-2]
+
+
+def arguments(folder, batch):
+    return TrainingArguments(
+        str(folder),
+        num_train_epochs=1,
+        per_device_train_batch_size=batch,
+        learning_rate=1e-2,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+        lr_scheduler_type="constant",
+    )
