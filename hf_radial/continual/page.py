@@ -237,18 +237,34 @@ def _smooth(values: Sequence[float], width: int = 5) -> list[float]:
     return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]
 
 
+def matrices_in(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The accuracy matrix of every run that was measured in full, by the run's `identity`."""
+    file, found = folder / "matrices.jsonl", {}
+    if file.is_file():
+        for line in file.read_text().splitlines():
+            data = json.loads(line)
+            matrix = np.full((len(data["accuracy"]), len(data["accuracy"])), np.nan)
+            for i, row in enumerate(data["accuracy"]):
+                matrix[i, : i + 1] = [np.nan if a is None else a for a in row]
+            found[data["run"]] = matrix
+        return found
+    import pyarrow.parquet as pq
+
+    if (folder / "matrices.parquet").is_file():
+        for row in pq.read_table(folder / "matrices.parquet").to_pylist():
+            matrix = np.full((row["tasks"], row["tasks"]), np.nan)
+            matrix[row["after"], row["task"]] = row["accuracy"]
+            found[row["run"]] = matrix
+    return found
+
+
 def first_matrices(folder: Path, stage: str, tasks: int) -> dict[str, np.ndarray[Any, Any]]:
     """Arm -> the matrix of its first run in a stage."""
     found: dict[str, np.ndarray[Any, Any]] = {}
-    file = folder / "matrices.jsonl"
-    for line in file.read_text().splitlines() if file.is_file() else ():
-        data = json.loads(line)
-        where, length, arm = json.loads(data["run"])[:3]
-        if (where, length) == (stage, tasks) and arm not in found:
-            matrix = np.full((tasks, tasks), np.nan)
-            for i, row in enumerate(data["accuracy"]):
-                matrix[i, : i + 1] = [np.nan if a is None else a for a in row]
-            found[arm] = matrix
+    for run, matrix in matrices_in(folder).items():
+        where, length, arm = json.loads(run)[:3]
+        if (where, length) == (stage, tasks):
+            found.setdefault(arm, matrix)
     return found
 
 
@@ -309,10 +325,11 @@ def page(study: Study, rows: Sequence[Row], environment: Mapping[str, Any]) -> s
 def write_page(study: Study, rows: Sequence[Row], folder: Path) -> None:
     """Write data, page and figures. The tidy table has a row for each number that a judged run has for each task."""
     environment = json.loads((folder / "environment.json").read_text())
-    text = {"title": study.title, "verdicts": verdicts(rows, study), "environment": environment, "rows": list(rows)}
-    write_text(folder.with_suffix(".json"), json.dumps(text) + "\n")
+    text = {"title": study.title, "verdicts": verdicts(rows, study), "environment": environment, "runs": len(rows)}
+    write_text(folder.with_suffix(".json"), json.dumps(text, indent=1) + "\n")
     write_text(folder.with_suffix(".md"), page(study, rows, environment).replace("](", f"]({folder.name}/"))
     _write_tidy(rows, folder)
+    _write_matrices(folder)
     for stage, tasks in (("judged", study.base["tasks"]), ("long", study.long["tasks"])):
         if any(row["stage"] == stage for row in rows):
             names = [arm.name for arm in study.arms][:4]
@@ -354,3 +371,17 @@ def _write_tidy(rows: Sequence[Row], folder: Path) -> None:
                     column.append(one)
     with replacing(folder.with_suffix(".parquet")) as new:
         pq.write_table(pa.table(columns), new, compression="zstd")
+
+
+def _write_matrices(folder: Path) -> None:
+    """One row a run, with the measured entries as lists."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = []
+    for run, matrix in matrices_in(folder).items():
+        after, task = np.nonzero(np.isfinite(matrix))
+        numbers = {"after": after.tolist(), "task": task.tolist(), "accuracy": matrix[after, task].tolist()}
+        rows.append({"run": run, "tasks": len(matrix), **numbers})
+    with replacing(folder / "matrices.parquet") as new:
+        pq.write_table(pa.Table.from_pylist(rows), new, compression="zstd")

@@ -192,7 +192,7 @@ def test_modular_and_text_sequences_go_through_a_trainer(tmp_path):
     train, held_out = (TensorRows.of(data[split], names).columns for split in ("train", "validation"))
     turns = TasksInTurn(train, epochs=30, batch_size=20)
     model = ModularMLPForSequenceClassification(ModularMLPConfig(modulus=11, embedding_size=8, hidden_size=32))
-    continual = ContinualCallback.of(turns, held_out, rows=None)
+    continual = ContinualCallback.of(turns, held_out)
     Trainer(model, arguments(tmp_path, 20), train_dataset=turns, data_collator=as_batch, callbacks=[continual]).train()
     with torch.no_grad():
         seen = {task: {name: column[train["task"] == task] for name, column in train.items()} for task in (0, 1)}

@@ -8,6 +8,7 @@ from hf_radial import RadialTrainer
 from hf_radial.callbacks.continual import ContinualCallback
 from hf_radial.continual.sequence import train_sequence
 from hf_radial.continual.stack import Options, Stack, initial_model
+from hf_radial.continual.study import numbers
 from hf_radial.interventions import add_interventions, configure
 from hf_radial.models.vector_mlp import VectorMLPConfig
 from hf_radial.tasks.image_sequence import ImageSequenceConfig, task_images
@@ -95,6 +96,20 @@ def test_a_member_is_the_run_of_a_trainer(name, tmp_path):
     for key, value in trainer.model.state_dict().items():
         torch.testing.assert_close(stack.state_dict(1)[key], value, rtol=2e-4, atol=2e-5)
     assert abs(torch.tensor(found[1].accuracy) - torch.tensor(continual.accuracy)).nan_to_num().max() <= 1.01 / 70
+
+
+def test_the_numbers_are_those_of_the_saved_predictions():
+    found, _ = together([(3, Options(learning_rate=0.01)), (4, Options(learning_rate=0.01))], predictions=True)
+    for seed, one in zip((3, 4), found, strict=True):
+        config = ImageSequenceConfig(seed=seed, **SEQUENCE)
+        for after in range(TASKS):
+            for task in range(after + 1):
+                right = one.predictions[after, task] == task_images(config, "test", task)[1]
+                assert one.accuracy[after, task] == pytest.approx(right.mean())
+        row = numbers(one, full=True)
+        last = [(one.predictions[-1, task] == task_images(config, "test", task)[1]).mean() for task in range(TASKS)]
+        assert row["retention"] == pytest.approx(sum(last[:-1]) / (TASKS - 1), abs=1e-4)
+        assert row["kept_of_task"] == pytest.approx(last, abs=1e-4)
 
 
 def test_members_differ_from_the_plain_run_by_their_method():

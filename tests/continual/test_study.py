@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from hf_radial.continual.page import write_page
+from hf_radial.continual.page import matrices_in, write_page
 from hf_radial.continual.study import best_trial, draws, identity, jobs_of, longest, read_study, score
 from hf_radial.continual.verdict import Difference, better, difference, direction
 from hf_radial.runs.record import describe_environment
@@ -96,7 +96,11 @@ def test_a_small_study_runs_resumes_and_makes_its_page(tmp_path, monkeypatch):
         assert row["retention"] == pytest.approx(np.mean(last[:-1]), abs=1e-3)
         assert row["current"] == pytest.approx(np.mean([own[-1] for own in data["accuracy"]]), abs=1e-3)
 
+    before = matrices_in(folder)
     write_page(study, rows, folder)
+    (folder / "matrices.jsonl").unlink()
+    after = matrices_in(folder)
+    assert before.keys() == after.keys() and all(np.array_equal(before[run], after[run], equal_nan=True) for run in before)
     text = folder.with_suffix(".md").read_text()
     assert all(arm.name in text for arm in study.arms) and "undecided" in text + " yes no undecided"
     tidy = pq.read_table(folder.with_suffix(".parquet")).to_pylist()
