@@ -90,7 +90,7 @@ def test_matrix_logs_table_and_event_are_those_of_the_models_at_the_boundaries(t
     assert [entry["step"] for entry in logs] == ends
     expected = retention.summary(np.nan_to_num(continual.accuracy))
     assert {name: logs[-1][f"continual/{name}"] for name in expected} == pytest.approx(expected)
-    assert expected["retention"] < expected["current"]  # the tasks contradict each other
+    assert len(set(continual.accuracy[np.tril_indices(TASKS)])) > 3  # the numbers tell the places apart
     assert watch.ends == [(step, task, {"pixels": ROWS, "labels": ROWS}) for task, step in enumerate(ends)]
 
     table = read_table(tmp_path / TABLE_FILE)

@@ -132,12 +132,13 @@ def test_a_difference_is_that_of_pairs_with_replicates_as_the_unit():
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(6, 4))  # luck of a seed, on both arms
     ours, theirs = shared + 0.1 + 0.01 * rng.normal(size=(6, 4)), shared
-    found = difference(ours, theirs)
+    found = difference(ours.tolist(), theirs.tolist())
     assert found.value == pytest.approx((ours - theirs).mean()) and 0.08 < found.low < 0.1 < found.high < 0.12
     assert found.p_value == pytest.approx(2 / 2**6)
     # With one replicate far off, the interval is wide however many seeds there are.
     off = theirs + np.array([1.0, 0, 0, 0, 0, 0])[:, None]
-    assert difference(off, theirs).low == 0 and difference(off, theirs).high > 0.3
+    wide = difference(off.tolist(), theirs.tolist())
+    assert wide.low == 0 and wide.high > 0.3
     with pytest.raises(ValueError, match="must be the same"):
         difference([[1.0, 2.0]], [[1.0]])
 
