@@ -60,16 +60,17 @@ versions: $(STAMP)  ## Run test-quick in other environments; PYTHONS="/env/bin/p
 	@$(TEST_ENV) $(BIN)/python tests/support/versions.py $(PYTHONS) -n$(JOBS) $(DIST)
 
 architectures: $(STAMP)  ## Look for the sites of every architecture; writes recipes/results/architectures*
-	@$(TEST_ENV) $(BIN)/python tests/support/architectures_worker.py --anew
+	@$(TEST_ENV) $(BIN)/python tests/support/architectures_worker.py --repeat
 
 trainers: $(STAMP)  ## One step of every trainer beside a reference; writes recipes/results/trainers*
+	$(BIN)/python -m pip install -q -e ".[trainers]"
 	@$(TEST_ENV) $(BIN)/python tests/support/trainers_worker.py --write
 
 # Strict: a broken link, a reference to nothing or a bad docstring is an error. The site opens from disk: build/docs/html/index.html.
 docs: $(STAMP)  ## Build the documentation as a site, strictly; offline
 	$(TEST_ENV) $(BIN)/python -m sphinx -b html -n -W --keep-going -q -d build/docs/trees docs build/docs/html $(ARGS)
 
-tables: $(STAMP)  ## Make the tables of README.md and docs/ anew from committed data
+tables: $(STAMP)  ## Rewrite the tables of README.md and docs/ from committed data
 	$(TEST_ENV) $(BIN)/python recipes/tables.py
 
 lint: $(STAMP)  ## Check style and formatting (ruff), and which room imports which (import-linter)

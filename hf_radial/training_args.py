@@ -25,12 +25,14 @@ class RadialArguments(TrainingArguments):
     )
     radial_radius: str = field(
         default="sqrt_d",
-        metadata={"help": "Target radius: a number, 'sqrt_d' (the paper's) or 'initial' (each site's own at the start)."},
+        metadata={
+            "help": "Target radius: a number, 'sqrt_d' (the paper's), 'initial' (each site's own at the start), or '2*initial'."
+        },
     )
     radial_side: str = field(
         default="both",
         metadata={
-            "help": "'both' sides of the sphere (the paper's) or only vectors 'above' the target radius.",
+            "help": "'both' sides of the sphere (the paper's), or only vectors 'above' or 'below' the target radius.",
             "choices": list(SIDES),
         },
     )

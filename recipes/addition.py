@@ -10,21 +10,17 @@ A preset is a YAML file in recipes/configs; options on the command line win over
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from accelerate import PartialState
 from datasets import DatasetDict
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
-    GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
     default_data_collator,
@@ -33,29 +29,24 @@ from transformers import (
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
 from hf_radial.callbacks.clock import CpuClock
-from hf_radial.callbacks.progress import show_accuracies
+from hf_radial.callbacks.progress import print_sites, show_accuracies
+from hf_radial.hub.usage import GENERATION
 from hf_radial.interventions import configure, restore
-from hf_radial.metrics import load_exact_match
+from hf_radial.metrics.answers import generated_exact_match, predicted_exact_match
+from hf_radial.models.gpt2 import causal_gpt2, gpt2_config
+from hf_radial.report.arms import write_arms
 from hf_radial.report.plots import plot_runs_if_possible
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
 from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options, run_recipe
-from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
-from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode
-from hf_radial.tasks.windows import CharacterWindows
-from hf_radial.training.precision import PRECISIONS, time_precisions
+from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode_splits
+from hf_radial.tasks.windows import windows_of_rows
+from hf_radial.training.precision import PRECISIONS, remembered_precision
 
 CONFIGS = Path(__file__).parent / "configs"
 ARMS = ("none", "penalty", "paper")
-USAGE = """from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{model_id}")
-model = AutoModelForCausalLM.from_pretrained("{model_id}")
-prompt = tokenizer("PROMPT", return_tensors="pt")
-written = model.generate(**prompt, do_sample=False, max_new_tokens=LENGTH)
-print(tokenizer.decode(written[0]))"""
+CHARACTERS = "0123456789+=\n"
 LIMITS = "It adds, and nothing else: prompts must be spelt as in training, with operands of the digits that it saw."
 
 
@@ -125,12 +116,9 @@ def load_data(task: AdditionArguments) -> DatasetDict:
 
 def windows(data: DatasetDict, tokenizer: PreTrainedTokenizerFast, task: AdditionArguments, args: RadialArguments) -> Any:
     """Random windows of the training rows as one text, `$a+b=c$` a line; as many as the run will draw."""
-    eos = tokenizer.eos_token
     rows = zip(data["train"]["prompt"], data["train"]["completion"], strict=True)
-    text = "".join(f"{eos}{prompt}{answer}{eos}\n" for prompt, answer in rows)
-    stream = np.asarray(tokenizer(text)["input_ids"], dtype=np.int16)
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return CharacterWindows(stream, task.window, args.max_steps * per_step, seed=args.seed)
+    return windows_of_rows(rows, tokenizer, task.window, args.max_steps * per_step, args.seed)
 
 
 # The model ------------------------------------------------------------------------------------------------------------
@@ -140,39 +128,24 @@ def build_model(
     task: AdditionArguments, tokenizer: PreTrainedTokenizerFast, given: Sequence[str] | None = None
 ) -> GPT2LMHeadModel:
     """A fresh model; interventions may change its configuration first."""
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=max(task.window, 4 * task.digits + 8),
-        n_embd=task.width,
-        n_layer=task.layers,
-        n_head=task.heads,
-        resid_pdrop=task.dropout,
-        embd_pdrop=task.dropout,
-        attn_pdrop=task.dropout,
-        bos_token_id=None,
+    config = gpt2_config(
+        len(tokenizer),
+        max(task.window, 4 * task.digits + 8),
+        width=task.width,
+        layers=task.layers,
+        heads=task.heads,
+        dropout=task.dropout,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        use_cache=True,
     )
-    model = GPT2LMHeadModel(configure(config, given))
-    # transformers does not know from the name of this class that its loss shifts the labels: it would warn and miscount.
-    model.loss_type = "ForCausalLM"
-    return model
+    return causal_gpt2(configure(config, given))
 
 
 def measured_precision(task: AdditionArguments, args: RadialArguments, folder: Path) -> dict[str, Any]:
-    """What `precision.json` in the folder holds: seconds of a step, and the faster precision. Measured if it is not there."""
-    file = folder / "precision.json"
-    if file.is_file():  # a run that goes on does so in the precision in which it began
-        known: dict[str, Any] = json.loads(file.read_text())
-        return known
-    model: torch.nn.Module = build_model(task, character_tokenizer("0123456789+=\n"))
-    # The values do not matter, their number does: of a row of the longest spelling, or of a window.
-    ids = torch.ones(args.per_device_train_batch_size, task.window or 3 * task.digits + 4, dtype=torch.long, device=args.device)
-    seconds = time_precisions(model.to(args.device), {"input_ids": ids, "labels": ids, "attention_mask": ids})
-    found = {"precision": min(seconds, key=seconds.__getitem__), "seconds_a_step": seconds, "rows": len(ids)}
-    write_text(file, json.dumps(found, indent=1) + "\n")
-    return found
+    """The faster precision for this model and its batches; see `hf_radial.training.precision.remembered_precision`."""
+    length = task.window or 3 * task.digits + 4  # of a window, or of a row of the longest spelling
+    shape = (args.per_device_train_batch_size, length)
+    return remembered_precision(folder, lambda: build_model(task, character_tokenizer(CHARACTERS)), shape, args.device)
 
 
 # One arm --------------------------------------------------------------------------------------------------------------
@@ -195,31 +168,14 @@ def train_arm(
     arm: str, task: AdditionArguments, args: RadialArguments, data: DatasetDict, resume: bool = False
 ) -> RadialTrainer:
     """Train one arm and save its model and log in `args.output_dir`. With `resume`, go on with the run that is there."""
-    tokenizer = character_tokenizer("0123456789+=\n")
+    tokenizer = character_tokenizer(CHARACTERS)
     start = tokenizer.eos_token if task.window else ""
-    rows = data.map(
-        encode,
-        batched=True,
-        remove_columns=["a", "b", "prompt", "completion"],
-        fn_kwargs={"tokenizer": tokenizer, "start": start},
-    )
+    rows = encode_splits(data, tokenizer, start)
     held_out = {"train": rows["train"].select(range(min(1000, len(rows["train"])))), "validation": rows["validation"]}
     # Rows of one length need no padding, and a model without a mask is faster. Generation pads on the left. Training pads on
     # the right, because GPT-2 numbers its positions from the first column.
-    padded = DataCollatorForSeq2Seq(character_tokenizer("0123456789+=\n", padding_side="right"), label_pad_token_id=IGNORED)
-    metric = load_exact_match()
-
-    def exact_match(prediction: Any) -> dict[str, float]:
-        # Position i predicts the character at i + 1. If all predictions of an answer are right, greedy decoding writes it.
-        return metric.compute(predictions=prediction.predictions[:, :-1], references=prediction.label_ids[:, 1:])
-
-    stops = task.solved_at <= 1
-    grokking = GrokkingCallback(
-        TRAIN_METRIC,
-        HELD_OUT_METRIC,
-        stop_threshold=task.solved_at if stops else None,
-        stop_evaluations=task.solved_evaluations if stops else None,
-    )
+    padded = DataCollatorForSeq2Seq(character_tokenizer(CHARACTERS, padding_side="right"), label_pad_token_id=IGNORED)
+    stops: dict[str, Any] = {"stop_threshold": task.solved_at, "stop_evaluations": task.solved_evaluations}
     folder = Path(str(args.output_dir))
     set_seed(args.seed)  # the same initial weights in every arm
     model = build_model(task, tokenizer, args.intervention)
@@ -230,19 +186,19 @@ def train_arm(
         eval_dataset=held_out,
         processing_class=tokenizer,
         data_collator=default_data_collator if task.zero_pad and task.sampling == "uniform" else padded,
-        compute_metrics=exact_match,
+        compute_metrics=predicted_exact_match(),
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
-        callbacks=[grokking, CpuClock()],
+        callbacks=[GrokkingCallback(**(stops if task.solved_at <= 1 else {})), CpuClock()],
     )
-    if arm == task.arms[0] and PartialState().is_main_process and trainer.radial_penalty is not None:
-        print(f"Sites: measured in every arm, and penalised in arms with a penalty\n{trainer.radial_penalty.table()}\n")
+    if arm == task.arms[0]:
+        print_sites(trainer, "measured in every arm, and penalised in arms with a penalty")
     show_accuracies(trainer, title=arm)
     trainer.run_facts = {
         "arm": arm,
         "title": f"{task.digits}-digit addition, {penalty_label(trainer)}",
         "task": "digit addition",
         "dataset": "hf_radial/digits",
-        "usage": USAGE.replace("PROMPT", start + data["test"][0]["prompt"]).replace("LENGTH", str(task.digits + 2)),
+        "usage": GENERATION.replace("PROMPT", start + data["test"][0]["prompt"]).replace("LENGTH", str(task.digits + 2)),
         "limits": LIMITS,
         "license": "apache-2.0",
         **vars(task),
@@ -251,25 +207,12 @@ def train_arm(
     return trainer
 
 
-@torch.no_grad()
-def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments, batch_size: int = 500) -> dict[str, Any]:
+def test_saved_model(folder: Path, data: DatasetDict, task: AdditionArguments) -> dict[str, Any]:
     """Load the saved model from disk and let it write the answers of all test rows, greedily."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = restore(AutoModelForCausalLM.from_pretrained(folder)).to(PartialState().device).eval()
-    start = tokenizer.eos_token if task.window else ""
-    metric, examples = load_exact_match(), []
-    for rows in data["test"].iter(batch_size):
-        prompts = tokenizer([start + prompt for prompt in rows["prompt"]], padding=True, return_tensors="pt")
-        # The end sign counts as part of the answer: an answer that goes on is wrong.
-        answers = tokenizer([answer + tokenizer.eos_token for answer in rows["completion"]])["input_ids"]
-        length = max(map(len, answers))
-        written = model.generate(
-            **prompts.to(model.device), do_sample=False, min_new_tokens=length, max_new_tokens=length, eos_token_id=None
-        )[:, prompts["input_ids"].shape[1] :].tolist()
-        written = [row[: len(answer)] for row, answer in zip(written, answers, strict=True)]
-        metric.add_batch(predictions=written, references=answers)
-        examples += [prompt + tokenizer.decode(row) for prompt, row in zip(rows["prompt"], written, strict=True)]
-    return {"exact_match": metric.compute()["exact_match"], "problems": len(data["test"]), "examples": examples[:5]}
+    start, rows = tokenizer.eos_token if task.window else "", data["test"]
+    return generated_exact_match(model, tokenizer, list(rows["prompt"]), list(rows["completion"]), start)
 
 
 # From start to end ----------------------------------------------------------------------------------------------------
@@ -309,11 +252,7 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
         title = f"{task.digits}-digit addition, {label}"
         plot_runs_if_possible({label: logs[label]}, folder / arm / "curves.png", title)
         write_card(trainer, results[label])
-    write_text(folder / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
-    (folder / "comparison.md").write_text(table(results) + "\n")
-    title = f"{task.digits}-digit addition, {task.train_size:,} training rows"
-    plot_runs_if_possible(logs, folder / "comparison.png", title)
-    print("\n" + table(results))
+    print("\n" + write_arms(results, logs, folder, f"{task.digits}-digit addition, {task.train_size:,} training rows"))
     for label, result in results.items():
         if task.solved_at <= 1 and result["test"]["exact_match"] < 0.99:
             print(f"warning: {label} ended below 99 % exact match; give it more steps with --max_steps")
@@ -324,22 +263,6 @@ def report(trainers: dict[str, RadialTrainer], task: AdditionArguments, data: Da
         print(f"  curves   {folder / arm / 'curves.png'}")
         print(f"  log      {folder / arm / 'trainer_state.json'}, TensorBoard in {folder / arm / 'runs'}")
     print(f"\nboth side by side: {folder / 'comparison.png'}, {folder / 'comparison.md'}, {folder / RESULTS_FILE}")
-
-
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """The arms side by side, in Markdown."""
-    lines = [
-        "| arm | test exact match (greedy, saved model) | train at 99 % | held out then | held out stays > 90 % | > 99 % |",
-        "|---|---|---|---|---|---|",
-    ]
-    for label, r in results.items():
-        held_out = "" if r["held_out_at_fit"] is None else f"{r['held_out_at_fit']:.1%}"
-        steps = [format_step(r[name], r["last_step"]) for name in ("fit_step", "onset_90", "onset_99")]
-        lines.append(
-            f"| {label} | {r['test']['exact_match']:.2%} of {r['test']['problems']:,} | {steps[0]} | {held_out} "
-            f"| {steps[1]} | {steps[2]} |"
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

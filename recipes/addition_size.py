@@ -6,9 +6,10 @@
     python recipes/addition_size.py --preset addition_nanogpt                 # the paper's own set-up, three seeds: for a GPU
 
 Each run is one of recipes/addition.py. It goes on from its last checkpoint if it was killed (checkpoints stay in --runs).
-When it ends, it leaves a row, a file of its own in recipes/results/PRESET/rows, and the page, the figure and the Parquet table
-are made anew from all rows. `--report` also makes rows of runs that are under way: they are censored at their last checkpoint,
-and replaced when the run goes on. Options that are not listed by `--help` go to recipes/addition.py, such as `--max_steps 100`.
+When it ends, it writes a row, a file of its own in recipes/results/PRESET/rows. The page, the figure and the Parquet table are
+then rewritten from all rows. `--report` also writes rows of runs that are under way. These are censored at their last
+checkpoint, and replaced when the run goes on. Options that are not listed by `--help` go to recipes/addition.py, such as
+`--max_steps 100`.
 
 What is judged, written down before the judged runs:
 
@@ -25,7 +26,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +38,9 @@ sys.path.insert(0, str(ROOT))  # started as a script, this folder is on the path
 
 from hf_radial import RadialArguments  # noqa: E402
 from hf_radial.comparison import sizes  # noqa: E402
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_streak, summarise  # noqa: E402
-from hf_radial.runs.record import made_on  # noqa: E402
+from hf_radial.comparison.sizes_page import page, search_page  # noqa: E402
+from hf_radial.runs.onset import HELD_OUT_METRIC, first_streak, summarise  # noqa: E402
+from hf_radial.runs.results import accuracies_in_row, radii_in_row, record_in_row  # noqa: E402
 from hf_radial.runs.resume import last_complete_checkpoint  # noqa: E402
 from hf_radial.runs.start import parse_options  # noqa: E402
 from hf_radial.safe_files import write_text  # noqa: E402
@@ -133,10 +134,10 @@ def write_row(study: Study, size: str, arm: str, seed: int) -> None:
         return
     results = folder.parent / "results.json"
     test = next(iter(json.loads(results.read_text()).values()))["test"] if results.is_file() else {}
-    steps, held_out = curve(log, HELD_OUT_METRIC)
     onset = first_streak(log, HELD_OUT_METRIC, 0.99, 3)
     seconds = {logs["step"]: logs["cpu_seconds"] for logs in log}
-    sites = [site["name"] for site in record["radial"]["sites"]]
+    accuracies = accuracies_in_row(log)
+    radius_steps, radii = radii_in_row(log, [site["name"] for site in record["radial"]["sites"]])
     row = {
         "size": size,
         "parameters": record["model"]["parameters"],
@@ -145,99 +146,15 @@ def write_row(study: Study, size: str, arm: str, seed: int) -> None:
         "status": ("solved" if onset is not None else "censored") if test else "under way",
         "onset": onset,
         "cpu_seconds": None if onset is None else seconds[onset],
-        "last_cpu_seconds": seconds[steps[-1]],
+        "last_cpu_seconds": seconds[accuracies["step"][-1]],
         **summarise(log),
         "test_exact_match": test.get("exact_match"),
         "test_problems": test.get("problems"),
         "precision": study.precision(size),
-        "curves": {
-            "step": steps,
-            "held_out_exact_match": held_out,
-            "train_exact_match": curve(log, TRAIN_METRIC)[1],
-            "radius_step": curve(log, f"radius/{sites[0]}")[0] if sites else [],
-            "radius": {site: [round(radius, 4) for radius in curve(log, f"radius/{site}")[1]] for site in sites},
-        },
-        "run": {key: record[key] for key in ("radial", "facts", "model", "environment")}
-        | {"training_args": {key: value for key, value in record["training_args"].items() if value is not None}},
+        "curves": {**accuracies, "radius_step": radius_steps, "radius": radii},
+        "run": record_in_row(record),
     }
     write_text(study.row_file(size, arm, seed), json.dumps(row, separators=(",", ":")) + "\n")
-
-
-def page(rows: sizes.Rows, preset: str) -> str:
-    """All that the rows say, in Markdown."""
-    facts, args = rows[0]["run"]["facts"], rows[0]["run"]["training_args"]
-    there = list(dict.fromkeys(row["size"] for row in rows))
-    first = {size: [r["memorised_first"] is True for r in sizes.of(rows, size, NO_PENALTY)] for size in there}
-    under_way = [f"{r['size']}, {r['arm']}, seed {r['seed']}" for r in rows if r["status"] == "under way"]
-    made = {(row["size"], row["arm"], row["seed"]) for row in rows}
-    missing = Counter((size, arm) for size, arm, seed in planned(preset) if (size, arm, seed) not in made)
-    steps = {row["size"]: row["precision"]["seconds_a_step"] for row in rows}
-    precision = [
-        f"{size} in {min(seconds, key=seconds.__getitem__)} (a step: "
-        + ", ".join(f"{name} {second:.3f} s" for name, second in seconds.items())
-        + ")"
-        for size, seconds in steps.items()
-    ]
-    machines = sorted({str(made_on(row["run"]["environment"])) for row in rows})
-    revisions = sorted({str(row["run"]["environment"]["revision"]) for row in rows})
-    feed = f"random windows of {facts['window']} characters" if facts["window"] else "a row is an example"
-    lines = [
-        f"# {facts['digits']}-digit addition by size of the model",
-        "",
-        f"Made by `python recipes/addition_size.py --preset {preset}` from the files in rows/, one a run. What is judged",
-        "stands at the top of the recipe. Medians are Kaplan and Meier's; an entry `> N` was not reached by then. Intervals",
-        "are bootstraps over seeds: with three, about their range. CPU seconds are of training steps, without evaluations.",
-        "",
-        sizes.table(rows, NO_PENALTY, PAPER),
-        *(f"- {size}: {sum(m)} of {len(m)} runs without a penalty memorise first." for size, m in first.items()),
-        *(
-            f"- {arm}, gain from {there[0]} to {there[-1]}: {sizes.growth(rows, arm, NO_PENALTY, there)}."
-            for arm in dict.fromkeys(row["arm"] for row in rows)
-            if arm != NO_PENALTY and len(there) > 1
-        ),
-        *([f"- Under way, and counted as not reached: {'; '.join(under_way)}."] if under_way else []),
-        *(f"- Not yet run: {size}, {arm}, {count} of {len(SEEDS)} seeds." for (size, arm), count in missing.items()),
-        "",
-        f"{facts['train_size']:,} rows ({facts['sampling']}, {feed}), batch {args['per_device_train_batch_size']}, learning "
-        f"rate {args['learning_rate']:g} ({args['lr_scheduler_type']}), weight decay {args['weight_decay']:g}, dropout "
-        f"{facts['dropout']:g}, at most {args['max_steps']:,} steps, evaluated every {args['eval_steps']:g} on "
-        f"{facts['validation_size']:,} held-out sums; {'; '.join(precision)}. "
-        f"How that differs from the paper's set-up stands in recipes/configs/{preset}.yaml. "
-        f"Made on {'; '.join(machines)}; revision {', '.join(revisions)}.",
-        "",
-        f"![ratios of onsets, and steps to 99 %, by size]({preset}.png)",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def search_page(runs: Sequence[dict[str, Any]]) -> str:
-    """The search for a set-up in which there is something to shorten; each entry of search.json is a run."""
-    lines = [
-        "# In which set-up does the model memorise first?",
-        "",
-        "Made from search.json, whose entries have each run's command and curves. No penalty, one seed that is not judged;",
-        "other options are the preset's. *Fit*: the first evaluation with 99 % of the training rows. *Three at 99 %*: the",
-        "first of three evaluations in a row with 99 % of the held-out sums. Most runs were ended when they had told enough.",
-        "",
-        "| width, layers | rows | weight decay | learning rate | dropout | fit | held out then | three at 99 % | end "
-        "| train, held out |",
-        "|" + "---|" * 10,
-    ]
-    for one in runs:
-        log = [{"step": s, TRAIN_METRIC: a, HELD_OUT_METRIC: b} for s, a, b in zip(*one["curves"].values(), strict=True)]
-        said, onset = summarise(log), first_streak(log, HELD_OUT_METRIC, 0.99, 3)
-        cells = [
-            f"{one['width']}, {one['layers']}",
-            f"{one['train_size']}",
-            f"{one['weight_decay']:g}",
-            f"{one['learning_rate']:g}",
-        ]
-        cells += [f"{one['dropout']:g}", f"{said['fit_step'] or '–'}"]
-        cells += ["–" if said["held_out_at_fit"] is None else f"{said['held_out_at_fit']:.0%}", f"{onset or '–'}"]
-        cells += [f"{said['last_step']}", f"{log[-1][TRAIN_METRIC]:.0%}, {said['last_held_out']:.0%}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 def report(study: Study) -> None:
@@ -251,7 +168,7 @@ def report(study: Study) -> None:
         raise ValueError(f"--results {str(study.results)!r} has no rows; run without --report first")
     flat = [{key: json.dumps(value) if isinstance(value, dict) else value for key, value in row.items()} for row in rows]
     pd.DataFrame(flat).to_parquet(study.results / f"{study.preset}.parquet")
-    write_text(study.results / f"{study.preset}.md", page(rows, study.preset))
+    write_text(study.results / f"{study.preset}.md", page(rows, study.preset, planned(study.preset), NO_PENALTY, PAPER))
     sizes.draw(rows, NO_PENALTY, study.results / f"{study.preset}.png")
 
 

@@ -14,16 +14,16 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, first_streak, summarise
+from hf_radial.comparison.variants import COLUMNS, medians, plot, row
+from hf_radial.runs.onset import HELD_OUT_METRIC, first_streak, summarise
 from hf_radial.runs.processes import as_flags, run_processes
 from hf_radial.runs.record import RUN_FILE, STATE_FILE
-from hf_radial.runs.results import RESULTS_FILE
+from hf_radial.runs.results import RESULTS_FILE, accuracies_in_row, radii_in_row, record_in_row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -81,8 +81,7 @@ class Cell:
         arm = self.folder / result["arm"]
         log = json.loads((arm / STATE_FILE).read_text())["log_history"]
         run = json.loads((arm / RUN_FILE).read_text())
-        steps, held_out = curve(log, HELD_OUT_METRIC)
-        sites = [site["name"] for site in run["radial"]["sites"]]
+        radius_steps, radii = radii_in_row(log, [site["name"] for site in run["radial"]["sites"]])
         return {
             "variant": self.variant,
             "radial_lambda": self.radial_lambda,
@@ -92,15 +91,8 @@ class Cell:
             **summarise(log),
             "first_three_99": first_streak(log, HELD_OUT_METRIC, 0.99, 3),
             "seconds": next(logs["train_runtime"] for logs in log if "train_runtime" in logs),
-            "curves": {
-                "step": steps,
-                "held_out_exact_match": held_out,
-                "train_exact_match": curve(log, TRAIN_METRIC)[1],
-                "radius": {site: [round(r, 4) for r in curve(log, f"radius/{site}")[1]] for site in sites},
-                "radius_step": curve(log, f"radius/{sites[0]}")[0],
-            },
-            "run": {key: run[key] for key in ("radial", "facts", "model", "environment")}
-            | {"training_args": {k: v for k, v in run["training_args"].items() if v is not None}},
+            "curves": {**accuracies_in_row(log), "radius": radii, "radius_step": radius_steps},
+            "run": record_in_row(run),
         }
 
 
@@ -182,20 +174,18 @@ def markdown(data: dict[str, Any]) -> str:
         "",
         "## Judged seeds, each variant at its best lambda of the tuning seed",
         "",
-        "| arm | lambda | seed | fit | held out at the fit | three at 99 % | stays above 90 % | stays above 99 % | test |",
-        "|---|---|---|---|---|---|---|---|---|",
+        *COLUMNS,
         *(row(r) for r in data["judged"]),
         "",
         f"## Tuning, seed {TUNING_SEED}",
         "",
         *edges(data["tuned_lambda"]),
-        "| arm | lambda | seed | fit | held out at the fit | three at 99 % | stays above 90 % | stays above 99 % | test |",
-        "|---|---|---|---|---|---|---|---|---|",
+        *COLUMNS,
         *(row(r) for r in data["tuning"]),
         "",
         "## Medians over the judged seeds",
         "",
-        *medians(done),
+        *medians(done, NO_PENALTY),
         "",
         "![held-out and training exact match, and radii](addition_cpu.png)",
         "",
@@ -213,79 +203,7 @@ def edges(tuned: dict[str, float]) -> list[str]:
 
 
 def readme_table(data: dict[str, Any]) -> str:
-    return "\n".join(medians([r for r in data["judged"] if "status" not in r])) + "\n"
-
-
-def row(r: dict[str, Any]) -> str:
-    head = f"| {r['variant']} | {r['radial_lambda']:g} | {r['seed']} "
-    if "status" in r:
-        return head + f"| {r['status']} |  |  |  |  |  |"
-    steps = [show(r[name], r) for name in ("fit_step", "first_three_99", "onset_90", "onset_99")]
-    at_fit = "" if r["held_out_at_fit"] is None else f"{r['held_out_at_fit']:.1%}"
-    return head + f"| {steps[0]} | {at_fit} | {steps[1]} | {steps[2]} | {steps[3]} | {r['test_exact_match']:.2%} |"
-
-
-def show(step: float | None, r: dict[str, Any]) -> str:
-    return f"> {r['last_step']:,}" if step is None else f"{step:,.0f}"
-
-
-def medians(done: list[dict[str, Any]]) -> list[str]:
-    baseline = {r["seed"]: r for r in done if r["variant"] == NO_PENALTY}
-    lines = [
-        "| arm | lambda | runs | fit | three at 99 % | stays above 99 % | mean test | three at 99 % / no penalty, by seed |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for variant in dict.fromkeys(r["variant"] for r in done):
-        own = [r for r in done if r["variant"] == variant]
-        cells = []
-        for name in ("fit_step", "first_three_99", "onset_99"):
-            # A run without an onset has it after its end. A median among such runs is only known to be later, too.
-            median = statistics.median(float("inf") if r[name] is None else r[name] for r in own)
-            cells.append(show(None if median == float("inf") else median, own[0]))
-        ratios = []
-        for r in own:
-            mine, theirs = r["first_three_99"], baseline.get(r["seed"], {}).get("first_three_99")
-            if mine is not None and theirs is not None:
-                ratios.append(f"{mine / theirs:.2f}")
-            elif theirs is not None:
-                ratios.append(f"> {r['last_step'] / theirs:.2f}")
-            elif mine is not None:
-                ratios.append(f"< {mine / r['last_step']:.2f}")
-            else:
-                ratios.append("neither got there")
-        test = sum(r["test_exact_match"] for r in own) / len(own)
-        lines.append(
-            f"| {variant} | {own[0]['radial_lambda']:g} | {len(own)} | {' | '.join(cells)} | {test:.2%} | {', '.join(ratios)} |"
-        )
-    return lines
-
-
-def plot(judged: list[dict[str, Any]], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from hf_radial.report.canvas import COLOURS
-
-    done = [r for r in judged if "status" not in r]
-    arms = list(dict.fromkeys(r["variant"] for r in done))
-    figure = Figure(figsize=(4 * len(arms), 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(arms), sharex=True, sharey="row", squeeze=False)
-    for column, arm in enumerate(arms):
-        for r in (r for r in done if r["variant"] == arm):
-            colour, curves = COLOURS[JUDGED_SEEDS.index(r["seed"]) % len(COLOURS)], r["curves"]
-            axes[0, column].plot(curves["step"], curves["held_out_exact_match"], color=colour, label=f"seed {r['seed']}")
-            axes[0, column].plot(curves["step"], curves["train_exact_match"], color=colour, ls="--", lw=0.8)
-            for site, radii in curves["radius"].items():
-                axes[1, column].plot(curves["radius_step"], radii, color=colour, lw=0.8, ls="-" if "mlp" in site else ":")
-            for target in {site["target"] for site in r["run"]["radial"]["sites"]}:
-                axes[1, column].axhline(target, color="0.3", lw=0.8, ls="--")
-        axes[0, column].set_title(f"{arm}, lambda {next(r['radial_lambda'] for r in done if r['variant'] == arm):g}")
-        axes[1, column].set_xlabel("optimizer step")
-    axes[0, 0].set_ylabel("exact match (dashed: training)")
-    axes[1, 0].set_ylabel("mean radius (solid: mlp, dotted: attention)")
-    axes[0, 0].legend()
-    figure.savefig(path, dpi=90)
+    return "\n".join(medians([r for r in data["judged"] if "status" not in r], NO_PENALTY)) + "\n"
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT))  # started as a script, this folder is on the path
 
 from hf_radial.comparison.run import Run, exact_match, load_rows, make_run  # noqa: E402
 from hf_radial.hub.model_card import make_card  # noqa: E402
+from hf_radial.hub.usage import MODULAR_MLP  # noqa: E402
 from hf_radial.runs.onset import summarise  # noqa: E402
 from hf_radial.runs.record import describe_run  # noqa: E402
-from recipes.modular import USAGE as MLP_USAGE  # noqa: E402
 
 CARDS, DATA = ROOT / "model_cards", ROOT / "recipes" / "results" / "cards"
 ADDITION = {"operation": "add", "digits": 3, "sampling": "uniform", "reverse": True, "zero_pad": True}
@@ -49,7 +49,7 @@ MODELS = {
     ),
 }
 USAGE = {
-    "mlp": MLP_USAGE,
+    "mlp": MODULAR_MLP,
     "transformer": """import torch
 from transformers import AutoModelForSequenceClassification
 

@@ -48,11 +48,14 @@ def main(argv: Sequence[str]) -> Path:
         return options.results / f"{grid.name}.md"
     root = options.runs.resolve()
     arms = [(one, setting, arm) for one in replicates_of(grid) for setting in grid.settings for arm in grid.arms]
-    for cells in (part for one in arms for part in tuning_cells(*one, root)):
-        for cell in cells:
-            read_run(cell.options)  # what is wrong is said before anything is trained
-    for cell in [*(cell for one in replicates_of(grid) for cell in judged_cells(one, root)), *paired_cells(grid)]:
-        read_run(cell.options)
+    try:  # what is wrong is said before anything is trained
+        for cells in (part for one in arms for part in tuning_cells(*one, root)):
+            for cell in cells:
+                read_run(cell.options)
+        for cell in [*(cell for one in replicates_of(grid) for cell in judged_cells(one, root)), *paired_cells(grid)]:
+            read_run(cell.options)
+    except ValueError as error:
+        raise ValueError(f"{options.grid}: {error}") from error
     if options.retry:
         for folder in root.glob("*"):
             (folder / FAILED_FILE).unlink(missing_ok=True)
@@ -101,7 +104,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--again",
         nargs="+",
         metavar="WORD",
-        help="make anew those committed judged runs that have all of these words in 'SETTING, ARM, seed N'; tell both outcomes",
+        help="run again the committed judged runs that have all of these words in 'SETTING, ARM, seed N'; print both outcomes",
     )
     parser.add_argument("--retry", action="store_true", help="forget which runs failed, and make them again")
     parser.add_argument("--table", action="store_true", help="run nothing, make the tables from the runs that there are")

@@ -15,7 +15,6 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_radial.geometry.curvature import Hessian, hessian_trace, trainable
+from hf_radial.runs.packages import is_installed, new_packages
 from hf_radial.runs.record import describe_environment
 from hf_radial.runs.results import write_study
 
 RESULTS = Path(__file__).parent / "results"
 PEER = "curvlinops-for-pytorch"
-ABSENT = "(not installed here)"
 PROBES, REPEATS, SEED = 30, 5, 0
 
 
@@ -206,39 +205,10 @@ def speed(make: Callable[[], dict[str, Any]], peer: bool) -> dict[str, Any]:
     return result
 
 
-def needed(package: str, found: dict[str, str]) -> dict[str, str]:
-    """What `package` needs, and what that needs, with versions."""
-    from packaging.requirements import Requirement
-
-    name = package.lower().replace("_", "-")
-    if name not in found:
-        try:
-            installed = distribution(package)
-        except PackageNotFoundError:
-            found[name] = ABSENT
-            return found
-        found[name] = installed.version
-        for text in installed.requires or []:
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                needed(requirement.name, found)
-    return found
-
-
-def new_packages() -> dict[str, Any]:
-    """What the library would add to this package's dependencies, and its size on disk."""
-    ours_already = needed("hf_radial", {})
-    added = {name: v for name, v in needed(PEER, {}).items() if name not in ours_already}
-    present = [name for name, version in added.items() if version != ABSENT]
-    sizes = [f.locate() for name in present for f in distribution(name).files or []]
-    pins = [f"{name}: {r}" for name in present for r in distribution(name).requires or [] if r.startswith("torch==")]
-    return {"added": added, "mb": sum(Path(str(f)).stat().st_size for f in sizes if Path(str(f)).is_file()) / 1e6, "pins": pins}
-
-
 def run_all() -> dict[str, Any]:
     """All of it."""
     torch.set_num_threads(1)
-    peer = needed(PEER, {})[PEER] != ABSENT
+    peer = is_installed(PEER)
     with sdpa_kernel(SDPBackend.MATH):
         right = [{"case": name, **correctness(make, peer)} for name, make in SMALL.items()]
         fast = [{"case": name, **speed(make, peer)} for name, make in LARGE.items()]
@@ -248,7 +218,7 @@ def run_all() -> dict[str, Any]:
         "seed": SEED,
         "probes": PROBES,
         "repeats": REPEATS,
-        "peer": {"name": PEER, **new_packages()} if peer else None,
+        "peer": {"name": PEER, **new_packages(PEER)} if peer else None,
         "correctness": right,
         "layer_norm": layer_norm_error(),
         "speed": fast,

@@ -18,8 +18,6 @@ if __name__ == "__main__":
     gc.disable()  # during the imports: collecting garbage among a million new objects, which are all in use, takes a second
 
 import json
-import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,10 +30,12 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback, se
 from transformers.trainer_callback import PrinterCallback
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
-from hf_radial.callbacks.progress import show_accuracies
+from hf_radial.callbacks.progress import print_sites, show_accuracies
+from hf_radial.hub.usage import MODULAR_MLP
 from hf_radial.interventions import configure, restore
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.report.plots import plot_runs_if_possible
+from hf_radial.runs.epochs import in_steps
 from hf_radial.runs.onset import format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
@@ -50,13 +50,6 @@ PRESET = "modular_mlp"
 TRAIN_ROWS = 1000  # of the training split, for its curve; more rows would not change it visibly
 PROBE_ROWS = 1024
 CURVATURE_EVERY = 4  # measurements
-USAGE = """import torch
-from transformers import AutoModelForSequenceClassification
-
-import hf_radial.models.modular_mlp  # tells transformers what this model is
-
-model = AutoModelForSequenceClassification.from_pretrained("{model_id}")
-print(model(input_ids=torch.tensor([OPERANDS])).logits.argmax(-1))"""
 LIMITS = "It knows one operation modulo one number, and nothing else."
 
 
@@ -140,26 +133,6 @@ def build_model(task: ModularArguments, given: Sequence[str] | None = None) -> M
 # The training ---------------------------------------------------------------------------------------------------------
 
 
-def in_steps(task: ModularArguments, args: RadialArguments, rows: int) -> tuple[RadialArguments, int]:
-    """The arguments with intervals in optimizer steps instead of epochs, and the number of steps in an epoch."""
-    batches = rows / (args.per_device_train_batch_size * args.world_size)
-    batches = max(1, math.floor(batches) if args.dataloader_drop_last else math.ceil(batches))
-    steps = math.ceil(batches / args.gradient_accumulation_steps)
-    options = {
-        "remove_unused_columns": False,  # the dataset gives whole batches, not rows with columns
-        "eval_strategy": "steps",
-        "eval_steps": task.evaluate_every * steps,
-        "logging_strategy": "steps",
-        "logging_steps": task.log_every * steps,
-        "save_strategy": "steps" if task.save_every else "no",
-        "save_steps": max(1, task.save_every) * steps,
-        # Without a terminal, a bar would fill a file.
-        "disable_tqdm": bool(args.disable_tqdm) or not sys.stderr.isatty(),
-        "resume_from_checkpoint": None,
-    }
-    return replace(args, **options), steps
-
-
 def geometry_callbacks(task: ModularArguments, steps_per_epoch: int, train_rows: TensorRows) -> list[TrainerCallback]:
     """The callback that measures geometry, if `geometry_every` asks for it."""
     if not task.geometry_every:
@@ -169,9 +142,7 @@ def geometry_callbacks(task: ModularArguments, steps_per_epoch: int, train_rows:
 
     table = None
     if "fourier" in task.geometry_metrics:
-        trained = torch.zeros(task.p, task.p, dtype=torch.bool)
-        trained[tuple(train_rows.columns["input_ids"].T)] = True
-        table = ModularTable(task.p, task.operation, train=trained)
+        table = ModularTable.trained_on(task.p, task.operation, train_rows.columns["input_ids"])
     every = task.geometry_every * steps_per_epoch
     # More rows than a layer has units; otherwise the rank would be that of the probe. The Hessian costs more than all other
     # groups together. No budget: the steps of the measurements must not depend on the machine.
@@ -193,7 +164,9 @@ def make_trainer(
     kind: type[RadialTrainer] = RadialTrainer,
 ) -> RadialTrainer:
     """A trainer of a fresh model, which writes to `folder`; `rows` are those of `data` to train on and to validate with."""
-    args, steps_per_epoch = in_steps(task, replace(args, output_dir=str(folder)), len(rows["train"]))
+    args, steps_per_epoch = in_steps(
+        replace(args, output_dir=str(folder)), len(rows["train"]), task.evaluate_every, task.log_every, task.save_every
+    )
     set_seed(args.seed)
     model = build_model(task, args.intervention)
     stops = task.solved_evaluations or None
@@ -213,7 +186,7 @@ def make_trainer(
         "title": f"{OPERATIONS[task.operation].formula} mod {task.p}, {penalty_label(trainer)}",
         "task": "modular arithmetic",
         "dataset": "hf_radial/modular",
-        "usage": USAGE.replace("OPERANDS", str(data["test"][0]["input_ids"])),
+        "usage": MODULAR_MLP.replace("OPERANDS", str(data["test"][0]["input_ids"])),
         "limits": LIMITS,
         "license": "apache-2.0",
         "weight_decay": args.weight_decay,
@@ -232,8 +205,7 @@ def train(
     rows = {name: TensorRows.of(data[name]) for name in ("train", "validation")}
     trainer = make_trainer(task, args, data, rows, folder)
     show_accuracies(trainer, title=folder.name)
-    if PartialState().is_main_process and trainer.radial_penalty is not None:
-        print(f"Sites: measured, and penalised unless radial_lambda is 0\n{trainer.radial_penalty.table()}\n", flush=True)
+    print_sites(trainer, "measured, and penalised unless radial_lambda is 0")
     train_or_resume(trainer, folder, resume)
     return trainer
 

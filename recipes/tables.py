@@ -1,11 +1,11 @@
-"""Tables of README.md and docs/ that are made from committed data: `python recipes/tables.py` writes all of them anew.
+"""Tables of README.md and docs/ that are made from committed data: `python recipes/tables.py` rewrites all of them.
 
 A page marks the place of a table with its name. What stands between the two marks is replaced:
 
     <!-- harmless -->
     <!-- end -->
 
-Here is which names there are and what makes each table. The data are in recipes/results/, tasks and interventions in the code.
+`TABLES` maps each name to the function that makes its table. The data are in recipes/results/.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 from hf_radial.comparison.paired_page import main_table  # noqa: E402
 from hf_radial.comparison.pooled import tunings_of  # noqa: E402
+from hf_radial.comparison.propositions import readme_table  # noqa: E402
 from hf_radial.comparison.statistics import hierarchical  # noqa: E402
 from hf_radial.comparison.table import onset_cell, overview, short, summary  # noqa: E402
 from hf_radial.comparison.times import number  # noqa: E402
 from hf_radial.safe_files import write_text  # noqa: E402
+from recipes import one_default as one_default_of  # noqa: E402
 
 RESULTS = ROOT / "recipes" / "results"
 MARKED = re.compile(r"^<!-- (?!end -->)(\w+) -->\n(.*?)^<!-- end -->$", re.S | re.M)
@@ -72,8 +74,13 @@ def compared(name: str) -> str:
     return overview(summary(data["rows"], data["reference"]), COMPARED[name], fit=name in WITH_FIT)
 
 
+def one_default() -> str:
+    """Whether one strength is right for each task of the grid `default`."""
+    return one_default_of.table(comparison("default")["rows"])
+
+
 def verdict() -> str:
-    """How much earlier each method of `anew` is than AdamW tuned further, over its five tasks."""
+    """By what factor each method of `anew` is earlier than AdamW tuned further, over the five tasks of that grid."""
     rows = comparison("anew")["rows"]
     lines = ["| against AdamW, tuned further | how many times as early | 95 % interval |", "|---|---|---|"]
     arms = {
@@ -88,7 +95,7 @@ def verdict() -> str:
 
 
 def tuned_to() -> str:
-    """What the search of `anew` ended at for the initial radius, and its judged result."""
+    """The options that the search of `anew` chose for the initial radius, and the result on the judged seeds."""
     data = comparison("anew")
     lines = ["| setting | tuned to | median onset, epochs | ratio |", "|---|---|---|---|"]
     for entry in summary(data["rows"], data["reference"]):
@@ -116,7 +123,7 @@ def addition_by_size() -> str:
 
 def geometry_study() -> str:
     """What six runs say of the paper's propositions."""
-    return _recipe("geometry_study").readme_table(json.loads((RESULTS / "geometry_study.json").read_text())["arms"])
+    return readme_table(json.loads((RESULTS / "geometry_study.json").read_text())["arms"])
 
 
 def lines_of(name: str) -> str:
@@ -169,6 +176,7 @@ def intervention_classes() -> dict[str, Any]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "one_default": one_default,
     **{f"compare_{name}": partial(compared, name) for name in COMPARED},
     "verdict": verdict,
     "tuned_to": tuned_to,
@@ -200,7 +208,7 @@ def table(name: str) -> str:
 
 
 def filled(text: str) -> str:
-    """The text of a page with every marked table made anew.
+    """The text of a page with the current version of every marked table.
 
     Raises:
         ValueError: a mark names a table that does not exist.

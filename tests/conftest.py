@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -64,6 +65,26 @@ def pytest_collection_modifyitems(config, items):
         draw.shuffle(items)
     place = {path: i for i, path in enumerate(files)}
     items.sort(key=lambda item: place[item.path])
+
+
+# Garbage --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """What is imported stays, so it is hidden from the garbage collector, as in `warm`.
+
+    Each `Trainer.train()` collects garbage three times. Among a million objects of libraries that takes half a second. What a
+    test makes is collected as ever.
+    """
+    global modules
+    if len(sys.modules) != modules:
+        modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+modules = 0
 
 
 # CPU time -------------------------------------------------------------------------------------------------------------

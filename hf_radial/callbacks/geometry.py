@@ -21,7 +21,6 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     PrinterCallback,
-    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -36,11 +35,12 @@ from hf_radial.geometry.measure import DEFAULT_GROUPS, EXPENSIVE_GROUPS, Measure
 from hf_radial.geometry.memory import MEMORY_FILE, History, read_history
 from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
+from hf_radial.internals.frames import calling_trainer, resumed_from
+from hf_radial.internals.trainer_parts import terminal_left_out
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 from hf_radial.runs.record import run_folder
 from hf_radial.sites.find import Sites, check_patterns, find_sites
 from hf_radial.sites.preserve import preserve_random_state
-from hf_radial.training.calling import calling_trainer, resumed_from
 from hf_radial.training.sharded import check_sharding, from_main, gathered, skeleton_of
 from hf_radial.training.task_loss import task_loss_of
 
@@ -257,15 +257,12 @@ class GeometryCallback(TrainerCallback):
                 self._cost[group] = reading.value
                 self._spent += reading.value
         self.table.add(state.global_step, state.epoch, found.readings)
-        handler, asked = trainer.callback_handler, trainer.control.should_log
-        callbacks = handler.callbacks
-        # They would write hundreds of numbers into the terminal.
-        handler.callbacks = [one for one in callbacks if not isinstance(one, (ProgressCallback, PrinterCallback))]
+        asked = trainer.control.should_log
         try:
             # Not the trainer's own method: trl's trainers clear their collected statistics with every log.
-            Trainer.log(trainer, found.logs())
+            with terminal_left_out(trainer):  # these are hundreds of numbers
+                Trainer.log(trainer, found.logs())
         finally:
-            handler.callbacks = callbacks
             trainer.control.should_log = asked  # logging clears it, but the step's own log is still to come
         self._show(trainer, state, found)
         now = time.perf_counter()

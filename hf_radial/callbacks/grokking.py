@@ -21,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
+from hf_radial.internals.frames import calling_trainer
 from hf_radial.runs.onset import (
     HELD_OUT_METRIC,
     TRAIN_METRIC,
@@ -31,7 +32,6 @@ from hf_radial.runs.onset import (
     onset_step,
     summarise,
 )
-from hf_radial.training.calling import calling_trainer
 
 logger = logging.get_logger(__name__)
 

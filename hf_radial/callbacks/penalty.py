@@ -16,8 +16,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from hf_radial.internals.frames import calling_trainer
+from hf_radial.internals.replacing import give_back, put_in_front
 from hf_radial.penalty.config import RadialConfig
-from hf_radial.training.calling import calling_trainer
 from hf_radial.training.mixin import RadialMixin
 
 FUNCTION = "function "  # prefix of a schedule that is a function: a checkpoint holds only its name
@@ -64,7 +65,7 @@ class RadialCallback(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint that belongs to this callback."""
         penalty = getattr(self.trainer, "radial_penalty", None)
-        if self.config.radial_radius == "initial" and penalty is not None and penalty.targets:
+        if self.config.starts_from_initial and penalty is not None and penalty.targets:
             self.targets = dict(penalty.targets)  # the first batch may have set them
         args = self.config.to_dict()
         if callable(self.config.radial_schedule):
@@ -103,11 +104,9 @@ class RadialCallback(TrainerCallback, ExportableState):
                 )
             name = type(trainer).__name__
             raise ValueError(f"{name} has the penalty already: use either RadialTrainer or one RadialCallback, not both")
-        targets = self._targets_in(state) if self.config.radial_radius == "initial" and state.global_step > 0 else None
-        plain = type(trainer)
+        targets = self._targets_in(state) if self.config.starts_from_initial and state.global_step > 0 else None
         radial: Any = trainer
-        radial.__class__ = type(f"Radial{plain.__name__}", (RadialMixin, plain), {"__module__": __name__})
-        self.trainer, self._plain = radial, plain
+        self.trainer, self._plain = radial, put_in_front(trainer, RadialMixin, __name__)
         try:
             radial.init_radial(self.config.options(), owner=self)
             radial.begin_radial(None, targets)
@@ -140,4 +139,5 @@ class RadialCallback(TrainerCallback, ExportableState):
             self.state()
             if hasattr(self.trainer, "radial_penalty"):
                 self.trainer.end_radial()
-            self.trainer.__class__, self.trainer = self._plain, None
+            give_back(self.trainer, self._plain)
+            self.trainer = None

@@ -1,9 +1,10 @@
-"""A progress bar for runs that are watched by one or two numbers."""
+"""What a person sees of a run on the terminal: the sites before it, and a progress bar with one or two numbers."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from accelerate import PartialState
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -65,3 +66,14 @@ def show_accuracies(trainer: Trainer, title: str) -> None:
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(MetricProgress({"held-out": HELD_OUT_METRIC, "train": TRAIN_METRIC}, title=title))
+
+
+def print_sites(trainer: Any, said: str) -> None:
+    """Print the sites of a radial trainer, once for all processes; nothing if they are not known yet.
+
+    Args:
+        trainer: a `RadialTrainer`.
+        said: what the run does with them, after `Sites: `.
+    """
+    if PartialState().is_main_process and trainer.radial_penalty is not None:
+        print(f"Sites: {said}\n{trainer.radial_penalty.table()}\n", flush=True)

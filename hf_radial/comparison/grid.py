@@ -6,6 +6,8 @@
     arms:                                                         # the methods: options, and the ranges to tune
       AdamW: {}
       penalty: {options: {interventions: ["radial:strength={strength}"]}, tune: {strength: {log: [1.0e-3, 1.0]}}}
+      "ceiling of {radius}":                                      # one arm for each combination of `each`, named by it
+        {each: {radius: [initial, sqrt_d]}, options: {interventions: ["radial:strength=1,side=above,radius={radius}"]}}
     seeds: [0, 1, 2, 3, 4]                                        # the judged seeds
     published: [{where: Table 2, setting: {train_fraction: 0.5}, arm: penalty, onset: 2460}]     # printed next to ours
     tuning:                                                       # the same budget for every arm; leave out to tune nothing
@@ -53,6 +55,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hf_radial.comparison.run import check_names
 from hf_radial.runs.text_files import read_yaml
 
 KEYS = (
@@ -185,8 +188,7 @@ def read_grid(file: Path) -> Grid:
     paired = _paired(data, file)
     seeds = () if paired else _seeds(file, "seeds", data.get("seeds"))
     base, arms = _mapping(file, "base", data.get("base")), []
-    for name, given in _mapping(file, "arms", data.get("arms")).items():
-        given = _mapping(file, f"arm {name!r}", given)
+    for name, given in _arms(file, data).items():
         _known(file, f"arm {name!r}: ", given, ("options", "tune"))
         options, tune = (_mapping(file, f"arm {name!r}: {key}", given.get(key)) for key in ("options", "tune"))
         arms.append(Arm(str(name), options, tune))
@@ -202,6 +204,7 @@ def read_grid(file: Path) -> Grid:
         _mapping(file, "axes: a value of fields", values)
     for values in axes.get("cell", ()):
         _mapping(file, "axes: a value of cell", values)
+    _check_options(file, data, base, axes, arms)
     settings = tuple(_spread(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
     tuning = None
     if data.get("tuning"):
@@ -273,9 +276,22 @@ def read_grid(file: Path) -> Grid:
 
 def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
     """The paired design of a grid file, checked; `None` if it has none."""
-    design, given = data.get("design", "tuned"), data.get("paired")
-    if design not in ("tuned", "paired") or (design == "paired") is not bool(given):
-        raise ValueError(f"{file}: design={design!r} must be 'paired', with a mapping `paired`, or be left out, without one")
+    design, given = data.get("design"), data.get("paired")
+    if design not in (None, "tuned", "paired"):
+        raise ValueError(
+            f"{file}: design={design!r} is unknown; give 'paired', or 'tuned', which is what a grid has without it"
+        )
+    if design == "paired" and not given:
+        raise ValueError(
+            f"{file}: design='paired' needs a section `paired` that says what is drawn, and it is "
+            f"{'empty' if 'paired' in data else 'missing'}; for example "
+            "paired: {draws: 20, common: {learning_rate: {log: [1.0e-3, 0.1]}}}"
+        )
+    if design != "paired" and "paired" in data:
+        raise ValueError(
+            f"{file}: the section `paired` has no effect in design={design or 'tuned'!r}; write design: paired, or leave "
+            "the section out"
+        )
     if not given:
         return None
     given = _mapping(file, "paired", given)
@@ -291,7 +307,7 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
     for key in ("seeds", "tuning"):
         if data.get(key):
             raise ValueError(f"{file}: {key} has no meaning in design='paired', whose draws have their own seeds; leave it out")
-    arms = _mapping(file, "arms", data.get("arms"))
+    arms = _arms(file, data)
     paired = Paired(**{"common": {}, **given, "also_against": tuple(given.get("also_against") or ())})
     for name in paired.also_against:
         if name not in arms:
@@ -303,11 +319,65 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
         if paired.cross and kind != "choices":
             raise ValueError(f"{file}: paired: cross needs {{choices: [...]}} for {name}, which has {choice!r}")
     for name, arm in arms.items():
-        arm = _mapping(file, f"arm {name!r}", arm)
         both = sorted(set(paired.common) & set(_mapping(file, f"arm {name!r}: options", arm.get("options"))))
         if both or arm.get("tune"):
             raise ValueError(f"{file}: arm {name!r} has {both or 'tune'}, but in design='paired' all arms share what is drawn")
     return paired
+
+
+def _arms(file: Path, data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The arms by name. An arm with `each` stands for one arm for each combination of its values, which fill `{name}`."""
+    arms: dict[str, dict[str, Any]] = {}
+    for name, given in _mapping(file, "arms", data.get("arms")).items():
+        arm = _mapping(file, f"arm {name!r}", given)
+        each = _mapping(file, f"arm {name!r}: each", arm.pop("each", None))
+        values = [_list(file, f"arm {name!r}: each: {key}", value) for key, value in each.items()]
+        for key in each:
+            if "{" + key + "}" not in name:
+                raise ValueError(
+                    f"{file}: arm {name!r} has {key} in `each`; put {{{key}}} into its name, so that its arms differ"
+                )
+        for combination in product(*values):
+            filled = _filled([name, arm], dict(zip(each, combination, strict=True)))
+            if filled[0] in arms:
+                raise ValueError(f"{file}: arms: {filled[0]!r} is there twice; give each value of `each` once")
+            arms[filled[0]] = filled[1]
+    return arms
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    """A value of a grid file in which `{name}` is replaced in all texts.
+
+    >>> _filled({"a": ["{x}b", 1]}, {"x": 0.5})
+    {'a': ['0.5b', 1]}
+    """
+    if isinstance(value, str):
+        for name, one in values.items():
+            value = value.replace("{" + name + "}", str(one))
+        return value
+    if isinstance(value, Mapping):
+        return {key: _filled(one, values) for key, one in value.items()}
+    return [_filled(one, values) for one in value] if isinstance(value, list) else value
+
+
+def _check_options(file: Path, data: Any, base: dict[str, Any], axes: dict[str, Any], arms: Sequence[Arm]) -> None:
+    """Every option of a run that the file sets or draws exists. A drawn value may instead fill `{name}` in an intervention."""
+    filled = re.findall(r"\{(\w+)\}", json.dumps(data, default=str))
+    drawn = {
+        f"{design}: common": _mapping(file, f"{design}: common", _mapping(file, design, data.get(design)).get("common"))
+        for design in ("tuning", "paired")
+    } | {f"arm {arm.name!r}: tune": arm.tune for arm in arms}
+    given = {
+        "base": base,
+        "axes": {name: None for name in axes if name != "cell"},
+        "axes: a value of cell": {name: None for cell in axes.get("cell", ()) for name in cell},
+        **{f"arm {arm.name!r}: options": arm.options for arm in arms},
+        **{
+            where: [name for name, choice in ranges.items() if choice and name not in filled] for where, ranges in drawn.items()
+        },
+    }
+    for where, names in given.items():
+        check_names(names, f"{file}: {where}: ", without=("seed",))  # seeds have keys of their own
 
 
 def _known(file: Path, where: str, given: Mapping[Any, Any], keys: Sequence[str]) -> None:

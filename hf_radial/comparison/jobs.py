@@ -7,7 +7,6 @@ grid. Not in here: where they run (`workers`).
 from __future__ import annotations
 
 import json
-import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -26,7 +25,9 @@ from hf_radial.safe_files import locked
 LOCK_FILE = ".lock"  # in a run's folder
 # Options in which runs that share their steps may differ, besides the strength of the penalty.
 SHARED = ("learning_rate", "weight_decay", "radial_lambda", "warmup_steps", "adam_beta2", "max_grad_norm", "seed")
-STACKED = ("radial", "layer_norm")  # interventions that stacked models have
+STACKED = ("radial", "layer_norm", "logit_temperature")  # interventions that stacked models have
+# Options of interventions in which they may differ, too.
+SHARED_OPTIONS = {"radial": ("strength", "radius", "side", "sites"), "logit_temperature": ("temperature",)}
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,13 @@ AnyJob = Job | TuningJob | TuningJobs
 
 
 def jobs_of(todo: Runs, together: int) -> list[Job]:
-    """Runs as jobs. MLPs that differ only in seeds and in numbers of the optimizer and the penalty share a job."""
+    """Runs as jobs. MLPs that differ only in seeds and in options of the optimizer and the penalty share a job."""
     alike: dict[str, Runs] = {}
     for folder, options in todo:
         methods = options.get("interventions") or []
         can = options.get("model", "mlp") == "mlp" and all(map(stacks, methods))
         rest = {name: value for name, value in options.items() if name not in SHARED}
-        rest["interventions"] = [re.sub(r"strength=[^,]*", "strength", text) for text in methods]
+        rest["interventions"] = [text for text in map(_not_shared, methods) if text]
         key = json.dumps(rest, sort_keys=True, default=str) if can and together > 1 else str(folder)
         alike.setdefault(key, []).append((folder, options))
     return [
@@ -100,13 +101,26 @@ def jobs_of(todo: Runs, together: int) -> list[Job]:
 
 
 def stacks(text: str) -> bool:
-    """Whether models with this intervention can be stacked: on all hidden layers, and without a learned scale.
+    """Whether models with this intervention can be stacked: one that they have, without a learned scale.
 
-    >>> [stacks(text) for text in ("radial:strength=1", "radial:strength=1,sites=hidden.1", "layer_norm:affine=true", "muon")]
-    [True, False, False, False]
+    >>> [stacks(text) for text in ("radial:strength=1,sites=hidden.1", "layer_norm:affine=true", "muon")]
+    [True, False, False]
     """
     name, _, options = text.partition(":")
-    return name in STACKED and not any(word in options for word in ("sites=", "affine="))
+    return name in STACKED and "affine=" not in options
+
+
+def _not_shared(text: str) -> str:
+    """An intervention without the options that may differ; empty if runs may also differ in having it.
+
+    >>> _not_shared("radial:strength=1,schedule=cosine"), _not_shared("radial:strength=1"), _not_shared("layer_norm")
+    ('radial:schedule=cosine', '', 'layer_norm')
+    """
+    name, _, options = text.partition(":")
+    if name not in SHARED_OPTIONS:
+        return text
+    rest = [option for option in options.split(",") if option.partition("=")[0].strip() not in SHARED_OPTIONS[name]]
+    return f"{name}:{','.join(rest)}" if any(rest) else ""
 
 
 def attempt(runs: Runs) -> None:

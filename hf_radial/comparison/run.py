@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -76,13 +76,24 @@ class Run:
             raise ValueError(f"interventions={self.interventions!r} must be a list of texts, such as [dropout:p=0.1]")
 
 
+def check_names(names: Iterable[str], where: str = "", without: Sequence[str] = ()) -> None:
+    """Raise a ValueError that names the first of `names` that is no option of a run, and the option that is meant.
+
+    Args:
+        where: what the message begins with, such as the file that the names come from.
+        without: options that cannot be given here.
+    """
+    known = [name for name in Run.__dataclass_fields__ if name not in without]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ";"
+            raise ValueError(f"{where}unknown option {name!r} of a run{meant} there are {', '.join(known)}")
+
+
 def read_run(options: dict[str, Any]) -> Run:
     """Options as a `Run`. A ValueError names an unknown option, field of the task or intervention."""
-    unknown = sorted(set(options) - set(Run.__dataclass_fields__))
-    if unknown:
-        near = get_close_matches(unknown[0], Run.__dataclass_fields__, 1)
-        meant = f"; did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"unknown option {unknown[0]!r} of a run{meant} there are {', '.join(Run.__dataclass_fields__)}")
+    check_names(options)
     from hf_radial.interventions import check_text, interventions
     from hf_radial.tasks.load import task_config
 
@@ -156,15 +167,18 @@ def make_runs(together: Runs) -> None:
 
 
 def put_in_member(member: Any, methods: Sequence[Any]) -> None:
-    """Attach interventions to a run that shares its steps: the penalty becomes the member's own; others are in its model.
+    """Attach interventions to a run that shares its steps: penalty and temperature become its own; others are in its model.
 
     Other kinds need the loop of `Trainer`, which such a run does not have; see `jobs.stacks`.
     """
+    from hf_radial.interventions.logit_temperature import LogitTemperature
     from hf_radial.interventions.radial import Radial, add_penalty
 
     for method in methods:
         if isinstance(method, Radial):
             add_penalty(member, method.options(), method.name)
+        elif isinstance(method, LogitTemperature):
+            member.logit_temperature = method.temperature
         method.check(member)
 
 
@@ -374,28 +388,17 @@ def build_model(run: Run, classes: int, length: int, methods: Sequence[Any], lan
         for method in methods:
             method.configure(config)
         return ModularMLPForSequenceClassification(config)
-    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+    from transformers import GPT2ForSequenceClassification
+
+    from hf_radial.models.gpt2 import causal_gpt2, gpt2_config
 
     options: dict[str, Any] = {"num_labels": classes, "pad_token_id": classes}
-    config = GPT2Config(
-        vocab_size=classes + 1,
-        n_positions=length,
-        n_embd=run.width,
-        n_layer=run.layers,
-        n_head=run.heads,
-        activation_function="relu",
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
-        **options,
-    )
+    sizes: dict[str, Any] = {"width": run.width, "layers": run.layers, "heads": run.heads}
+    config = gpt2_config(classes + 1, length, **sizes, activation_function="relu", eos_token_id=None, **options)
     for method in methods:
         method.configure(config)
     if language:
-        model: Any = GPT2LMHeadModel(config)
-        model.loss_type = "ForCausalLM"  # this class's name does not tell transformers that the loss shifts the labels
+        model: Any = causal_gpt2(config)
     else:
         model = GPT2ForSequenceClassification(config)  # answers at the last operand: no equals sign is needed
     if not run.layer_norm:

@@ -81,10 +81,10 @@ def tuning_cells(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> t
 
 
 def start_of(grid: Grid, setting: dict[str, Any], arm: Arm, root: Path) -> list[dict[str, Any]]:
-    """The first trials of an arm: at the reference's best settings, and once more if the arm has numbers of its own to draw.
+    """The values of an arm's first trials: the best settings of the reference. An arm with further numbers to draw has two.
 
-    Every method is therefore tried on top of the tuned reference. In a grid with replicates each search is independent: no arm
-    also has the reference's trials.
+    A method therefore cannot lose only because its search missed these settings. In a grid with replicates there are no such
+    trials, because each search is independent.
     """
     if grid.tuning is None or arm.name == grid.reference or grid.replicate is not None:
         return []

@@ -50,6 +50,13 @@ class ModularTable:
             if len(value) != rows:
                 raise ValueError(f"inputs[{name!r}] has {len(value)} rows; the table of modulus {self.modulus} has {rows}")
 
+    @classmethod
+    def trained_on(cls, modulus: int, operation: str, pairs: Tensor) -> ModularTable:
+        """The table with these training pairs, shape `(rows, 2)`."""
+        train = torch.zeros(modulus, modulus, dtype=torch.bool)
+        train[tuple(pairs.T)] = True
+        return cls(modulus, operation, train=train)
+
     @property
     def batch(self) -> dict[str, Tensor]:
         """The model's arguments for the whole table."""

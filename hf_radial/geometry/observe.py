@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import signature
 from math import sqrt
 from typing import Any
 
@@ -20,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_radial.geometry.proposition import weight_of
+from hf_radial.internals.trainer_parts import forward_without_autocast
 from hf_radial.penalty.functional import penalty_of_radius, radius
-from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
+from hf_radial.penalty.vectors import PADDING_MASKS, mask_for, padding_mask, parameter_names
 from hf_radial.sites.hooks import call_arguments, with_vectors
 from hf_radial.sites.preserve import evaluating, preserve_random_state
 from hf_radial.sites.site import Site, site_vectors
@@ -95,8 +95,8 @@ def quiet(model: nn.Module) -> Iterator[nn.Module]:
             # accelerate's autocast lives in `forward` of the instance, and a copy would call the original's.
             model = copy.deepcopy(model).float()
             vars(model).pop("forward", None)
-        elif "_original_forward" in vars(model):
-            stack.enter_context(_attribute(model, "forward", vars(model)["_original_forward"]))
+        elif (plain := forward_without_autocast(model)) is not None:
+            stack.enter_context(_attribute(model, "forward", plain))
         stack.enter_context(evaluating(model))
         yield model
 
@@ -180,7 +180,7 @@ class _Collector:
         self.model, self.sites, self.with_inputs = model, sites, with_inputs
         self.calls: list[list[_Call]] = [[] for _ in sites]
         self.masks: dict[str, Tensor | None] = {}
-        self.names = list(signature(innermost(model).forward).parameters)
+        self.names = parameter_names(model)
         self.hooks = ExitStack()
 
     def __enter__(self) -> _Collector:

@@ -9,7 +9,7 @@ Where the approximation stops holding:
 
 - The factor `1 - R/r` is near 1 only for `r >> R` (0.9 at `r = 10 R`, half at `2 R`), is zero on the sphere and **changes
   sign below it**: there the penalty inflates `W` where the proposition says it shrinks it, and the cosine is negative.
-  `shrink` is its mean. With side `"above"` it is zero below the sphere.
+  `shrink` is its mean. With side `"above"` it is zero below the sphere, with `"below"` above it.
 - Vectors of unequal radius have unequal weights, so `G` is no multiple of `P`. The ratios show the difference per direction.
 - With a bias, `h = W x + b`, the term `(2/d) b E[x]^T` remains even for `r >> R`. The proposition does not have it. It is zero
   only for centred inputs.
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_radial.geometry.reading import Reading
-from hf_radial.penalty.functional import SIDES, check_radius, decompose
+from hf_radial.penalty.functional import SIDES, check_radius, decompose, on_side
 
 DIRECTIONS = 16
 
@@ -62,7 +62,7 @@ def proposition_1(
         h: its outputs, the penalised vectors, `(N, d)`, in the same order.
         weight: `W` of `h = W x + b`, `(d, d_in)`; `weight_of` gives it.
         radius: the penalty's target `R`; `None` for `sqrt(d)`.
-        side: the penalty's side, `"both"` or `"above"`.
+        side: the penalty's side, `"both"`, `"above"` or `"below"`.
         directions: number of eigendirections of `Sigma_x`; fewer if its rank is lower.
 
     Raises:
@@ -132,9 +132,7 @@ def _penalty_gradient(x: Tensor, h: Tensor, target: float, side: str) -> tuple[T
     """Gradient on `W` of the mean penalty, `(d, d_in)`, and the factors `1 - R/r` of the vectors that have a direction."""
     n, d = h.shape
     r, h_hat = decompose(h)
-    excess = r - target
-    if side == "above":
-        excess = excess.clamp(min=0)
+    excess = on_side(r - target, side)
     factor = (excess / r)[r > 0]
     # A zero vector has no direction: h_hat and the penalty's gradient are zero there.
     return 2 / d * (excess.unsqueeze(1) * h_hat).T @ x / n, factor if len(factor) else factor.new_tensor([nan])

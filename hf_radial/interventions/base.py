@@ -1,8 +1,8 @@
 """`Intervention`: what all interventions are, and when each of its methods is called. Not in here: any one of them.
 
-An intervention must be in force in the model that is trained. `Trainer` makes that model when `train()` is called: `model_init`
-gives a new one, in every trial of a search anew. So whatever hooks a model, replaces an optimizer or remembers something does
-it in `begin`, which `_Training` calls each time that training begins, before the optimizer is made.
+An intervention must be in force in the model that is trained. `Trainer` makes that model when `train()` is called, because
+`model_init` returns a new model for every trial of a search. Therefore an intervention hooks the model, replaces the optimizer
+and forgets earlier runs in `begin`. `_Training` calls `begin` each time that training begins, before the optimizer is made.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_radial.internals.torch_modules import is_compiled
+from hf_radial.internals.trainer_parts import checkpoint_folder
 from hf_radial.interventions.options import check_options
 from hf_radial.safe_files import replacing
 from hf_radial.sites.hooks import is_hooked, order_hooks
@@ -226,11 +228,11 @@ class _Training:
         for one in interventions_of(trainer):
             note_in_config(trainer.model, one)
             if trainer.args.should_save:
-                one.save(Path(trainer._get_output_dir(trial=trial)) / f"checkpoint-{trainer.state.global_step}")
+                one.save(checkpoint_folder(trainer, trial))
         type(trainer)._save_checkpoint(trainer, model, trial)
 
 
 def _forget_compiled(trainer: Any) -> None:
     """What was compiled for a model with other hooks would be used again."""
-    if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in trainer.model_wrapped.modules()):
+    if is_compiled(trainer.model_wrapped):
         torch.compiler.reset()

@@ -10,7 +10,7 @@ Source: after Loshchilov et al., "nGPT: Normalized Transformer with Representati
 
 Use: `ngpt`. It is an option of the model, so the model must be made with it: call `hf_radial.interventions.configure(config,
 ["ngpt"])` before the model is made, in `model_init` too. Only `ModularMLPConfig` has the option. Expect to tune the learning
-rate anew.
+rate again.
 
 Saved model: normalised weights, and a configuration that says how they are read. `from_pretrained` gives the model that was
 trained.

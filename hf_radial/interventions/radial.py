@@ -22,6 +22,7 @@ from transformers import Trainer
 from hf_radial.callbacks.penalty import RadialCallback
 from hf_radial.interventions.base import Intervention
 from hf_radial.penalty.config import RadialConfig, resolve_config
+from hf_radial.penalty.functional import SIDES
 from hf_radial.training.mixin import RadialMixin
 
 
@@ -63,11 +64,11 @@ class Radial(Intervention):
     strength: float = field(metadata={"help": "Weight of the penalty (radial_lambda).", "at_least": 0, "example": 0.05})
     radius: float | str = field(
         default="sqrt_d",
-        metadata={"help": "Target radius: a number, sqrt_d (the paper's) or initial (each site's at the start)."},
+        metadata={"help": "Target radius: a number, sqrt_d (the paper's), initial (each site's at the start), or 2*initial."},
     )
     side: str = field(
         default="both",
-        metadata={"help": "Pull from both sides of the sphere, or only vectors above it.", "choices": ("both", "above")},
+        metadata={"help": "Which vectors are pulled: both, or those above or below the sphere alone.", "choices": SIDES},
     )
     warmup_steps: int = field(
         default=0, metadata={"help": "Optimizer steps over which the weight grows from 0.", "at_least": 0}

@@ -1,7 +1,7 @@
 """Metrics of this package as `evaluate` modules that load without a network.
 
 Each is a folder with a script of the same name, which is what `evaluate.load` expects; the functions here find the
-folder wherever the package is installed.
+folder wherever the package is installed. `answers.py` applies `exact_match` to the answers of a language model.
 
 By default rows are kept in memory, since a file per evaluation takes most of the time of a small one. Each instance has its own
 `experiment_id`, so that instances and processes that run at the same time share nothing.

@@ -1,7 +1,7 @@
 """Models of the paper as transformers classes, imported only when named (PEP 562).
 
 `ModularMLPConfig`, `ModularMLPForSequenceClassification`: the MLP for modular arithmetic (`modular_mlp.py`). Its Auto
-classes are registered when that module is imported, that is when either name is first used.
+classes are registered when that module is imported, that is when either name is first used. `gpt2.py`: small GPT-2 models.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ def check_lambda(radial_lambda: Any) -> None:
 
 
 def check_radius_choice(radius: float | str | None, name: str = "radius") -> float | str:
-    """The radius as a float of at least 0, `"sqrt_d"` or `"initial"`. Numbers may be text, as from a command line.
+    """The radius as a float of at least 0, `"sqrt_d"`, `"initial"`, or a multiple of one of the two, such as `"2*initial"`.
+
+    Numbers may be text, as from a command line.
 
     Args:
         name: the argument's name in error messages.
@@ -33,10 +35,25 @@ def check_radius_choice(radius: float | str | None, name: str = "radius") -> flo
     Raises:
         TypeError: `radius` is neither a number nor text.
         ValueError: `radius` is negative, not finite, or unknown text.
+
+    >>> check_radius_choice("2.50 * initial"), check_radius_choice("1*sqrt_d"), check_radius_choice("4")
+    ('2.5*initial', 'sqrt_d', 4.0)
     """
-    if radius is None or (isinstance(radius, str) and radius in RADIUS_NAMES):
-        return radius or "sqrt_d"
-    wrong = f"{name}={radius!r} must be a finite number of at least 0 or one of {', '.join(map(repr, RADIUS_NAMES))}"
+    if radius is None:
+        return "sqrt_d"
+    wrong = (
+        f"{name}={radius!r} must be a finite number of at least 0 or one of {', '.join(map(repr, RADIUS_NAMES))}, which a "
+        "factor may multiply, as in '2*initial'"
+    )
+    if isinstance(radius, str) and radius.rpartition("*")[2].strip() in RADIUS_NAMES:
+        factor, times, base = radius.rpartition("*")
+        try:
+            multiple = float(factor) if times else 1.0
+        except ValueError:
+            raise ValueError(wrong) from None
+        if not (isfinite(multiple) and multiple > 0):
+            raise ValueError(wrong)
+        return base.strip() if multiple == 1 else f"{multiple:g}*{base.strip()}"
     if isinstance(radius, bool) or not isinstance(radius, (Real, str)):
         raise TypeError(wrong)
     try:
@@ -45,6 +62,18 @@ def check_radius_choice(radius: float | str | None, name: str = "radius") -> flo
     except ValueError:
         raise ValueError(wrong) from None
     return number
+
+
+def multiple_of(radius: float | str) -> tuple[float, str | None]:
+    """A radius from `check_radius_choice` as a factor and the name that it multiplies, which is `None` for a number.
+
+    >>> multiple_of("0.5*initial"), multiple_of("sqrt_d"), multiple_of(4.0)
+    ((0.5, 'initial'), (1.0, 'sqrt_d'), (4.0, None))
+    """
+    if not isinstance(radius, str):
+        return radius, None
+    factor, _, base = radius.rpartition("*")
+    return float(factor or 1), base
 
 
 SCHEDULES = ("constant", "cosine")
@@ -127,6 +156,11 @@ class RadialConfig:
         return 0.5 * (1 + cos(pi * min(1.0, (step - warm_up_end) / (last_step - warm_up_end))))
 
     @property
+    def starts_from_initial(self) -> bool:
+        """Whether the targets are measured when a run begins: `"initial"` or a multiple of it."""
+        return multiple_of(self.radial_radius)[1] == "initial"
+
+    @property
     def schedule_name(self) -> str:
         """The schedule as text. For a function: module and name. For another callable: those of its class."""
         if isinstance(self.radial_schedule, str):
@@ -152,12 +186,12 @@ class RadialConfig:
         if self.radial_lambda == 0:
             return "none"
         parts = []
-        if self.radial_side == "above":
-            parts.append("one-sided")
+        if self.radial_side != "both":
+            parts.append("one-sided" if self.radial_side == "above" else "floor")
         if self.radial_where == "pre_norm":
             parts.append("pre-norm")
         if self.radial_radius != "sqrt_d":
-            parts.append("target initial" if self.radial_radius == "initial" else f"target {self.radial_radius:g}")
+            parts.append(f"target {self.radial_radius if isinstance(self.radial_radius, str) else f'{self.radial_radius:g}'}")
         if self.radial_warmup_steps:
             parts.append(f"warm-up {self.radial_warmup_steps}")
         if self.radial_schedule != "constant":

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SIDES = ("both", "above")
+from hf_radial.internals.torch_compile import functorch_is_active
+
+SIDES = ("both", "above", "below")
 REDUCTIONS = ("mean", "sum", "none")
 FEW = 2**18  # `with_radius` uses plain autograd below this number of elements
 
@@ -59,8 +61,8 @@ def radial_penalty(
         radius: the target `R` in the units of `h`, at least 0; `None` for the paper's `sqrt(d)`.
         mask: true (or non-zero) where a vector counts; of `h`'s shape without axis `dim`. With `None` all vectors count.
         dim: the channel axis.
-        side: `"both"` is the paper's penalty. `"above"` ignores vectors inside the sphere, so the penalty only shrinks vectors
-            (a variant of ours, for models whose vectors start far inside the sphere).
+        side: `"both"` is the paper's penalty. Two variants of ours act on one side: `"above"` is a ceiling, which only shrinks
+            vectors outside the sphere, and `"below"` a floor, which only lengthens vectors inside it.
         reduction: `"mean"` over the vectors that count (zero if none does), `"sum"` over them, or `"none"`.
 
     Returns:
@@ -97,9 +99,7 @@ def penalty_of_radius(
 
     `d` and `target` may be tensors that broadcast with `r`.
     """
-    excess = r - target
-    if side == "above":
-        excess = excess.clamp(min=0)
+    excess = on_side(r - target, side)
     if mask is not None:
         # Filled before the square, not multiplied: if padding overflows, 0 * inf is NaN, in the forward and the backward pass.
         excess = excess.masked_fill(~mask.bool(), 0.0)
@@ -111,6 +111,13 @@ def penalty_of_radius(
         return total
     count = penalty.numel() if mask is None else mask.bool().sum()
     return total / (max(count, 1) if isinstance(count, int) else count.clamp(min=1))
+
+
+def on_side(excess: Tensor, side: str) -> Tensor:
+    """`r - R` where the penalty of this side acts, and 0 elsewhere."""
+    if side == "both":
+        return excess
+    return excess.clamp(min=0) if side == "above" else excess.clamp(max=0)
 
 
 def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
@@ -138,7 +145,7 @@ def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     """
     # For few numbers, several passes in C++ are faster than one from Python. A compiler fuses the steps itself. torch.func
     # requires another kind of autograd function, which is slower here.
-    if h.numel() < FEW or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if h.numel() < FEW or torch.compiler.is_compiling() or functorch_is_active():
         return h, radius(h, dim)
     _check_vectors(h)
     return _WithRadius.apply(h, dim)

@@ -7,10 +7,8 @@ know micro-batches, ranks or schedules. A loop that has them calls `take` for th
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import isfinite, sqrt
 from types import TracebackType
@@ -19,68 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_radial.penalty.config import check_lambda, check_radius_choice
-from hf_radial.penalty.functional import SIDES, penalty_of_radius, radius, with_radius
-from hf_radial.penalty.vectors import PADDING_MASKS, innermost, mask_for, padding_mask
+from hf_radial.penalty.checks import check_checkpointing, check_unhooked, skips_layers, warn_of_frozen
+from hf_radial.penalty.config import check_lambda, check_radius_choice, multiple_of
+from hf_radial.penalty.functional import SIDES, radius, with_radius
+from hf_radial.penalty.site_sums import PassSums, SiteSums, add_passes, width_of
+from hf_radial.penalty.vectors import PADDING_MASKS, padding_mask, parameter_names
 from hf_radial.sites.find import Sites, find_sites, roots_of
-from hf_radial.sites.hooks import Hook, call_arguments, with_vectors
+from hf_radial.sites.hooks import Hook, RootHook, call_arguments, with_vectors
 from hf_radial.sites.preserve import evaluating
 from hf_radial.sites.site import Site, site_vectors
-
-MOST_GROUPS = 64
-SUMS = ("penalty", "radius", "count")
-
-
-class RootHook(Hook):
-    """A hook around the whole forward. `torch.compile` skips it; it would otherwise compile it for every sequence length."""
-
-    @torch.compiler.disable
-    def __call__(self, *args: Any) -> None:
-        super().__call__(*args)
-
-
-@dataclass(frozen=True)
-class SiteSums:
-    """Sums over the vectors collected since the last `take`: one entry per site, on the model's device.
-
-    Attributes:
-        penalty: sum of `L_norm` over the counted vectors, differentiable, float32 or better, shape `(sites,)`.
-        radius: sum of `r` over the counted vectors, detached, shape `(sites,)`.
-        count: number of counted vectors, int64, shape `(sites,)`.
-        divisor: `count`, at least 1 and of `penalty`'s dtype, if it is already known; else `None`.
-    """
-
-    penalty: Tensor
-    radius: Tensor
-    count: Tensor
-    divisor: Tensor | None = None
-
-    def mean_penalty(self) -> Tensor:
-        """Mean penalty of each site, shape `(sites,)`. It is zero if no vector was counted."""
-        if self.divisor is not None:
-            return self.penalty / self.divisor
-        # One dtype: a division of mixed dtypes would convert the count in the forward and again in the backward pass.
-        return self.penalty / self.count.clamp(min=1).to(self.penalty.dtype)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Calls of sites in one forward pass that share their number of vectors and their mask. They are computed together.
-
-    The tensors are made only once: in every step, a copy from the host would wait for the device, and a Python number would be
-    converted. `calls` are positions among the calls of the pass. `numbers` and `where` are the positions of their sites, and
-    `site` is one of these sites. `d` and `target` are columns that broadcast with radii of shape `(calls, ...)`. `count` is the
-    number of vectors if none is padding, and `divisor` is as in `SiteSums`.
-    """
-
-    calls: list[int]
-    numbers: list[int]
-    site: Site
-    d: Tensor
-    target: Tensor
-    count: Tensor
-    divisor: Tensor
-    where: Tensor
 
 
 class RadialPenalty:
@@ -102,8 +47,9 @@ class RadialPenalty:
         radial_lambda: weight of the penalty, finite and not negative. It may be changed at any time (`penalty.radial_lambda`).
             With 0 the radii are still measured, and the model's graph and gradients do not change.
         radius: the target `R` of every site: a positive number, `"sqrt_d"` (the paper's, and the default `None`), or
-            `"initial"`, each site's own mean radius on the batch given to `calibrate`.
-        side: `"both"` (the paper's) or `"above"` (only vectors outside the sphere are pulled in).
+            `"initial"`, each site's own mean radius on the batch given to `calibrate`, or a multiple, such as `"2*initial"`.
+        side: `"both"` (the paper's), `"above"` (only vectors outside the sphere are pulled in) or `"below"` (only vectors
+            inside it are pushed out).
         sites: module name patterns that replace or restrict the sites that are found; see `hf_radial.sites.find_sites`.
         where: `"increment"` or `"pre_norm"`; see `hf_radial.sites.find_sites`.
         inputs: a small batch as in training, `{name: tensor}`. The model runs on it once to find its sites. A `transformers`
@@ -134,17 +80,18 @@ class RadialPenalty:
         self.side = side
         self.sites: Sites = find_sites(model, inputs, sites, where)
         self.targets: dict[str, float] = {}
+        self._factor, self._base = multiple_of(self.radius)
         for site in self.sites:
-            if isinstance(self.radius, float):
-                self.targets[site.name] = self.radius
-            elif self.radius == "sqrt_d" and site.width is not None:
-                self.targets[site.name] = sqrt(site.width)
+            if self._base is None:
+                self.targets[site.name] = self._factor
+            elif self._base == "sqrt_d" and site.width is not None:
+                self.targets[site.name] = self._factor * sqrt(site.width)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         # The batch's labels, if the model is called without them. They mark a decoder's padding.
         self.labels: Tensor | None = None
         self._masks: dict[str, Tensor | None] = {}
         self._radii: list[tuple[int, Tensor]] = []  # site number and radii, of this forward pass
-        self._groups: dict[tuple[Any, ...], list[_Group]] = {}  # by sites, shapes and dtypes of a pass
+        self._pass_sums = PassSums(self.sites, side)
         self._mask_names = [name for name in PADDING_MASKS if any(site.mask == name for site in self.sites)]
         self._collecting = False
         self._calibrating = False
@@ -157,7 +104,7 @@ class RadialPenalty:
         self._open: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
         self._first_call: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None] | None = None
         self._checked_gradient = False
-        self.skips_layers = _skips_layers(model)  # a layer that LayerDrop leaves out of a pass adds no vectors
+        self.skips_layers = skips_layers(model)  # a layer that LayerDrop leaves out of a pass adds no vectors
         self.reset()
 
     @property
@@ -186,7 +133,7 @@ class RadialPenalty:
         check_checkpointing(self.model)
         self.muted = False
         modules = dict(self.model.named_modules())
-        self._check_unhooked(modules)
+        check_unhooked(self.sites, modules, RadialPenalty)
         for root in self._roots:
             self._handles.append(root.register_forward_pre_hook(RootHook(self._enter_forward), with_kwargs=True))
             # always_call: if a forward raises, collecting must still end.
@@ -197,17 +144,6 @@ class RadialPenalty:
             register = module.register_forward_pre_hook if site.at_input else module.register_forward_hook
             self._handles.append(register(hook, with_kwargs=True))
         return self
-
-    def _check_unhooked(self, modules: Mapping[str, nn.Module]) -> None:
-        for site in self.sites:
-            module = modules[site.name]
-            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-                owner = getattr(getattr(getattr(hook, "call", None), "func", None), "__self__", None)
-                if isinstance(owner, RadialPenalty):
-                    raise ValueError(
-                        f"site {site.name!r} has a RadialPenalty already, and would be penalised twice: detach() the other "
-                        "one, or give each of the two its own modules with sites=[...]"
-                    )
 
     def detach(self) -> None:
         """Remove every hook and forget all that was collected. The model is then as before `attach`."""
@@ -254,9 +190,7 @@ class RadialPenalty:
         if not passes:
             zeros = torch.zeros(len(self.sites), device=next(self.model.parameters()).device)
             return SiteSums(zeros, zeros, zeros.long())
-        if len(passes) == 1:
-            return passes[0]
-        return SiteSums(*(torch.stack([getattr(sums, name) for sums in passes]).sum(0) for name in SUMS))
+        return add_passes(passes)
 
     def reset(self) -> None:
         """Forget all that was collected, and release its graph."""
@@ -264,7 +198,7 @@ class RadialPenalty:
         self._seen: list[set[int]] = []  # the sites of each of these passes
 
     def calibrate(self, **batch: Any) -> dict[str, float]:
-        """Set each site's target to its mean radius on `batch` (for `radius="initial"`), and return the targets.
+        """Set each site's target to its mean radius on `batch`, times the factor of `radius="2*initial"`. Returns the targets.
 
         Runs one forward of the model in evaluation mode. Training mode, random state and buffers are preserved.
 
@@ -329,7 +263,8 @@ class RadialPenalty:
                     f"radius='initial': the mean radius of site {site.name!r} on the calibration batch is {mean}; "
                     "give the target as a number instead"
                 )
-        self.targets.update({site.name: mean for site, mean in zip(self.sites, means, strict=True)})
+        factor = self._factor if self._base == "initial" else 1.0
+        self.targets.update({site.name: factor * mean for site, mean in zip(self.sites, means, strict=True)})
         return dict(self.targets)
 
     # Hooks ------------------------------------------------------------------------------------------------------------
@@ -417,96 +352,19 @@ class RadialPenalty:
         if not self._radii:
             return
         if not self._checked_gradient and self._differentiable and not self._calibrating:
-            self._check_gradient()
-        key = (*((i, r.shape, r.dtype, r.device) for i, r in self._radii), *self.targets.values(), self._calibrating)
-        groups = self._groups.get(key)
-        if groups is None:
-            if len(self._groups) >= MOST_GROUPS:  # batches of many different shapes
-                self._groups.clear()
-            groups = self._groups[key] = self._make_groups()
-        sums: list[SiteSums] = []
-        summed: list[_Group] = []
-        for group in groups:
-            try:
-                sums.append(self._sums(group))
-                summed.append(group)
-            except ValueError as error:
-                if self.strict or self._calibrating:
-                    raise
-                warnings.warn(f"not measured: {error}", stacklevel=2)
+            self._checked_gradient = True
+            warn_of_frozen(self.sites, self._radii)
+        targets, target_of = (None, _no_target) if self._calibrating else (self.targets.values(), self._target)
+        summed = self._pass_sums.add_up(self._radii, self._masks, targets, target_of, self.strict or self._calibrating)
         self._radii = []
-        if not sums:
-            return
-        seen = summed[0].numbers if len(summed) == 1 else [i for group in summed for i in group.numbers]
-        if len(sums) == 1 and seen == list(range(len(self.sites))):
-            self._collected.append(sums[0])
-        else:  # a pass may use a site several times, or not at all
-            device = sums[0].penalty.device
-            where = torch.cat([group.where.to(device) for group in summed])
-            columns = (torch.cat([getattr(part, name).to(device) for part in sums]) for name in SUMS)
-            self._collected.append(SiteSums(*(c.new_zeros(len(self.sites)).index_add(0, where, c) for c in columns)))
-        self._seen.append(set(seen))
-
-    def _check_gradient(self) -> None:
-        """Warn once of sites whose vectors depend on no trained parameter."""
-        self._checked_gradient = True
-        acting = {i for i, r in self._radii if r.requires_grad}
-        frozen = [self.sites[i].name for i in dict.fromkeys(i for i, _ in self._radii) if i not in acting]
-        if frozen:
-            warnings.warn(
-                f"the penalty cannot act at {len(frozen)} of {len(self.sites)} sites ({', '.join(frozen[:3])}"
-                f"{', ...' if len(frozen) > 3 else ''}): their vectors depend on no parameter that is trained. Unfreeze some, "
-                "leave these sites out, or set radial_lambda=0",
-                stacklevel=2,
-            )
-
-    def _make_groups(self) -> list[_Group]:
-        """The calls of this forward pass, in groups that can be computed together."""
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        for call, (i, r) in enumerate(self._radii):
-            site = self.sites[i]
-            groups.setdefault((r.shape, r.dtype, r.device, site.mask, site.sequence_first), []).append(call)
-        return [self._group(calls) for calls in groups.values()]
-
-    def _group(self, calls: list[int]) -> _Group:
-        numbers, r = [self._radii[call][0] for call in calls], self._radii[calls[0]][1]
-        sites = [self.sites[i] for i in numbers]
-
-        def column(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=r.dtype, device=r.device).reshape(-1, *(1 for _ in r.shape))
-
-        count = torch.full((len(calls),), r.numel(), device=r.device)
-        return _Group(
-            calls,
-            numbers,
-            sites[0],
-            d=column([self._width(site) for site in sites]),
-            target=column([0.0 if self._calibrating else self._target(site) for site in sites]),
-            count=count,
-            divisor=count.clamp(min=1).to(r.dtype),
-            where=torch.tensor(numbers, device=r.device),
-        )
-
-    def _sums(self, group: _Group) -> SiteSums:
-        """Penalty sums, radius sums and counts of a group's calls, each of shape `(calls,)`."""
-        r = torch.stack([self._radii[call][1] for call in group.calls])
-        mask = mask_for(r[0], self._masks.get(group.site.mask or ""), group.site)
-        value = penalty_of_radius(r, group.d, group.target, mask, side=self.side, reduction="none").flatten(1).sum(1)
-        lengths = r.detach().flatten(1)
-        if mask is None:
-            return SiteSums(value, lengths.sum(1), group.count, group.divisor)
-        counted = mask.flatten()
-        return SiteSums(value, lengths.masked_fill(~counted, 0.0).sum(1), counted.sum().expand(len(group.calls)))
-
-    def _width(self, site: Site) -> int:
-        if site.width is None:
-            raise RuntimeError(f"site {site.name!r} was never measured")
-        return site.width
+        if summed is not None:
+            self._collected.append(summed[0])
+            self._seen.append(set(summed[1]))
 
     def _target(self, site: Site) -> float:
-        if self.radius == "initial" and site.name not in self.targets:
+        if self._base == "initial" and site.name not in self.targets:
             raise RuntimeError("radius='initial' needs calibrate(**batch) before the first training forward")
-        return self.targets.setdefault(site.name, sqrt(self._width(site)))
+        return self.targets.setdefault(site.name, self._factor * sqrt(width_of(site)))
 
     # Text output --------------------------------------------------------------------------------------------------------
 
@@ -523,28 +381,5 @@ class RadialPenalty:
         return self.sites.table({"target radius": ["?" if t is None else f"{t:.2f}" for t in targets]})
 
 
-def parameter_names(model: nn.Module) -> list[str]:
-    """The argument names of a model's forward."""
-    return list(inspect.signature(innermost(model).forward).parameters)
-
-
-def check_checkpointing(model: nn.Module) -> None:
-    """Raise a ValueError if the model checkpoints with `use_reentrant=True`.
-
-    Reentrant checkpointing runs the first forward without a graph. A penalty collected there has no gradient, and nothing
-    fails.
-    """
-    for name, module in model.named_modules():
-        function = getattr(module, "_gradient_checkpointing_func", None)
-        if getattr(module, "gradient_checkpointing", False) and getattr(function, "keywords", {}).get("use_reentrant"):
-            raise ValueError(
-                f"{name or type(model).__name__} uses gradient checkpointing with use_reentrant=True, under which the penalty "
-                "has no gradient. Use gradient_checkpointing_kwargs={'use_reentrant': False}"
-            )
-
-
-def _skips_layers(model: nn.Module) -> bool:
-    """Whether the model leaves out whole layers at random in training. A site may then have no vectors."""
-    config: Any = getattr(model, "config", None)
-    options = config.to_dict() if hasattr(config, "to_dict") else {}
-    return any("layerdrop" in name and isinstance(value, float) and value > 0 for name, value in options.items())
+def _no_target(site: Site) -> float:
+    return 0.0

@@ -96,3 +96,8 @@ def innermost(model: nn.Module) -> nn.Module:
             break
         model = inner
     return model
+
+
+def parameter_names(model: nn.Module) -> list[str]:
+    """The argument names of a model's forward."""
+    return list(inspect.signature(innermost(model).forward).parameters)

@@ -4,7 +4,7 @@
 - The figures by kind: `accuracy_loss.py`, `radii.py`, `curvature.py`, `measured.py` (a line per site or metric), `fourier.py`,
   `compared.py` (several runs over each other). `captions.py`: the words of those that are drawn alike.
 - What draws them: `canvas.py` (colours, size, file), `axes.py`, `lines.py`.
-- `plots.py`: the curves of a model card.
+- `plots.py`: the curves of a model card. `arms.py`: the arms of one recipe side by side.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hf_radial.internals.trainer_parts import output_folder, trial_of
 from hf_radial.safe_files import write_text
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ class RadialRun(Protocol):
 
 def run_folder(trainer: Any) -> Path:
     """Where a trainer's run is written: its output directory, or in a search of hyperparameters the trial's."""
-    trial = getattr(trainer, "_trial", None) if trainer.hp_search_backend is not None else None
-    return Path(trainer._get_output_dir(trial=trial))
+    return output_folder(trainer, trial_of(trainer))
 
 
 def write_run_record(trainer: RadialRun) -> None:

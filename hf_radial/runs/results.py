@@ -1,14 +1,14 @@
-"""What a recipe writes when a run or a study has ended: results and card of a run, data and table of a study."""
+"""What a recipe writes when a run or a study has ended: results and card of a run, its row, data and table of a study."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_radial.runs.onset import summarise
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, curve, summarise
 from hf_radial.runs.record import describe_environment
 from hf_radial.safe_files import write_text
 
@@ -37,6 +37,24 @@ def penalty_label(trainer: Any) -> str:
     """The penalty of a run in a few words: `paper penalty, lambda 0.05`, or `no penalty`."""
     config = trainer.radial_config
     return "no penalty" if config.radial_lambda == 0 else f"{config.variant} penalty, lambda {config.radial_lambda:g}"
+
+
+def accuracies_in_row(log: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The evaluations of a run for its row in a study: steps, and exact match on held-out and on training rows."""
+    steps, held_out = curve(log, HELD_OUT_METRIC)
+    return {"step": steps, "held_out_exact_match": held_out, "train_exact_match": curve(log, TRAIN_METRIC)[1]}
+
+
+def radii_in_row(log: Sequence[dict[str, Any]], sites: Sequence[str]) -> tuple[list[int], dict[str, list[float]]]:
+    """The radii of a run for its row in a study: steps, and site -> mean radii, rounded."""
+    steps = curve(log, f"radius/{sites[0]}")[0] if sites else []
+    return steps, {site: [round(radius, 4) for radius in curve(log, f"radius/{site}")[1]] for site in sites}
+
+
+def record_in_row(record: dict[str, Any]) -> dict[str, Any]:
+    """What a run's row in a study keeps of its `run.json`: all that is needed to make the run again."""
+    arguments = {name: value for name, value in record["training_args"].items() if value is not None}
+    return {**{name: record[name] for name in ("radial", "facts", "model", "environment")}, "training_args": arguments}
 
 
 def write_study(name: str, folder: Path, description: str, measure: Callable[[], Any], markdown: Callable[[Any], str]) -> None:

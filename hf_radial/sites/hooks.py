@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from hf_radial.internals.torch_modules import forward_hooks
 from hf_radial.sites.site import Site, site_vectors
 
 
 class Hook:
     """A hook that is not copied or pickled with its model: the copy has no penalty, and none of our tensors.
-
 
     Args:
         call: what the hook does; `None` for nothing.
@@ -32,6 +33,14 @@ class Hook:
 
     def __reduce__(self) -> tuple[type[Hook], tuple[Any, ...]]:
         return Hook, ()
+
+
+class RootHook(Hook):
+    """A hook around the whole forward. `torch.compile` skips it; it would otherwise compile it for every sequence length."""
+
+    @torch.compiler.disable
+    def __call__(self, *args: Any) -> None:
+        super().__call__(*args)
 
 
 class ModelHook(Hook):
@@ -72,8 +81,7 @@ def order_hooks(model: nn.Module, names: Sequence[str]) -> None:
 
 def _hooks_of(model: nn.Module) -> Iterator[dict[int, Any]]:
     for module in model.modules():
-        yield module._forward_pre_hooks
-        yield module._forward_hooks
+        yield from forward_hooks(module)
 
 
 def _name(hook: Any) -> str:

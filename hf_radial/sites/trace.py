@@ -4,7 +4,7 @@ This file only records; `residual.py` finds the residual stream in the record. T
 shapes and names, and no tensor outlives the forward. Tensors are told apart by identity. A write in place (`x += y`, also
 through a view) makes a new version of every tensor that shares its storage.
 
-It uses `TorchDispatchMode`, operator schemas and storage addresses of torch; see `docs/internals.md`.
+It uses torch's `TorchDispatchMode`; see `docs/internals.md`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from hf_radial.internals.torch_modules import operation, storage_of, writes
 from hf_radial.sites.preserve import evaluating
 
 Index = (
@@ -128,7 +129,7 @@ class _Recorder(TorchDispatchMode):
         node = Node(len(self.nodes), op, parents, tuple(tensor.shape), scope, **attributes)
         self.nodes.append(node)
         self.node_of[tensor] = node
-        self.sharing.setdefault(_storage(tensor), []).append(node)
+        self.sharing.setdefault(storage_of(tensor), []).append(node)
         return node
 
     def node(self, tensor: Tensor) -> Node:
@@ -136,7 +137,7 @@ class _Recorder(TorchDispatchMode):
         node = self.node_of.get(tensor)
         if node is None:  # no recorded operation made it: a constant
             node = self.add("constant", (), tensor)
-        written = self.last_write.get(_storage(tensor))
+        written = self.last_write.get(storage_of(tensor))
         if written is not None and written is not node and written.number > node.number:
             node = self.add("alias_update", (node, written), tensor)
         return node
@@ -146,24 +147,24 @@ class _Recorder(TorchDispatchMode):
         tensors = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
         parents = tuple(self.node(a) for a in tensors)
         out = func(*args, **kwargs)
-        op = func._schema.name.split("::")[-1]
+        op = operation(func)
         attributes: dict[str, Any] = {}
         if op in ("permute", "transpose", "t"):
             attributes["axes"] = _permutation(args, len(out.shape))
         results = [o for o in tree_leaves(out) if isinstance(o, Tensor)]
-        if func._schema.is_mutable and not results:  # foreach-like operations return nothing
+        if writes(func) and not results:  # foreach-like operations return nothing
             results = tensors[:1]
-        held = {_storage(tensor) for tensor in tensors}
+        held = {storage_of(tensor) for tensor in tensors}
         for result in results:
-            if _storage(result) not in held:  # new memory, perhaps at an address that was used before
-                self.sharing.pop(_storage(result), None)
-                self.last_write.pop(_storage(result), None)
-            if func._schema.is_mutable:
-                for earlier in self.sharing.get(_storage(result), []):
+            if storage_of(result) not in held:  # new memory, perhaps at an address that was used before
+                self.sharing.pop(storage_of(result), None)
+                self.last_write.pop(storage_of(result), None)
+            if writes(func):
+                for earlier in self.sharing.get(storage_of(result), []):
                     earlier.overwritten = True
             node = self.add(op, parents, result, **attributes)
-            if func._schema.is_mutable:
-                self.last_write[_storage(result)] = node
+            if writes(func):
+                self.last_write[storage_of(result)] = node
         return out
 
     # Modules ----------------------------------------------------------------------------------------------------------
@@ -188,13 +189,6 @@ class _Recorder(TorchDispatchMode):
                 node = self.node(tensor)
                 node.returned_by.append((name, index))
                 call.returned.append(node)
-
-
-def _storage(tensor: Tensor) -> int:
-    try:
-        return tensor.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):  # a tensor without a storage is its own
-        return id(tensor)
 
 
 def _permutation(args: Any, dimensions: int) -> tuple[int, ...]:

@@ -22,7 +22,8 @@ from hf_radial.tasks.tensor_rows import TensorRows
 from hf_radial.training.trainer import RadialTrainer
 
 # What members may differ in.
-SWEPT = {"seed", "data_seed", "learning_rate", "weight_decay", "radial_lambda", "warmup_steps", "adam_beta2", "max_grad_norm"}
+SWEPT_OF_PENALTY = ("radial_lambda", "radial_radius", "radial_side", "radial_sites")
+SWEPT = {"seed", "data_seed", "learning_rate", "weight_decay", "warmup_steps", "adam_beta2", "max_grad_norm", *SWEPT_OF_PENALTY}
 
 
 NAMES = {"output_dir", "run_name", "logging_dir"}
@@ -59,7 +60,10 @@ class SweepMember(RadialTrainer):
 
     Attributes:
         failure: why the run ended early, if its loss became NaN or infinite; else `None`.
+        logit_temperature: what the logits are divided by; set it before training.
     """
+
+    logit_temperature: float = 1.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -67,8 +71,8 @@ class SweepMember(RadialTrainer):
         for callback in (PrinterCallback, ProgressCallback):  # one bar for all members
             self.remove_callback(callback)
 
-    def begin_run(self, max_steps: int, together: int) -> list[float]:
-        """Write the run's record and tell the callbacks; returns the target radius of every site."""
+    def begin_run(self, max_steps: int, together: int) -> dict[str, float]:
+        """Write the run's record and tell the callbacks; returns the target radius of each of its sites by name."""
         self.state.max_steps, self.state.num_train_epochs = max_steps, math.ceil(self.args.num_train_epochs)
         self.state.train_batch_size = self.args.train_batch_size
         self.state.compute_steps(self.args, max_steps)
@@ -77,7 +81,7 @@ class SweepMember(RadialTrainer):
             raise ValueError(
                 f"{type(self.model).__name__} has no sites for the penalty, so that it cannot be measured in a sweep"
             )
-        targets = [self.radial_penalty.targets[site.name] for site in self.radial_penalty.sites]
+        targets = {site.name: self.radial_penalty.targets[site.name] for site in self.radial_penalty.sites}
         self.end_radial()
         file = Path(str(self.args.output_dir)) / RUN_FILE
         record = json.loads(file.read_text())
@@ -141,8 +145,6 @@ def check_members(members: Sequence[SweepMember]) -> None:
         )
     if Trainer.get_optimizer_cls_and_kwargs(args)[0] is not torch.optim.AdamW:
         raise ValueError(f"optim={args.optim.value!r} is not supported in a sweep; choose 'adamw_torch_fused' or 'adamw_torch'")
-    if first.radial_config.radial_sites is not None:
-        raise ValueError("radial_sites is not supported in a sweep: the penalty is on all hidden layers; leave it out")
     splits: Any = first.eval_dataset
     if not isinstance(first.train_dataset, TensorRows):
         raise TypeError(f"train_dataset must be TensorRows in a sweep, but is {type(first.train_dataset).__name__}")
@@ -157,8 +159,9 @@ def check_members(members: Sequence[SweepMember]) -> None:
                 "members have a train_dataset or eval_dataset of different sizes; give all of them the same objects, or "
                 "draws of one size"
             )
-        if replace(member.radial_config, radial_lambda=0.0) != replace(first.radial_config, radial_lambda=0.0):
-            raise ValueError("members differ in the penalty's options; only radial_lambda may differ")
+        same: dict[str, Any] = {name: getattr(first.radial_config, name) for name in SWEPT_OF_PENALTY}
+        if replace(member.radial_config, **same) != first.radial_config:
+            raise ValueError(f"members differ in the penalty's options; only {', '.join(SWEPT_OF_PENALTY)} may differ")
         ours, theirs = first.args.to_dict(), member.args.to_dict()
         for name in sorted(ours.keys() - SWEPT - NAMES):
             if ours[name] != theirs[name]:

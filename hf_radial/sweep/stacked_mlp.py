@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -48,12 +49,30 @@ class StepValues:
     radius: Tensor
 
 
+def side_bounds(sides: Sequence[str], like: Tensor) -> Tensor | None:
+    """The least and the greatest `r - R` on which each member's penalty acts; `None` if all act on both sides.
+
+    Args:
+        sides: `"both"`, `"above"` or `"below"`, one for each member.
+        like: a tensor that gives dtype and device.
+
+    Returns:
+        Shape `(2, members, 1)`.
+    """
+    if all(side == "both" for side in sides):
+        return None
+    low = [0.0 if side == "above" else -inf for side in sides]
+    high = [0.0 if side == "below" else inf for side in sides]
+    return torch.tensor([low, high], dtype=like.dtype, device=like.device).unsqueeze(-1)
+
+
 class StackedMLP:
     """The parameters of several models of one shape, and their gradients.
 
     Args:
         models: at least one; copied, in their dtype.
         device: where to compute.
+        temperatures: what each member's logits are divided by; 1 for all if left out.
 
     Attributes:
         parameters, gradients: name of a model's parameter -> tensors of shape `(members, ...)`: one tensor, or one per operand
@@ -71,7 +90,12 @@ class StackedMLP:
         torch.Size([3, 2, 7])
     """
 
-    def __init__(self, models: Sequence[ModularMLPForSequenceClassification], device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        models: Sequence[ModularMLPForSequenceClassification],
+        device: torch.device | str | None = None,
+        temperatures: Sequence[float] | None = None,
+    ) -> None:
         if not models:
             raise ValueError("models is empty; give at least one")
         for model in models:
@@ -99,6 +123,9 @@ class StackedMLP:
             stacked = torch.stack([state[name].detach() for state in states]).to(device)
             pieces = stacked.chunk(self.config.num_operands, -1) if name == FIRST else (stacked,)
             self.parameters[name] = [piece.contiguous() for piece in pieces]
+        self.temperatures: Tensor | None = None
+        if temperatures is not None and any(temperature != 1 for temperature in temperatures):
+            self.temperatures = torch.tensor(temperatures, dtype=models[0].dtype, device=self.device).view(-1, 1, 1)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -133,6 +160,7 @@ class StackedMLP:
         """Keep only these members, in this order."""
         chosen = torch.as_tensor(members, device=self.device)
         self.parameters = {name: [piece[chosen] for piece in pieces] for name, pieces in self.parameters.items()}
+        self.temperatures = None if self.temperatures is None else self.temperatures[chosen]
         self._prepare()
 
     @property
@@ -196,7 +224,10 @@ class StackedMLP:
         for i in range(1, self.config.num_hidden_layers):
             outputs.append(self._normalized(self._linear(block, f"hidden.{i}", activations[-1]), i))
             activations.append(self._relu(outputs[-1], i))
-        return outputs, activations, self._linear(block, "classifier", activations[-1])
+        logits = self._linear(block, "classifier", activations[-1])
+        if self.temperatures is not None:
+            logits.div_(self.temperatures[block])
+        return outputs, activations, logits
 
     def _normalized(self, h: Tensor, layer: int) -> Tensor:
         """What the ReLU of a layer reads; what the gradient needs stays in `_norms`."""
@@ -222,20 +253,30 @@ class StackedMLP:
 
     @torch.no_grad()
     def step(
-        self, input_ids: Tensor, labels: Tensor, targets: Tensor, side: str = "both", weights: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        targets: Tensor,
+        bounds: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> StepValues:
-        """Set `gradients` to those of each member's mean cross-entropy plus its weight times the sum of its penalties.
+        """Set `gradients` to those of each member's mean cross-entropy plus the weighted sum of its penalties.
 
         Args:
             input_ids: each member's operands, integers of shape `(members, batch, num_operands)`.
             labels: each member's answers, integers of shape `(members, batch)`.
             targets: the radius `R` of every site, shape `(sites, members)`.
-            side: `"both"`, or `"above"` to penalise only vectors outside the sphere.
-            weights: `radial_lambda` of each member, shape `(members,)`; `None` if all are 0.
+            bounds: from `side_bounds`, between which `r - R` counts; `None` if every penalty acts on both sides.
+            weights: weight of every penalty, shape `(sites, members)`; `None` if all are 0.
         """
         values = [
             self._step(
-                block, input_ids[block], labels[block], targets[:, block], side, None if weights is None else weights[block]
+                block,
+                input_ids[block],
+                labels[block],
+                targets[:, block],
+                None if bounds is None else bounds[:, block],
+                None if weights is None else weights[:, block],
             )
             for block in self._blocks(labels.shape[1])
         ]
@@ -248,7 +289,13 @@ class StackedMLP:
         )
 
     def _step(
-        self, block: slice, input_ids: Tensor, labels: Tensor, targets: Tensor, side: str, weights: Tensor | None
+        self,
+        block: slice,
+        input_ids: Tensor,
+        labels: Tensor,
+        targets: Tensor,
+        bounds: Tensor | None,
+        weights: Tensor | None,
     ) -> StepValues:
         members, batch = labels.shape
         index = self._index(input_ids)
@@ -256,12 +303,12 @@ class StackedMLP:
 
         radii = torch.stack([torch.linalg.vector_norm(h, dim=-1) for h in outputs])  # (sites, members, batch)
         excess = radii - targets.unsqueeze(-1)
-        if side == "above":
-            excess = excess.clamp_(min=0)
+        if bounds is not None:
+            excess = excess.clamp_(bounds[0], bounds[1])
         pull: Tensor | None = None
         if weights is not None:  # gradient of a vector's penalty: (2/d) (r - R) h / r, none at the origin
             share = weights * (2 / (self.config.hidden_size * batch))
-            pull = (share[:, None] * excess / radii).masked_fill_(radii == 0, 0.0).unsqueeze(-1)
+            pull = (share.unsqueeze(-1) * excess / radii).masked_fill_(radii == 0, 0.0).unsqueeze(-1)
 
         logits = logits.flatten(0, 1)
         log_p = torch.ops.aten._log_softmax.out(logits, -1, False, out=self._space("log_p", *logits.shape))
@@ -271,6 +318,8 @@ class StackedMLP:
         g = self._space("of log_p", *logits.shape).zero_().scatter_(1, answers, -1 / batch)
         g = torch.ops.aten._log_softmax_backward_data.out(g, log_p, -1, g.dtype, out=self._space("of logits", *logits.shape))
         g = g.view(members, batch, -1)
+        if self.temperatures is not None:
+            g.div_(self.temperatures[block])
 
         g = self._linear_gradient(block, "classifier", g, activations[-1])
         for i in reversed(range(len(outputs))):

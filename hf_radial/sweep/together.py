@@ -33,7 +33,7 @@ from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import EvalPrediction, SchedulerType
 
 from hf_radial.sweep.members import SweepMember, check_members
-from hf_radial.sweep.stacked_mlp import StackedMLP
+from hf_radial.sweep.stacked_mlp import StackedMLP, side_bounds
 
 
 def train_together(members: Sequence[SweepMember], on_end: Callable[[SweepMember], None] | None = None) -> None:
@@ -45,7 +45,8 @@ def train_together(members: Sequence[SweepMember], on_end: Callable[[SweepMember
     Args:
         members: trainers of `ModularMLPForSequenceClassification` of one shape, with `TensorRows` to train on and `TensorRows`
             by name to evaluate on: the same ones, or draws of one size. Their arguments may differ in seed, data_seed,
-            learning_rate, weight_decay, radial_lambda, warmup_steps, adam_beta2, max_grad_norm and in where they write.
+            learning_rate, weight_decay, warmup_steps, adam_beta2, max_grad_norm, in where they write, and in radial_lambda,
+            radial_radius, radial_side and radial_sites.
         on_end: called with each member when it ends: its model has its last weights, its state has its log.
 
     Raises:
@@ -68,7 +69,11 @@ class _Sweep:
             name: self._columns([splits[name] for splits in (cast(Any, member.eval_dataset) for member in members)])
             for name in first.eval_dataset
         }
-        self.stack = StackedMLP([member.model for member in members], self.device)  # type: ignore[misc]
+        self.stack = StackedMLP(
+            [member.model for member in members],  # type: ignore[misc]
+            self.device,
+            [member.logit_temperature for member in members],
+        )
         self.sites = self.stack.sites
         self.decayed = set(first.get_decay_parameter_names(first.model))
         self.moments = {
@@ -86,7 +91,6 @@ class _Sweep:
         self.lambdas = torch.tensor(
             [member.radial_config.radial_lambda for member in members], dtype=self.dtype, device=self.device
         )
-        self.penalised = bool(self.lambdas.any())
         # The schedule of the learning rate as a factor, one for each length of the warm-up.
         self.schedulers = {
             steps: get_scheduler(
@@ -170,8 +174,12 @@ class _Sweep:
     # Training ---------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
+        for member in self.members:
+            for site in member.radial_penalty.sites if member.radial_penalty is not None else ():
+                if site.name not in self.sites:
+                    raise ValueError(f"radial_sites: {site.name!r} is no hidden layer of these models")
         self.host_targets = [member.begin_run(self.state.max_steps, len(self.members)) for member in self.members]
-        self.targets = torch.tensor(self.host_targets, dtype=self.dtype, device=self.device).T
+        self._place_penalties()
         self.bar = tqdm(total=self.state.max_steps, disable=self.args.disable_tqdm, unit="step", dynamic_ncols=True)
         flow = DefaultFlowCallback()
         with self.bar:
@@ -192,6 +200,15 @@ class _Sweep:
                 epoch += 1
             self._end_some(all_of_them=True)
 
+    def _place_penalties(self) -> None:
+        """Targets and weights of the penalty at each site of each member. A site that is not the member's has weight 0."""
+        columns = [[targets.get(site, 0.0) for site in self.sites] for targets in self.host_targets]
+        self.targets = torch.tensor(columns, dtype=self.dtype, device=self.device).T
+        own = torch.tensor([[site in targets for site in self.sites] for targets in self.host_targets], device=self.device).T
+        self.weights = self.lambdas * own
+        self.penalised = bool(self.lambdas.any())
+        self.bounds = side_bounds([member.radial_config.radial_side for member in self.members], self.targets)
+
     def _shuffle(self, epoch: int) -> None:
         """Each member's rows in its order of this epoch: that of accelerate's `SeedableRandomSampler`."""
         orders = []
@@ -208,8 +225,8 @@ class _Sweep:
     def _step(self, rows: slice) -> None:
         ids, labels = self.ids[:, rows], self.labels[:, rows]
         factor = self.unit.lambda_at(self.state.global_step, self.state.max_steps)
-        weights = self.lambdas if factor == 1 else self.lambdas * factor
-        values = self.stack.step(ids, labels, self.targets, self.unit.radial_side, weights if self.penalised else None)
+        weights = self.weights if factor == 1 else self.weights * factor
+        values = self.stack.step(ids, labels, self.targets, self.bounds, weights if self.penalised else None)
         if self.clipped:
             self._clip()
         if not self.constant_rate:
@@ -222,7 +239,7 @@ class _Sweep:
                 scheduler.optimizer.step()  # an empty step, or the scheduler would warn that no step came first
                 scheduler.step()
         self.task_loss += values.task_loss
-        self.loss += values.task_loss + weights * values.penalty.sum(0)
+        self.loss += values.task_loss + (weights * values.penalty).sum(0)
         self.penalty += values.penalty
         self.radius += values.radius * labels.shape[1]
         self.window_steps += 1
@@ -262,16 +279,19 @@ class _Sweep:
         rows = [self.loss / steps, self.task_loss / steps, norms, *self.penalty / steps, *self.radius / self.window_rows]
         for i, (member, values) in enumerate(zip(self.members, torch.stack(rows).T.tolist(), strict=True)):
             loss, task_loss, norm = values[:3]
-            penalties, radii = values[3 : 3 + sites], values[3 + sites :]
+            targets = self.host_targets[i]
+            penalties, radii = (
+                dict(zip(self.sites, part, strict=True)) for part in (values[3 : 3 + sites], values[3 + sites :])
+            )
             self.totals[i] += loss * steps
             logs = {
                 "loss": loss,
                 "task_loss": task_loss,
-                "radial_penalty": sum(penalties),
+                "radial_penalty": sum(penalties[site] for site in targets),
                 "radial_lambda": member.radial_config.radial_lambda * self.window_factor / steps,
             }
-            for site, radius, target in zip(self.sites, radii, self.host_targets[i], strict=True):
-                logs |= {f"radius/{site}": radius, f"radius_target/{site}": target}
+            for site, target in targets.items():
+                logs |= {f"radius/{site}": radii[site], f"radius_target/{site}": target}
             logs |= {"grad_norm": norm, "learning_rate": self._rate(member)}
             member.at_step(self.state.global_step, self.state.epoch)
             member.log(logs)
@@ -335,8 +355,8 @@ class _Sweep:
         self.moments = {
             name: [(first[index], second[index]) for first, second in pieces] for name, pieces in self.moments.items()
         }
-        self.lambdas, self.targets = self.lambdas[index], self.targets[:, index]
-        self.penalised = bool(self.lambdas.any())
+        self.lambdas = self.lambdas[index]
+        self._place_penalties()
         self.ids, self.labels = self.ids[index], self.labels[index]
         for columns in (self.columns, *self.held_out.values()):
             if columns["labels"].ndim == 2:  # each member has its own

@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # the label that losses and metrics ignore
@@ -195,6 +196,12 @@ def encode(rows: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast, start
         "input_ids": [prompt + end for prompt, end in zip(prompts, ends, strict=True)],
         "labels": [[IGNORED] * len(prompt) + end for prompt, end in zip(prompts, ends, strict=True)],
     }
+
+
+def encode_splits(data: DatasetDict, tokenizer: PreTrainedTokenizerFast, start: str = "") -> DatasetDict:
+    """Every split of a task with the columns `input_ids` and `labels` alone; arguments as in `encode`."""
+    columns = next(iter(data.values())).column_names
+    return data.map(encode, batched=True, remove_columns=columns, fn_kwargs={"tokenizer": tokenizer, "start": start})
 
 
 def check_alphabet(tokenizer: PreTrainedTokenizerBase, texts: str | Iterable[str]) -> None:

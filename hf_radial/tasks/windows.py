@@ -1,12 +1,13 @@
 """Random windows of a long token stream as a map-style dataset.
 
-In here: `CharacterWindows`, which draws its offsets once, from a seed. Not in here: building the stream (tokenize the text and
-concatenate the ids), and batching (a `DataLoader` or a `Trainer` does that).
+In here: `CharacterWindows`, which draws its offsets once, from a seed, and `windows_of_rows`, for a task's prompts and
+completions. Not in here: batching (a `DataLoader` or a `Trainer` does that).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,3 +83,23 @@ class CharacterWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         # A copy in int64: the stream may be uint16 on disk, and in-place edits of an item must not change the stream.
         input_ids = torch.from_numpy(np.array(self.stream[start : start + self.window_length], dtype=np.int64))
         return {"input_ids": input_ids, "labels": input_ids.clone()}
+
+
+def windows_of_rows(
+    rows: Iterable[tuple[str, str]], tokenizer: Any, window_length: int, num_windows: int, seed: int = 0
+) -> CharacterWindows:
+    """Random windows of all rows in one text. A row is a line of it: end sign, prompt, completion, end sign.
+
+    Args:
+        rows: prompt and completion of each row.
+        tokenizer: of characters; it has an `eos_token`.
+        window_length: as in `CharacterWindows`.
+        num_windows: as in `CharacterWindows`.
+        seed: as in `CharacterWindows`.
+
+    Raises:
+        ValueError: as in `CharacterWindows`.
+    """
+    eos = tokenizer.eos_token
+    text = "".join(f"{eos}{prompt}{completion}{eos}\n" for prompt, completion in rows)
+    return CharacterWindows(np.asarray(tokenizer(text)["input_ids"], dtype=np.int16), window_length, num_windows, seed)

@@ -5,7 +5,6 @@
 - `calibration.py`: target radii from the first batch. `site_counts.py`: batches that are counted within the step.
 - `window.py`: the sums between two logs. `checkpoints.py`: the newest complete checkpoint.
 - `rows.py`: rows of the training set as a batch. `precision.py`: whether float32 or bfloat16 is faster here.
-- For measurements: `calling.py`, the trainer that calls a callback; `sharded.py`, its whole model if weights are sharded;
-  `task_loss.py`, its task loss.
-- `fast/`: replacements for slower code of the libraries.
+- For measurements: `sharded.py`, the whole model if weights are sharded; `task_loss.py`, the trainer's task loss.
+- `fast/`: device-resident datasets.
 """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
 
+from hf_radial.internals.trainer_parts import checkpoint_folder
 from hf_radial.runs.record import STATE_FILE
 from hf_radial.runs.resume import checkpoints, is_complete
 
@@ -33,7 +33,7 @@ class CheckpointMixin:
         # A folder of an earlier run counts as complete while it has its state. Without this line, a process that is killed
         # here would leave a half overwritten folder that counts as complete.
         if self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder = checkpoint_folder(self, trial)
             (folder / STATE_FILE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
 

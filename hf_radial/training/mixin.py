@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from hf_radial.internals.epoch import FastEpochMixin
+from hf_radial.internals.replacing import method_replaced
+from hf_radial.internals.torch_compile import compiled_checkpoints_may_collect, graphs_are_kept
 from hf_radial.penalty.vectors import count_vectors
-from hf_radial.training import set_up
 from hf_radial.training.checkpoints import CheckpointMixin
-from hf_radial.training.fast.epoch import FastEpochMixin
 from hf_radial.training.fast.resident import ResidentMixin
 from hf_radial.training.run import RunMixin
 from hf_radial.training.window import Window
@@ -42,7 +43,7 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
             first step. It is measured on the first rows of the training set. If these have no index, or the model is called
             with something else (streamed data, preference pairs, generated text), it is measured on the first batch that the
             model is called with in training.
-        radial_side: `"both"` (the paper's) or `"above"`.
+        radial_side: `"both"` (the paper's), `"above"` (a ceiling) or `"below"` (a floor).
         radial_warmup_steps: optimizer steps over which `radial_lambda` grows linearly from 0.
         radial_sites: module name patterns that replace or restrict the sites that are found; see `hf_radial.sites.find_sites`.
         radial_where: `"increment"` (the paper's) or `"pre_norm"`, for models with a norm after each sublayer; see
@@ -154,7 +155,7 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
     @contextmanager
     def _compiled_as_needed(self, window: Window) -> Iterator[None]:
         late = not window.is_single_batch_step and self._vectors_in_step is None
-        with set_up.compiled_checkpoints_may_collect(), set_up.graphs_are_kept() if late else nullcontext():
+        with compiled_checkpoints_may_collect(), graphs_are_kept() if late else nullcontext():
             yield
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -215,16 +216,9 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
             # Not even zero is added: with radial_lambda=0 the graph is bit for bit that of the plain trainer.
             plain_backward(loss + term if penalty.radial_lambda > 0 else loss, **backward_kwargs)
 
-        plain_backward, replaced = accelerator.backward, "backward" in vars(accelerator)
-        accelerator.backward = backward
-        try:
-            with self._collecting(inputs):
-                task_loss = super().training_step(model, inputs, *args, **kwargs)
-        finally:
-            if replaced:
-                accelerator.backward = plain_backward  # a replacement by other code
-            else:
-                del accelerator.backward  # the class's method is visible again
+        plain_backward = accelerator.backward
+        with method_replaced(accelerator, "backward", backward), self._collecting(inputs):
+            task_loss = super().training_step(model, inputs, *args, **kwargs)
         window = self._radial_window
         if weighted is None and self.radial_config.radial_lambda > 0:
             raise RuntimeError(

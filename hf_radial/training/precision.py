@@ -1,19 +1,26 @@
-"""In which precision does a model train faster on this machine? Measured: processors differ, and nothing else tells.
+"""Measures in which precision a model trains faster on this machine. Processors differ, and there is no other way to know.
 
-In here: the seconds of a training step in float32 and under bfloat16 autocast. Not in here: what a recipe makes of them.
+In here: the seconds of a training step in float32 and under bfloat16 autocast (`time_precisions`), and a file that holds them
+(`remembered_precision`). Not in here: what a recipe makes of them.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-PRECISIONS = {"float32": False, "bfloat16": True}
+from hf_radial.safe_files import write_text
+
+PRECISIONS = {"float32": False, "bfloat16": True}  # the value of `bf16` in TrainingArguments
+PRECISION_FILE = "precision.json"
 
 
 def time_precisions(model: nn.Module, batch: Mapping[str, Tensor], steps: int = 5) -> dict[str, float]:
@@ -53,3 +60,31 @@ def time_precisions(model: nn.Module, batch: Mapping[str, Tensor], steps: int = 
                     float(next(copied.parameters()).detach().flatten()[0])  # waits for the device
                 seconds[name].append(now() - start)
     return {name: median(values[1:]) for name, values in seconds.items()}
+
+
+def remembered_precision(
+    folder: Path, make_model: Callable[[], nn.Module], shape: tuple[int, int], device: torch.device
+) -> dict[str, Any]:
+    """The faster precision for a language model. It is measured once and kept in `precision.json`.
+
+    A run that goes on finds the file. It then trains in the precision in which it began.
+
+    Args:
+        folder: of the file.
+        make_model: returns the model; it is called only if the file is missing.
+        shape: rows of a batch, and tokens of a row. The values of the tokens do not matter.
+        device: where training runs.
+
+    Returns:
+        `precision` (a key of `PRECISIONS`), `seconds_a_step` (see `time_precisions`), and `rows` of a batch.
+    """
+    file = folder / PRECISION_FILE
+    if file.is_file():
+        known: dict[str, Any] = json.loads(file.read_text())
+        return known
+    model = make_model().to(device)
+    ids = torch.ones(shape, dtype=torch.long, device=device)
+    seconds = time_precisions(model, {"input_ids": ids, "labels": ids, "attention_mask": ids})
+    found = {"precision": min(seconds, key=seconds.__getitem__), "seconds_a_step": seconds, "rows": len(ids)}
+    write_text(file, json.dumps(found, indent=1) + "\n")
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import Trainer
 
+from hf_radial.internals.trainer_parts import collator_of, prepared
 from hf_radial.sites.find import ForwardFailedError, Sites, find_sites
 from hf_radial.sites.preserve import preserve_random_state
 
@@ -54,7 +55,7 @@ def batch_of_rows(trainer: Trainer, dataset: Any, rows: Sequence[int], seed: int
     if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return None
     with preserve_random_state(seed):
-        collator = trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
+        collator = collator_of(trainer)
         # As in a DataLoader: `__getitems__` returns several rows at once.
         fetched = dataset.__getitems__(list(rows)) if hasattr(dataset, "__getitems__") else [dataset[i] for i in rows]
         # A copy of the collator, without a copy of the model that it may hold.
@@ -62,9 +63,7 @@ def batch_of_rows(trainer: Trainer, dataset: Any, rows: Sequence[int], seed: int
         batch = copy.deepcopy(collator, {id(module): module for module in model.modules()})(fetched)
         if not isinstance(batch, Mapping):
             return None
-        if hasattr(trainer, "_buffered_inputs"):  # trl's would generate here, and train on the result later
-            return dict(Trainer._prepare_inputs(trainer, dict(batch)))
-        return dict(trainer._prepare_inputs(dict(batch)))
+        return prepared(trainer, batch)
 
 
 def makes_its_batches(trainer: Trainer) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from hf_radial.hub.pushing import PushingMixin
+from hf_radial.internals.trainer_parts import checkpoint_folder
 from hf_radial.penalty.config import RadialConfig, resolve_config
 from hf_radial.penalty.radial_penalty import RadialPenalty
 from hf_radial.runs.record import write_run_record
@@ -38,7 +38,7 @@ class RunMixin(PushingMixin):
     _labels: Tensor | None = None  # of the running batch
 
     def init_radial(self, options: dict[str, Any], owner: TrainerCallback | None = None) -> None:
-        """Set up the penalty on a trainer after its own `__init__`. `owner` is the callback that brought it, if any."""
+        """Set up the penalty on a trainer after its own `__init__`. `owner` is the `RadialCallback` that adds it, if any."""
         self._radial_options = options
         self._radial_owner: Any = owner
         self._radial_window: Window | None = None
@@ -104,7 +104,7 @@ class RunMixin(PushingMixin):
 
     @contextmanager
     def _release_owner_on_error(self) -> Iterator[None]:
-        """Trainer tells callbacks nothing of an exception. Here the callback that brought the penalty is released."""
+        """Release the callback that brought the penalty if an error is raised. `Trainer` does not tell callbacks of errors."""
         try:
             yield
         except BaseException:
@@ -130,7 +130,7 @@ class RunMixin(PushingMixin):
                 model: Any = self.model
                 set_up.check_trainable(model)
                 self._resumed_targets = targets
-                if targets is None and config.radial_radius == "initial" and resume_from_checkpoint is not None:
+                if targets is None and config.starts_from_initial and resume_from_checkpoint is not None:
                     self._resumed_targets = targets_in(resume_from_checkpoint)
                 if self.radial_penalty is not None:
                     self._attach(self.radial_penalty)
@@ -143,7 +143,7 @@ class RunMixin(PushingMixin):
     def _attach(self, penalty: RadialPenalty) -> Window:
         if self._resumed_targets is not None:
             take_targets(penalty, self._resumed_targets)
-        elif self.radial_config.radial_radius == "initial":
+        elif self.radial_config.starts_from_initial:
             calibrate(self, penalty, self._note_sites)
         waits = penalty.waits_for_first_forward
         penalty.attach()
@@ -210,9 +210,9 @@ class RunMixin(PushingMixin):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         window = self._radial_window
-        if self.args.should_save and window is not None and self.radial_config.radial_radius == "initial":
+        if self.args.should_save and window is not None and self.radial_config.starts_from_initial:
             # Written before `trainer_state.json`, the file that makes a checkpoint complete.
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder = checkpoint_folder(self, trial)
             write_targets(folder, window.radial_penalty.targets)
         super()._save_checkpoint(model, trial)
 

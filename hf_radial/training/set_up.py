@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,10 +11,13 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
+from hf_radial.internals import torch_modules
 from hf_radial.penalty.config import RadialConfig
-from hf_radial.penalty.radial_penalty import RadialPenalty, RootHook, parameter_names
+from hf_radial.penalty.radial_penalty import RadialPenalty
+from hf_radial.penalty.vectors import parameter_names
 from hf_radial.sites.find import ForwardFailedError
 from hf_radial.sites.finder import HOW_TO_NAME
+from hf_radial.sites.hooks import RootHook
 from hf_radial.training.rows import TRACED_ROWS, calls_model_with_rows, first_rows
 
 logger = logging.get_logger(__name__)
@@ -110,27 +112,7 @@ def is_compiled(trainer: Trainer, model: nn.Module) -> bool:
     """Whether the model or a part of it is compiled, by any caller."""
     if trainer.accelerator.state.dynamo_plugin.backend.value != "NO":  # `torch_compile=True`, or the launcher's
         return True
-    modules = list(model.modules())
-    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules)
-
-
-def compiled_checkpoints_may_collect() -> AbstractContextManager[Any]:
-    """Let `torch.compile` compile a checkpointed block that has a site as one graph.
-
-    torch asks whether the replay of a block may leave out its side effects. Ours must be left out: a replay is not counted.
-    Without this setting, or in a torch that does not have it, the block is not compiled.
-    """
-    import torch._dynamo.config as settings
-
-    name = "skip_fwd_side_effects_in_bwd_under_checkpoint"
-    return settings.patch({name: True}) if hasattr(settings, name) else nullcontext()
-
-
-def graphs_are_kept() -> AbstractContextManager[Any]:
-    """Let compiled graphs run backward twice, by keeping their buffers after the first pass."""
-    import torch._functorch.config as settings
-
-    return settings.patch({"donated_buffer": False}) if hasattr(settings, "donated_buffer") else nullcontext()
+    return torch_modules.is_compiled(model)
 
 
 def check_interventions(trainer: Any, given: list[str] | None) -> None:

@@ -17,6 +17,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
+from hf_radial.internals.torch_modules import plain_name
+
 
 def check_sharding(trainer: Trainer) -> None:
     """Raise a ValueError if the weights of a trainer that is about to train cannot be gathered."""
@@ -48,7 +50,7 @@ def gathered(trainer: Trainer, skeleton: nn.Module | None) -> Iterator[nn.Module
     if skeleton is None:
         raise ValueError("GeometryCallback: weights are sharded; give the callback to the trainer when it is made")
     whole = {}
-    values = {_plain_name(name): p for name, p in model.named_parameters()}
+    values = {plain_name(name): p for name, p in model.named_parameters()}
     for name, p in skeleton.named_parameters():
         value = values[name].detach()
         value = value.full_tensor() if isinstance(value, DTensor) else value
@@ -59,9 +61,3 @@ def gathered(trainer: Trainer, skeleton: nn.Module | None) -> Iterator[nn.Module
 def from_main(values: list[Any]) -> list[Any]:
     """The main process's values, in every process."""
     return broadcast_object_list(values) if torch.distributed.is_initialized() else values
-
-
-def _plain_name(name: str) -> str:
-    for wrapper in ("_orig_mod.", "_checkpoint_wrapped_module."):
-        name = name.replace(wrapper, "")
-    return name

@@ -24,7 +24,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from hf_radial.penalty.radial_penalty import SiteSums
+from hf_radial.penalty.site_sums import SiteSums
 
 
 class SiteCounts:

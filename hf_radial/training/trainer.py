@@ -31,5 +31,5 @@ class RadialTrainer(RadialMixin, Trainer):
         return super().push_to_hub(*args, **kwargs)
 
     def write_progress_card(self) -> None:
-        """A run that dies must not leave a repository without a card."""
+        """Write the model card before a push during training, so that an interrupted run leaves a repository with a card."""
         self.create_model_card(model_name=Path(str(self.args.hub_model_id or self.args.output_dir)).name)

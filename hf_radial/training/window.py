@@ -81,7 +81,7 @@ class Window:
         """Means over the window and over ranks. Empties the window. Every rank must call it.
 
         Raises:
-            RuntimeError: a site saw vectors in another proportion than the micro-batches were weighted with.
+            RuntimeError: the number of vectors at a site is not proportional to the weights of the micro-batches.
         """
         self.flush_pending()
         has_vectors = (self.counted > 0).float()

@@ -227,7 +227,7 @@ def test_each_group_has_its_own_interval_and_the_last_step_has_all(tmp_path):
     assert steps == {"radius_mean": [0, 1, 2, 3, 4, 5], "stable_rank": [0, 3, 5]}
 
 
-def test_a_budget_skips_the_dear_groups_and_no_others(tmp_path):
+def test_a_budget_skips_expensive_groups_and_no_others(tmp_path):
     def run(budget):
         callback = GeometryCallback(every=1, metrics=["radial", "curvature"], budget=budget)
         trainer = make_trainer("trainer", tmp_path, callbacks=[callback], max_steps=6)

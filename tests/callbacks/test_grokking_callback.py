@@ -108,7 +108,7 @@ def test_a_run_resumed_anywhere_says_and_does_what_an_unbroken_one_does(base, re
         assert again.summary == grokking.summary
         assert same_weights(whole, resumed)
         assert "get_batch_samples" not in vars(resumed)
-        resumed.train()  # anew: nothing of the last run may be left
+        resumed.train()  # from the start: nothing of the last run may be left
         assert resumed.state.global_step == 7 and announced(resumed.state.log_history) == said
 
 

@@ -11,14 +11,16 @@ from statistics import median
 import pytest
 from pages import TEXT, said
 
+from hf_radial.comparison import sizes
 from hf_radial.comparison.draws import on_every_task, repeated
 from hf_radial.comparison.grid import read_grid
-from hf_radial.comparison.paired import compare_paired, paired_cells, pairs_of
+from hf_radial.comparison.paired import paired_cells
 from hf_radial.comparison.paired_page import references_of, shares
 from hf_radial.comparison.pooled import pooled, tunings_of
 from hf_radial.comparison.statistics import hierarchical, ratio_of_tunings, restricted_mean
 from hf_radial.comparison.table import page, page_of, summary
 from hf_radial.comparison.times import number, times_of
+from recipes import one_default
 from recipes.tables import COMPARED
 
 ROOT = Path(__file__).parents[2]
@@ -216,31 +218,56 @@ def _all_runs_of_what_is_judged(rows, setting, arm):
 
 def test_with_nothing_tuned():
     data, _ = read("paired")
-    entries = {entry["arm"]: entry for entry in shares(data["rows"], references_of(data))}
-    assert {entry["runs"] for entry in entries.values()} == {data["paired"]["draws"]} == {16}
-    assert len({row["setting"] for row in data["rows"]}) == 1 and "div" in data["rows"][0]["setting"]
+    every = shares(data["rows"], references_of(data))
+    entries = {entry["arm"]: entry for entry in every if entry["setting"] is None}
+    assert {entry["runs"] for entry in entries.values()} == {4 * data["paired"]["draws"]} == {64}
     radius, norm, last = (entries[arm] for arm in ("initial radius", "LayerNorm", "LayerNorm, last layer"))
     found = radius["against"]["AdamW"]
-    assert said(
-        f"the initial radius is {found.ratio:.1f} times as early ({found.low:.1f} to {found.high:.1f}) and gets there at "
-        f"{radius['solved']} draws of 16, AdamW at {entries['AdamW']['solved']}"
-    )
     assert found.low > 1 and radius["solved"] >= entries["AdamW"]["solved"]  # what was stated to be a yes
+    assert said(
+        f"the initial radius is {found.ratio:.1f} times as early ({found.low:.1f} to {found.high:.1f}). It gets there at "
+    )
+    assert said(f"{radius['solved']} draws of 64, AdamW at {entries['AdamW']['solved']}, and it is never the later one")
+    assert found.later == 0
+    by_task = [e["against"]["AdamW"] for e in every if e["setting"] is not None and e["arm"] == "initial radius"]
+    assert len(by_task) == 4 and all(one.low > 1 for one in by_task)
     found = radius["against"]["LayerNorm"]
     assert found.low < 1 < found.high  # and level
-    assert said(f"level by the ratio, {found.ratio:.1f} ({found.low:.1f} to {found.high:.1f}), which hides two things")
-    assert said(f"LayerNorm gets there at more draws, {norm['solved']}, and is the earlier one on {found.later} of 11")
-    assert found.earlier + found.later == 11
-    pairs = pairs_of(data["rows"], "initial radius", "LayerNorm")[data["rows"][0]["setting"]]
-    most = max(pairs, key=lambda pair: pair[1] / pair[0])
-    assert most[1] == 120 and sum(ours < theirs == 120 for ours, theirs in pairs) == 1
-    without = compare_paired({"": [pair for pair in pairs if pair != most]}, {"": 120.0})
-    assert said(f"carries the ratio, which is {without.ratio:.1f} without it")
-    found = last["against"]["LayerNorm"]
-    assert found.low < 1 < found.high and found.earlier + found.later == 11
     assert said(
-        f"by the ratio, {found.ratio:.1f} ({found.low:.1f} to {found.high:.1f}), but later on {found.later} of 11 draws"
+        f"are level by the ratio, {found.ratio:.1f} ({found.low:.1f} to {found.high:.1f}), which is what had been stated"
     )
+    assert said(f"it gets there at {norm['solved']} draws, and it is the earlier one on {found.later} of the ")
+    assert said(f"{found.earlier + found.later} draws that differ (p {found.p_value:.2f})")
+    paper = entries["paper's radius"]["against"]
+    told = [f"{one.ratio:.1f} times against {arm} ({one.low:.1f} to {one.high:.1f})" for arm, one in paper.items()]
+    assert said(", ".join(told))
+    found = last["against"]["LayerNorm"]
+    assert found.low < 1 < found.high
+    assert said(
+        f"is level with LayerNorm of all layers, {found.ratio:.1f} ({found.low:.1f} to {found.high:.1f}): the last layer"
+    )
+
+
+def test_one_default():
+    rows = read("default")[0]["rows"]
+    tasks = [[row for row in rows if row["setting"] == setting] for setting in dict.fromkeys(row["setting"] for row in rows)]
+    for own in tasks:
+        solved = Counter(row["arm"] for row in own if row["status"] == "solved")
+        assert solved["initial radius"] > solved["AdamW"] and len(own) == 48
+        entry = next(entry for entry in shares(own, ["AdamW"]) if entry["arm"] == "initial radius")
+        assert entry["against"]["AdamW"].low > 1
+    assert said("The penalty gets there at more combinations on every task, and earlier.")
+    folder = ROOT / "recipes" / "results" / "addition_nanogpt_cpu" / "rows"
+    additions = [json.loads(file.read_text()) for file in folder.glob("0.4M_*.json")]
+    by_seed = sizes.ratios(additions, "0.4M", "initial radius", "no penalty")
+    assert (
+        by_seed
+        and all(ratio < 1 for ratio, _ in by_seed.values())
+        and said("is later than no penalty on each seed that was run")
+    )
+    wider = [len(one_default.rates(own, "initial radius")) > len(one_default.rates(own, "AdamW")) for own in tasks]
+    assert wider.count(True) == 1 and said("is wider on one task of four")
+    assert [one_default.answer(own) for own in tasks] == ["yes" if one else "undecided" for one in wider]
 
 
 def test_a_tuned_baseline_by_training_fraction():

@@ -54,6 +54,17 @@ def test_fields_of_a_setting_are_put_on_top_of_those_of_the_base(tmp_path):
     assert options["fields"] == {"p": 13, "seed": 1}
 
 
+def test_an_arm_with_each_stands_for_one_arm_for_each_combination(tmp_path):
+    arm = {
+        "each": {"side": ["above", "below"], "r": [0.5, 2]},
+        "options": {"interventions": ["radial:strength=1,side={side},radius={r}"]},
+    }
+    found = grid(tmp_path, arms={"AdamW": {}, "{side} {r}": arm})
+    options = {arm.name: arm.options for arm in found.arms}
+    assert list(options) == ["AdamW", "above 0.5", "below 0.5", "above 2", "below 2"]  # the file has its keys in order
+    assert options["above 2"] == {"interventions": ["radial:strength=1,side=above,radius=2"]}
+
+
 def test_a_run_has_one_name_and_another_one_with_any_other_option():
     assert run_name({"seed": 1, "a": 2}) == run_name({"a": 2, "seed": 1}) != run_name({"a": 3, "seed": 1})
 
@@ -72,6 +83,9 @@ def test_a_run_has_one_name_and_another_one_with_any_other_option():
         ({"tuning": {**GOOD["tuning"], "finalist_seeds": [1]}}, r"seeds in both are \[1\]"),
         ({"tuning": {**GOOD["tuning"], "finalists": 4}}, "finalists=4"),
         ({"arms": {"a": {"optins": {}}}}, "optins"),
+        ({"arms": {"a {x}": {"each": {"x": [1], "y": [2]}}}}, "put {y} into its name"),
+        ({"arms": {"a {x}": {"each": {"x": 1}}}}, "each: x=1 must be a list"),
+        ({"arms": {"a {x}": {"each": {"x": [1, 1]}}}}, "'a 1' is there twice"),
         ({"axes": {"weight_decay": [0.1, 1.0]}}, "weight_decay is tuned for arm 'AdamW'"),
         ({"arms": {"a": {"options": {"weight_decay": 0}}}, "reference": "a"}, r"give the arm tune: \{weight_decay: null\}"),
         ({"published": [{"where": "Table 7"}]}, "must have where, setting, arm and onset"),
@@ -110,6 +124,54 @@ def test_a_paired_design_of_another_type_is_named(tmp_path, changes, message):
     assert grid(tmp_path, **design).paired.draws == 2
     with pytest.raises(ValueError, match=f"compare_x.yaml: .*{message}"):
         grid(tmp_path, **{**design, **changes})
+
+
+DESIGNS = {
+    "design without a section": ({"design": "paired"}, "needs a section `paired`.* it is missing; for example paired:"),
+    "an empty section": ({"design": "paired", "paired": None}, "needs a section `paired`.* it is empty; for example paired:"),
+    "section without a design": (
+        {"paired": PAIRED},
+        "the section `paired` has no effect in design='tuned'; write design: paired",
+    ),
+    "section of another design": (
+        {"design": "tuned", "paired": PAIRED},
+        "the section `paired` has no effect in design='tuned'",
+    ),
+    "unknown design": ({"design": "pared", "paired": PAIRED}, "design='pared' is unknown; give 'paired', or 'tuned'"),
+}
+
+
+@pytest.mark.parametrize("case", DESIGNS)
+def test_a_design_and_its_section_come_together(case, tmp_path):
+    changes, message = DESIGNS[case]
+    with pytest.raises(ValueError, match=f"compare_x.yaml: .*{message}"):
+        grid(tmp_path, **{"seeds": None, "tuning": None, "arms": {"a": {}}, **changes})
+
+
+LOG = {"log": [0.1, 1.0]}
+MISSPELT = {
+    "base": ({"base": {"learning_rte": 1.0e-3}}, "base: unknown option 'learning_rte' of a run; did you mean 'learning_rate'"),
+    "axes": ({"axes": {"widht": [32]}}, "axes: unknown option 'widht' of a run; did you mean 'width'"),
+    "cell": (
+        {"axes": {"cell": [{"epoch": 3}]}},
+        "axes: a value of cell: unknown option 'epoch' of a run; did you mean 'epochs'",
+    ),
+    "arm": ({"arms": {"a": {"options": {"intervention": []}}}}, "arm 'a': options: .*did you mean 'interventions'"),
+    "common": ({"tuning": {**TUNING, "common": {"weigt_decay": LOG}}}, "tuning: common: .*did you mean 'weight_decay'"),
+    "tune": ({"arms": {"a": {"tune": {"radial_lamda": LOG}}}}, "arm 'a': tune: .*did you mean 'radial_lambda'"),
+    "paired": (
+        {"design": "paired", "paired": {"draws": 2, "common": {"warmup_step": LOG}}, "seeds": None, "tuning": None},
+        "paired: common: .*did you mean 'warmup_steps'",
+    ),
+    "seed": ({"base": {"seed": 3}}, "base: unknown option 'seed'"),
+}
+
+
+@pytest.mark.parametrize("case", MISSPELT)
+def test_a_misspelt_option_is_named_with_its_place_and_its_neighbour(case, tmp_path):
+    changes, message = MISSPELT[case]
+    with pytest.raises(ValueError, match=f"compare_x.yaml: {message}"):
+        grid(tmp_path, arms={"a": {}}, **changes) if "arms" not in changes else grid(tmp_path, **changes)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,19 @@ def test_runs_that_differ_in_the_strength_of_the_penalty_share_their_steps_and_o
     assert names(jobs_of([*radial, *norm], 8)) == [["norm"], ["run-0", "run-1", "run-2"]]
 
 
+def test_runs_that_differ_in_where_and_how_the_penalty_acts_share_their_steps_but_not_in_its_schedule():
+    texts = [
+        "radial:strength=1,radius=2*initial,side=below,sites=hidden.1",
+        "radial:strength=0.5",
+        "logit_temperature:temperature=2",
+        "radial:strength=1,warmup_steps=9",
+        "radial:strength=2,warmup_steps=9",
+    ]
+    runs = [(Path(f"run-{i}"), {"seed": 0, "split_by_seed": True, "interventions": [text]}) for i, text in enumerate(texts)]
+    runs.append((Path("run-5"), {"seed": 0, "split_by_seed": True, "interventions": []}))
+    assert sorted(names(jobs_of(runs, 8))) == [["run-0", "run-1", "run-2", "run-5"], ["run-3", "run-4"]]
+
+
 def test_runs_of_other_shapes_are_not_put_together():
     mixed = [*runs(), (Path("wide"), {"seed": 0, "width": 64})]
     assert ["wide"] in names(jobs_of(mixed, 10))

@@ -31,7 +31,7 @@ def autograd_gradient(x, weight, bias, radius, side):
     return weight.grad
 
 
-@pytest.mark.parametrize("side", ["both", "above"])
+@pytest.mark.parametrize("side", ["both", "above", "below"])
 @pytest.mark.parametrize("radius", [0.5, 3.0])
 @pytest.mark.parametrize("bias", [0.0, 0.7])
 def test_the_gradient_is_that_of_the_penalty_by_autograd(side, radius, bias):
@@ -155,7 +155,7 @@ def test_weights_of_linear_layers_and_of_gpt2_are_those_of_h_equals_w_x_plus_b()
         (lambda x, h, w: {"x": x[:0], "h": h[:0]}, "no vector"),
         (lambda x, h, w: {"h": h * math.inf}, "h has numbers that are not finite"),
         (lambda x, h, w: {"radius": -1.0}, "radius"),
-        (lambda x, h, w: {"side": "below"}, "side"),
+        (lambda x, h, w: {"side": "inside"}, "side"),
     ],
 )
 def test_bad_input_is_named(change, message):

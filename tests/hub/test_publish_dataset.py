@@ -230,7 +230,7 @@ def test_a_card_that_somebody_else_wrote_is_not_overwritten(hub, tmp_path):
     assert hub.file("org/theirs", "README.md", kind="dataset") == b"# Ours"
 
 
-def test_a_damaged_file_in_the_folder_is_written_anew_with_a_warning(tmp_path, caplog):
+def test_a_damaged_file_in_the_folder_is_rewritten_with_a_warning(tmp_path, caplog):
     folder = write_dataset("modular", [CLASSES], tmp_path / "out", cache_dir=str(tmp_path / "cache"))
     files = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     file = folder / CLASSES / "train-00000-of-00001.parquet"

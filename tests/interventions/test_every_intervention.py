@@ -70,7 +70,7 @@ def test_it_trains_otherwise_than_without_it_in_any_trainer(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_accumulated_gradients_are_one_step(name, tmp_path):
     if name in ("dropout", "spectral_norm"):
-        pytest.skip("draws, or estimates, anew in every forward pass")
+        pytest.skip("draws or estimates something in every forward pass")
     whole = weights(run(tmp_path / "a", [SETTINGS[name]], max_grad_norm=0.0, train_sampling_strategy="sequential"))
     split = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "train_sampling_strategy": "sequential"}
     parts = weights(run(tmp_path / "b", [SETTINGS[name]], max_grad_norm=0.0, max_steps=3, **split))

@@ -55,7 +55,7 @@ def file(tmp_path):
         ("projection:radius=sqrt_d", ["radius='sqrt_d'", "a number of at least 0"]),
         ("radial", ["the option strength is missing", "radial:strength=0.05"]),
         ("radial:strength=0.1,radius=big", ["'big'", "sqrt_d"]),
-        ("radial:strength=0.1,side=below", ["side='below'", "one of both, above"]),
+        ("radial:strength=0.1,side=inside", ["side='inside'", "one of both, above"]),
         ("radial:strength=0.1,warmup_steps=1.5", ["warmup_steps='1.5'", "a whole number"]),
         ("activation_norm:strength=strong", ["strength='strong'", "activation_norm:strength=0.01"]),
         ("spectral_norm:iterations=0", ["iterations=0", "at least 1"]),

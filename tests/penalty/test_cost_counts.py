@@ -22,7 +22,7 @@ from hf_radial import RadialArguments, RadialPenalty, RadialTrainer
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.penalty import functional
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
-from hf_radial.training.fast.resident import known_samplers
+from hf_radial.training.fast.resident_loader import known_samplers
 
 LAMBDA, WIDTH, ROWS, LENGTH = 0.05, 32, 6, 9
 VECTORS = ROWS * LENGTH

@@ -22,14 +22,15 @@ def by_hand(h, target, dim, side="both"):
     values = []
     for vector in moved.reshape(-1, d):
         excess = sum(float(x) ** 2 for x in vector) ** 0.5 - (d**0.5 if target is None else target)
-        values.append((max(excess, 0.0) if side == "above" else excess) ** 2 / d)
+        acts = {"both": True, "above": excess > 0, "below": excess < 0}[side]
+        values.append(excess**2 / d if acts else 0.0)
     return torch.tensor(values, dtype=torch.float64).reshape(moved.shape[:-1])
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 4), (2, 3, 2, 6)])
 @pytest.mark.parametrize("dim", [-1, 0])
 @pytest.mark.parametrize("target", [None, 1.5])
-@pytest.mark.parametrize("side", ["both", "above"])
+@pytest.mark.parametrize("side", ["both", "above", "below"])
 def test_every_shape_axis_and_target_equals_the_definition(shape, dim, target, side):
     h = random_vectors(shape)
     expected = by_hand(h, target, dim, side)
@@ -150,7 +151,7 @@ def test_the_vectors_go_on_uncopied():
         (lambda h: radial_penalty(h, radius=-0.5), ValueError, "radius=-0.5"),
         (lambda h: radial_penalty(h, radius=float("nan")), ValueError, "radius=nan"),
         (lambda h: radial_penalty(h, mask=torch.ones(3)), ValueError, "mask"),
-        (lambda h: radial_penalty(h, side="below"), ValueError, "side='below'"),
+        (lambda h: radial_penalty(h, side="inside"), ValueError, "side='inside'"),
         (lambda h: radial_penalty(h, reduction="median"), ValueError, "reduction='median'"),
         (lambda h: radial_penalty(h.long()), TypeError, "floating point"),
         (lambda h: radius(h.long()), TypeError, "floating point"),

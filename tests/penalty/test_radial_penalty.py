@@ -147,6 +147,16 @@ def test_calibration_sets_the_mean_radius_and_touches_nothing_else():
     assert targets == {name: pytest.approx(r, rel=1e-5) for name, r in expected.items()}
 
 
+def test_a_multiple_of_a_radius_multiplies_the_target():
+    model, batch = tiny_gpt2().train(), stack(token_rows(8, True))
+    initial = RadialPenalty(model, 0.1, radius="initial").calibrate(**batch)
+    assert RadialPenalty(model, 0.1, radius="0.5*initial").calibrate(**batch) == {n: 0.5 * r for n, r in initial.items()}
+    whole, twice = (RadialPenalty(model, 0.1, radius=radius).targets for radius in ("sqrt_d", "2 * sqrt_d"))
+    assert whole and twice == {name: 2 * target for name, target in whole.items()}
+    with RadialPenalty(model, 0.1, radius="2*initial"), pytest.raises(RuntimeError, match="calibrate"):
+        model(**batch)
+
+
 def test_an_uncalibrated_initial_radius_is_an_error():
     model = tiny_gpt2().train()
     with RadialPenalty(model, 0.1, radius="initial"), pytest.raises(RuntimeError, match="calibrate"):

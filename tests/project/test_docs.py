@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import json
 import re
 import sys
 from functools import cache
@@ -157,6 +159,19 @@ def test_the_versions_agree():
     assert f"version = {__version__}" in (ROOT / "setup.cfg").read_text()
     assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_extra_is_explained_and_the_one_of_trainers_has_what_their_tests_skip_without():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    install = (ROOT / "docs" / "start" / "install.md").read_text()
+    assert [name for name in extras if name != "all" and f"| `{name}` |" not in install] == []
+    named = {re.split(r"[^\w-]", line)[0] for line in extras["trainers"].strip().splitlines()}
+    measured = json.loads((ROOT / "recipes" / "results" / "trainers.json").read_text())["package"].values()
+    tests = "".join((ROOT / "tests" / "training" / name).read_text() for name in ("test_quantised.py", "test_trainers.py"))
+    needed = {*(package.split(".")[0] for package in measured), *re.findall(r'importorskip\("(\w+)"\)', tests)}
+    assert {package.replace("_", "-") for package in needed - {"transformers"}} == named
 
 
 def test_every_intervention_has_what_its_card_is_made_from():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -33,6 +34,10 @@ def quick_texts() -> str:
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_quick_tests_touch_every_room(room: str, quick_texts: str) -> None:
     assert re.search(rf"\b{re.escape(room)}[. ]", quick_texts)
+
+
+def test_collecting_garbage_does_not_look_at_what_is_imported() -> None:
+    assert gc.get_freeze_count() > 10 * len(gc.get_objects())
 
 
 PROGRAMS = {

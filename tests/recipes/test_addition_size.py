@@ -14,6 +14,7 @@ import torch
 from warm import WarmProcess
 
 from hf_radial.comparison import sizes
+from hf_radial.comparison.sizes_page import page, search_page
 from hf_radial.training.precision import time_precisions
 
 ROOT = Path(__file__).parents[2]
@@ -206,7 +207,7 @@ def test_timing_leaves_model_and_random_state_as_they_were():
 
 def test_the_committed_page_of_the_search_is_that_of_its_data(recipe):
     runs = json.loads((COMMITTED / "search.json").read_text())
-    assert (COMMITTED / "search.md").read_text() == recipe.search_page(runs)
+    assert (COMMITTED / "search.md").read_text() == search_page(runs)
     assert runs and all(run["seed"] not in recipe.SEEDS and "--arms none" in run["command"] for run in runs)
 
 
@@ -217,10 +218,12 @@ def test_the_committed_page_and_table_are_those_of_the_committed_rows(recipe):
     study = recipe.Study("addition_nanogpt_cpu", Path("runs"), COMMITTED)
     rows = study.rows()
     assert len(rows) == len(list((COMMITTED / "rows").glob("*.json")))
-    assert (COMMITTED / "addition_nanogpt_cpu.md").read_text() == recipe.page(rows, "addition_nanogpt_cpu")
+    assert (COMMITTED / "addition_nanogpt_cpu.md").read_text() == page(
+        rows, "addition_nanogpt_cpu", recipe.planned("addition_nanogpt_cpu"), recipe.NO_PENALTY, recipe.PAPER
+    )
     table = pd.read_parquet(COMMITTED / "addition_nanogpt_cpu.parquet")
     assert [*table["onset"].fillna(-1)] == [-1 if row["onset"] is None else row["onset"] for row in rows]
-    ended = [row for row in rows if row["status"] != "under way"]  # the others are made anew, or go on
+    ended = [row for row in rows if row["status"] != "under way"]  # the others will be replaced
     for made_row in ended:  # one set-up, one precision in a size
         same = next(other for other in ended if other["size"] == made_row["size"])
         assert made_row["precision"]["precision"] == same["precision"]["precision"]

@@ -1,4 +1,4 @@
-"""recipes/geometry_study.py: the complete study at a hundredth of its size, and its parts on made-up measurements."""
+"""recipes/geometry_study.py: the complete study at a hundredth of its size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from warm import WarmSubprocess, run_python
 
-from hf_radial.geometry.reading import Reading, Table
+from hf_radial.comparison.propositions import NOT_MEASURED
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--p", "11", "--embedding_size", "8", "--hidden_size", "8", "--scale", "0.01", "--evaluate_every", "1"]
@@ -53,7 +53,7 @@ def test_one_command_makes_all_runs_and_keeps_what_is_small(rehearsal: Path, stu
         assert all(radius > 0 for radius in arm["radius"].values())
         assert sum(file.stat().st_size for file in kept.iterdir()) < 100_000
     table = (rehearsal / "results" / "geometry_study.md").read_text()
-    assert table.count("| 0.001 | 0.05 | 0 |") == 1 and study.NOT_MEASURED in table
+    assert table.count("| 0.001 | 0.05 | 0 |") == 1 and NOT_MEASURED in table
 
 
 def test_what_is_done_is_not_run_again_and_what_was_interrupted_goes_on(rehearsal: Path, study: Any) -> None:
@@ -104,24 +104,6 @@ def test_bad_options_are_refused_before_anything_is_run(study: Any, words: list[
 def test_nothing_done_is_said_so(study: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no run is done"):
         study.main(["--only-report", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")])
-
-
-def test_the_numbers_behind_the_propositions_are_read_by_name(study: Any) -> None:
-    """At the measurement nearest to fit (step 100) and onset (step 290), at the last, and the mean without step 0."""
-    table = Table()
-    for step, energy in ((0, 8.0), (100, 1.0), (200, 2.0), (300, 6.0)):
-        readings = [
-            Reading("radial_energy", energy, site="hidden.0"),
-            Reading("hessian_trace", 10 * energy, standard_error=0.1),
-        ]
-        readings += [Reading("prop1_ratio", 7.0, site="hidden.0", index=0)]
-        table.add(step, None, readings)
-    found = study.propositions(table, ["hidden.0", "hidden.1"], fit=100, onset=290)
-    assert found["radial_energy"]["hidden.0"] == {"at_fit": 1.0, "at_onset": 6.0, "last": 6.0, "mean": 3.0}
-    assert found["radial_energy"]["hidden.1"] is None
-    assert found["hessian_trace"] == {"at_fit": 10.0, "at_onset": 60.0, "last": 60.0, "mean": 30.0}
-    assert found["prop1_cosine"] == {"hidden.0": None, "hidden.1": None} and found["lambda_max"] is None
-    assert study.propositions(Table(), ["hidden.0"], None, None)["hessian_trace"] is None
 
 
 def test_a_report_that_cannot_be_written_loses_no_results(

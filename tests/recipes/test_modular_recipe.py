@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from warm import WarmProcess, run_python
 
 from hf_radial import RadialArguments
+from hf_radial.runs.epochs import in_steps
 from hf_radial.runs.start import parse_options
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +128,7 @@ def test_the_preset_is_the_set_up_that_was_measured(recipe: Any) -> None:
     assert (task.operation, task.p, task.train_fraction, task.embedding_size, task.hidden_size) == ("add", 97, 0.5, 256, 512)
     assert (args.learning_rate, args.weight_decay, args.radial_lambda, args.max_grad_norm) == (1e-3, 1e-3, 0.05, 0.0)
     assert (args.per_device_train_batch_size, args.lr_scheduler_type) == (256, "constant")
-    assert recipe.in_steps(task, args, 4704)[1] == 19
+    assert in_steps(args, 4704, task.evaluate_every, task.log_every, task.save_every)[1] == 19
     assert recipe.build_model(task).num_parameters() == 97 * 256 + 2 * (512 * 512 + 512) + 512 * 97 + 97
 
 

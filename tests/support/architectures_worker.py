@@ -4,7 +4,7 @@ python tests/support/architectures_worker.py                             # all, 
 python tests/support/architectures_worker.py OUTPUT.json causal-lm/gpt2 masked-lm/bert
 
 Each runs in a process of its own, forked so that the imports are shared, with a limit on time and on memory. What the file
-already holds is not run again, but with --anew. A file belongs to one version of transformers.
+already holds is not run again, unless --repeat is given. A file belongs to one version of transformers.
 """
 
 from __future__ import annotations
@@ -295,7 +295,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, nargs="?", default=RESULTS / "architectures" / f"{transformers.__version__}.json")
     parser.add_argument("names", nargs="*", metavar="TASK/MODEL_TYPE", default=["all"])
-    parser.add_argument("--anew", action="store_true", help="repeat what the file holds already")
+    parser.add_argument("--repeat", action="store_true", help="repeat what the file holds already")
     options = parser.parse_args()
     options.output.parent.mkdir(parents=True, exist_ok=True)
 
@@ -308,7 +308,7 @@ def main() -> None:
         "environment": describe_environment(),
         "architectures": {},
     }
-    if options.output.exists() and not options.anew:
+    if options.output.exists() and not options.repeat:
         document = json.loads(options.output.read_text())
         if document["transformers"] != transformers.__version__:
             parser.error(f"{options.output} is of transformers {document['transformers']}")

@@ -17,7 +17,8 @@ from torch import nn
 from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
 from hf_radial.runs.start import end_processes
-from hf_radial.training.fast.resident import ResidentLoader, ResidentMixin
+from hf_radial.training.fast.resident import ResidentMixin
+from hf_radial.training.fast.resident_loader import ResidentLoader
 
 P = 7
 DISTRIBUTED = {

@@ -17,10 +17,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_callback import PrinterCallback
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
+from hf_radial.interventions import add_interventions
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.penalty.functional import radial_penalty
 from hf_radial.sweep.members import SweepMember
-from hf_radial.sweep.stacked_mlp import StackedMLP
+from hf_radial.sweep.stacked_mlp import StackedMLP, side_bounds
 from hf_radial.sweep.together import train_together
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
@@ -77,6 +78,7 @@ def trainers(cls: type, folder: Path, model: type = ModularMLPForSequenceClassif
     for i, (seed, radial_lambda, weight_decay, learning_rate) in enumerate(grid):
         swept = {"seed": seed, "radial_lambda": radial_lambda, "weight_decay": weight_decay, "learning_rate": learning_rate}
         swept |= own[i]
+        temperature = swept.pop("temperature", 1.0)
         if own_rows:
             train, splits = rows_of(shape["num_operands"], seed=i)
         args = RadialArguments(output_dir=str(folder / cls.__name__ / str(i)), **{**OPTIONS, **swept, **options})
@@ -94,6 +96,10 @@ def trainers(cls: type, folder: Path, model: type = ModularMLPForSequenceClassif
             callbacks=callbacks(),
         )
         trainer.remove_callback(PrinterCallback)
+        if temperature != 1 and cls is SweepMember:
+            trainer.logit_temperature = temperature
+        elif temperature != 1:
+            add_interventions(trainer, [f"logit_temperature:temperature={temperature}"])
         yield trainer
 
 
@@ -145,8 +151,16 @@ def check_equal(singles: list[Any], members: list[Any], weights: float, logged: 
                 {"warmup_steps": 30, "max_grad_norm": 0.05},
             ],
         },
+        {
+            "radial_warmup_steps": 10,
+            "own": [
+                {"radial_radius": "0.5*initial", "radial_side": "below", "radial_sites": ["hidden.1"], "temperature": 0.5},
+                {"radial_radius": "2*sqrt_d", "radial_side": "above", "temperature": 3.0},
+                {"radial_radius": "2*initial", "radial_sites": ["hidden.0"]},
+            ],
+        },
     ],
-    ids=["plain", "schedules", "clipping", "initial", "full batch", "epochs", "norm", "last norm", "each its own"],
+    ids=["plain", "schedules", "clipping", "initial", "full batch", "epochs", "norm", "last norm", "each its own", "penalties"],
 )
 def test_members_are_their_single_runs_in_float64(tmp_path: Path, options: dict[str, Any]) -> None:
     """Beyond a doubt: where rounding is 1e-16, weights after 40 steps agree to 1e-11."""
@@ -208,7 +222,7 @@ def test_the_record_says_that_it_was_a_sweep_and_else_what_a_single_run_says(tmp
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1 is not supported"),
         ({"lr_scheduler_type": "polynomial"}, "lr_scheduler_type='polynomial'"),
         ({"optim": "adafactor"}, "optim='adafactor' is not supported"),
-        ({"radial_sites": ["hidden.1"]}, "radial_sites is not supported"),
+        ({"radial_sites": ["embedding"]}, "'embedding' is no hidden layer of these models"),
         ({"accelerator_config": {"use_seedable_sampler": False}}, "use_seedable_sampler=False"),
     ],
 )
@@ -235,9 +249,9 @@ def test_members_may_differ_in_what_is_swept_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("side", ["both", "above"])
+@pytest.mark.parametrize("sides", [("both", "both", "both"), ("above", "both", "below")])
 @pytest.mark.parametrize("block", [1, 2**30])
-def test_gradients_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, side: str, block: int) -> None:
+def test_gradients_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, sides: tuple[str, ...], block: int) -> None:
     """In blocks or all at once; a vector at the origin has no gradient of its penalty."""
     monkeypatch.setattr("hf_radial.sweep.stacked_mlp.BLOCK", block)
     torch.manual_seed(0)
@@ -246,21 +260,22 @@ def test_gradients_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, side: 
     with torch.no_grad():  # all vectors of this layer are zero
         models[1].hidden[1].weight.zero_(), models[1].hidden[1].bias.zero_()
     ids, labels = torch.randint(0, P, (3, 20, 3)), torch.randint(0, P, (3, 20))
-    weights = torch.tensor([0.0, 0.3, 5.0], dtype=torch.float64)
+    weights = torch.tensor([0.0, 0.3, 5.0], dtype=torch.float64) * torch.tensor([[1], [1], [0.5]])
+    temperatures = [1.0, 0.5, 3.0]
     targets = torch.rand(3, 3, dtype=torch.float64) + 0.2
-    stack = StackedMLP(models)
-    values = stack.step(ids, labels, targets, side, weights)
+    stack = StackedMLP(models, temperatures=temperatures)
+    values = stack.step(ids, labels, targets, side_bounds(sides, targets), weights)
     for i, model in enumerate(models):
         seen: list[torch.Tensor] = []
         hooks = [layer.register_forward_hook(lambda module, args, h, seen=seen: seen.append(h)) for layer in model.hidden]
-        task_loss = model(input_ids=ids[i], labels=labels[i]).loss
-        penalties = [radial_penalty(h, float(targets[site, i]), side=side) for site, h in enumerate(seen)]
-        (task_loss + weights[i] * sum(penalties)).backward()
+        task_loss = F.cross_entropy(model(input_ids=ids[i]).logits / temperatures[i], labels[i])
+        penalties = [radial_penalty(h, float(targets[site, i]), side=sides[i]) for site, h in enumerate(seen)]
+        (task_loss + sum(weight * penalty for weight, penalty in zip(weights[:, i], penalties, strict=True))).backward()
         assert values.task_loss[i].item() == pytest.approx(task_loss.item(), rel=1e-12)
         assert values.penalty[:, i].tolist() == pytest.approx([p.item() for p in penalties], rel=1e-12)
         for name, parameter in model.named_parameters():
             ours = torch.cat([piece[i] for piece in stack.gradients[name]], -1)
             torch.testing.assert_close(ours, parameter.grad, rtol=1e-10, atol=1e-14)
-        assert torch.allclose(stack.logits(ids[0])[i], model(input_ids=ids[0]).logits, atol=1e-12)
+        assert torch.allclose(stack.logits(ids[0])[i], model(input_ids=ids[0]).logits / temperatures[i], atol=1e-12)
         for hook in hooks:
             hook.remove()

@@ -34,7 +34,7 @@ def cut(path: Path, share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.7, 0.999])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_truncated_arrow_file_is_made_anew_with_a_warning(cached, share, split, caplog):
+def test_a_truncated_arrow_file_is_rebuilt_with_a_warning(cached, share, split, caplog):
     folder, expected = cached
     (file,) = folder.rglob(f"*-{split}.arrow")
     cut(file, share)
@@ -46,7 +46,7 @@ def test_a_truncated_arrow_file_is_made_anew_with_a_warning(cached, share, split
     assert not caplog.text
 
 
-def test_an_arrow_file_that_ends_between_two_batches_is_made_anew(tmp_path, caplog):
+def test_an_arrow_file_that_ends_between_two_batches_is_rebuilt(tmp_path, caplog):
     import pyarrow as pa
 
     expected = sums(load_task("modular", "add_p499_f0.9_s0", cache_dir=str(tmp_path)))
@@ -75,7 +75,7 @@ def test_an_arrow_file_that_ends_between_two_batches_is_made_anew(tmp_path, capl
         b'{"features": {}}',
     ],
 )
-def test_a_damaged_description_is_made_anew(cached, content, caplog):
+def test_a_damaged_description_is_rebuilt(cached, content, caplog):
     folder, expected = cached
     (file,) = folder.rglob("dataset_info.json")
     file.write_bytes(content)
@@ -84,7 +84,7 @@ def test_a_damaged_description_is_made_anew(cached, content, caplog):
 
 
 @pytest.mark.parametrize("key", ["features", "splits"])
-def test_a_description_of_something_else_is_made_anew(cached, key, caplog):
+def test_a_description_of_something_else_is_rebuilt(cached, key, caplog):
     folder, expected = cached
     (file,) = folder.rglob("dataset_info.json")
     info = json.loads(file.read_text())
@@ -94,7 +94,7 @@ def test_a_description_of_something_else_is_made_anew(cached, key, caplog):
     assert "is damaged" in caplog.text
 
 
-def test_a_missing_file_is_made_anew(cached, caplog):
+def test_a_missing_file_is_rebuilt(cached, caplog):
     folder, expected = cached
     (file,) = folder.rglob("*-train.arrow")
     file.unlink()

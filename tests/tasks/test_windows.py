@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_radial.tasks.windows import CharacterWindows
+from hf_radial.tasks.tokenizer import character_tokenizer
+from hf_radial.tasks.windows import CharacterWindows, windows_of_rows
 
 pytestmark = pytest.mark.quick
 
@@ -83,3 +84,9 @@ def test_iteration_ends_and_a_loader_batches() -> None:
 def test_bad_input_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CharacterWindows(**{"stream": np.arange(20), "window_length": 8, "num_windows": 2, **arguments})
+
+
+def test_rows_become_one_text_with_a_line_for_each() -> None:
+    tokenizer = character_tokenizer("0123456789+=\n")
+    found = windows_of_rows([("1+2=", "3"), ("4+5=", "9")], tokenizer, window_length=5, num_windows=3, seed=0)
+    assert tokenizer.decode(found.stream) == "$1+2=3$\n$4+5=9$\n" and len(found) == 3

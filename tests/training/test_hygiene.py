@@ -188,7 +188,7 @@ def test_a_failure_in_another_callback(door, event, tmp_path):
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_search_for_the_batch_size_begins_anew(door, tmp_path):
+def test_each_trial_of_a_search_for_the_batch_size_starts_fresh(door, tmp_path):
     class TooMuch(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             seen.append(live_hooks(kwargs["model"]))

@@ -19,15 +19,10 @@ from two_processes import launch
 
 from hf_radial import RadialArguments
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
-from hf_radial.training.fast import resident
-from hf_radial.training.fast.resident import (
-    ResidentLoader,
-    ResidentMixin,
-    epoch_order,
-    known_samplers,
-    read_columns,
-    takes_order,
-)
+from hf_radial.training.fast import columns, resident
+from hf_radial.training.fast.columns import read_columns
+from hf_radial.training.fast.resident import ResidentMixin
+from hf_radial.training.fast.resident_loader import ResidentLoader, epoch_order, known_samplers, takes_order
 from hf_radial.training.mixin import RadialMixin
 
 
@@ -319,7 +314,7 @@ def stack_doubled(rows):
 @pytest.mark.parametrize("name", DECLINED)
 def test_what_cannot_be_kept_is_trained_from_where_it_is(name, tmp_path, monkeypatch):
     make_rows, options, reason = DECLINED[name]
-    monkeypatch.setattr(resident, "SAMPLED_ROWS", 8)  # not the one that is another
+    monkeypatch.setattr(columns, "SAMPLED_ROWS", 8)  # not the one that is another
     if name == "too_large":
         monkeypatch.setattr(resident, "MOST_BYTES", 49 * 4 * 8 - 49 * 4 - 1)
     trainer = make(Resident, tmp_path, make_rows(), **options)
@@ -397,7 +392,7 @@ def test_another_training_set_is_noticed(tmp_path):
 
 def test_a_dataset_is_read_once_and_told_once(tmp_path, monkeypatch):
     messages, reads = [], []
-    monkeypatch.setattr(resident, "SAMPLED_ROWS", 8)
+    monkeypatch.setattr(columns, "SAMPLED_ROWS", 8)
     handler = logging.Handler()
     handler.emit = lambda record: messages.append((record.levelname, record.getMessage()))
     monkeypatch.setattr(resident.logger, "handlers", [handler])

@@ -1,5 +1,4 @@
-"""Faster replacements for parts of torch, transformers and accelerate. Each file says what it replaces.
+"""Device-resident datasets: a table that fits is kept on the device. The fast training loop is `hf_radial/internals/epoch.py`.
 
-- `epoch.py`: the loop over an epoch's batches. `resident.py`: device-resident datasets.
-  `memory.py`: glibc's allocator.
+- `resident.py`: for any `Trainer`. `columns.py`: a dataset as tensors. `resident_loader.py`: batches from them.
 """

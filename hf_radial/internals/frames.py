@@ -1,7 +1,7 @@
 """The `Trainer` that calls a callback, and its checkpoint. Callbacks get the trainer's parts, but neither of these.
 
 Both are found in the frames of the call stack, by the names `self` and `resume_from_checkpoint` of `Trainer`'s methods.
-`tests/training/test_internals.py` notices if those names change.
+Checked with transformers 5.17 to 5.23.
 """
 
 from __future__ import annotations

@@ -17,7 +17,11 @@ from reference import tiny_gpt2
 from torch import nn
 from transformers import Trainer
 
-from hf_radial.training.fast.epoch import EPOCH_ARGUMENTS
+from hf_radial.internals.epoch import EPOCH_ARGUMENTS
+from hf_radial.internals.replacing import give_back, method_replaced, put_in_front
+from hf_radial.internals.torch_compile import functorch_is_active
+from hf_radial.internals.torch_modules import is_compiled, operation, storage_of, writes
+from hf_radial.internals.trainer_parts import checkpoints_reentrantly, forward_without_autocast
 from hf_radial.training.mixin import RadialMixin
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +80,44 @@ def test_every_row_of_the_page_has_a_test_and_a_file_that_exist():
         assert [file for file in files if not (ROOT / "hf_radial" / file).exists()] == []
 
 
+def test_only_internals_uses_private_names():
+    """Names that have a function in hf_radial/internals. Subclasses of `Trainer` override others where their code is."""
+    private = re.compile(
+        r"torch\._\w|_getframe|\.__class__ = |\._schema\.|\._cdata|\b_forward_(?:pre_)?hooks|_compiled_call_impl|_orig_mod"
+        r"|_gradient_checkpointing_func|_original_forward|_get_output_dir|_get_collator_with_removed_columns"
+        r"|mallopt|_total_train_tokens|_opt_called|_set_sync_gradients|_remove_dataloader|\bcall_event\b"
+    )
+    files = [file for file in (ROOT / "hf_radial").rglob("*.py") if "internals" not in file.parts]
+    assert len(files) > 100
+    found = {str(file.relative_to(ROOT)): private.findall(file.read_text(encoding="utf-8")) for file in files}
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_what_is_replaced_on_an_object_is_put_back_after_an_error():
+    class Thing:
+        def name(self):
+            return "plain"
+
+    class Front:
+        def name(self):
+            return f"front of {super().name()}"
+
+    thing = Thing()
+    with pytest.raises(KeyError), method_replaced(thing, "name", lambda: "replaced"):
+        assert thing.name() == "replaced"
+        raise KeyError
+    assert thing.name() == "plain" and vars(thing) == {}
+    thing.name = other = lambda: "another's replacement"
+    with method_replaced(thing, "name", lambda: "replaced"):
+        assert thing.name() == "replaced"
+    assert thing.name is other
+    del thing.name
+    plain = put_in_front(thing, Front, __name__)
+    assert thing.name() == "front of plain" and type(thing).__name__ == "RadialThing" and type(thing).__module__ == __name__
+    give_back(thing, plain)
+    assert type(thing) is Thing
+
+
 # transformers ---------------------------------------------------------------------------------------------------------
 
 
@@ -115,7 +157,9 @@ def test_checkpointed_modules_have_the_function_that_we_look_at():
     # Its name from transformers 5.23 on, and before.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": True})
-    assert any(getattr(module, "_gradient_checkpointing_func", None) is not None for module in model.modules())
+    assert any(checkpoints_reentrantly(module) for module in model.modules())
+    enable({"use_reentrant": False})
+    assert not any(checkpoints_reentrantly(module) for module in model.modules())
 
 
 # accelerate -----------------------------------------------------------------------------------------------------------
@@ -131,6 +175,9 @@ def test_a_prepared_model_keeps_its_forward():
     from accelerate import Accelerator
 
     assert "model._original_forward = model.forward" in inspect.getsource(Accelerator.prepare_model)
+    plain, model = nn.Linear(1, 1), nn.Linear(1, 1)
+    model._original_forward = forward = model.forward
+    assert forward_without_autocast(plain) is None and forward_without_autocast(model) is forward
 
 
 # torch ----------------------------------------------------------------------------------------------------------------
@@ -138,16 +185,16 @@ def test_a_prepared_model_keeps_its_forward():
 
 def test_functorch_says_whether_it_is_active():
     inside = []
-    torch.vmap(lambda x: (inside.append(torch._C._are_functorch_transforms_active()), x)[1])(torch.zeros(2))
-    assert inside == [True] and not torch._C._are_functorch_transforms_active()
+    torch.vmap(lambda x: (inside.append(functorch_is_active()), x)[1])(torch.zeros(2))
+    assert inside == [True] and not functorch_is_active()
 
 
 def test_a_compiled_module_is_known_as_one():
     plain, in_place = nn.Linear(1, 1), nn.Linear(1, 1)
     wrapped = torch.compile(nn.Linear(1, 1))
     in_place.compile()
-    assert plain._compiled_call_impl is None and in_place._compiled_call_impl is not None
-    assert hasattr(wrapped, "_orig_mod") and not hasattr(plain, "_orig_mod")
+    assert is_compiled(in_place) and is_compiled(wrapped) and not is_compiled(plain)
+    assert is_compiled(nn.Sequential(plain, in_place)) and is_compiled(nn.Sequential(plain, wrapped))
 
 
 def test_compiled_graphs_can_be_kept():
@@ -163,14 +210,14 @@ def test_operations_and_storages_tell_what_the_trace_asks():
 
     class Names(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            seen[func._schema.name.split("::")[-1]] = func._schema.is_mutable
+            seen[operation(func)] = writes(func)
             return func(*args, **(kwargs or {}))
 
     x = torch.ones(4)
     with Names():
         (x + 1).add_(1)
     assert seen == {"add": False, "add_": True}
-    assert x[1:].untyped_storage()._cdata == x.untyped_storage()._cdata != torch.ones(4).untyped_storage()._cdata
+    assert storage_of(x[1:]) == storage_of(x) != storage_of(torch.ones(4))
 
 
 # trl ------------------------------------------------------------------------------------------------------------------

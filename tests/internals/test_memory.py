@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hf_radial.training.fast.memory import keep_freed_memory
+from hf_radial.internals.memory import keep_freed_memory
 
 # A step that allocates 24 MB in blocks of one, writes into them and frees all of it.
 STEPS = """
@@ -16,7 +16,7 @@ import ctypes
 import resource
 import sys
 
-from hf_radial.training.fast.memory import keep_freed_memory
+from hf_radial.internals.memory import keep_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]

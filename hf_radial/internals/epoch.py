@@ -30,7 +30,8 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
-from hf_radial.training.fast.memory import keep_freed_memory
+from hf_radial.internals.memory import keep_freed_memory
+from hf_radial.internals.replacing import method_replaced
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -277,8 +278,5 @@ def _idle_callbacks_skipped(handler: CallbackHandler) -> Iterator[None]:
             return control
         return plain(event, args, state, control, **kwargs)
 
-    handler.call_event = call_event  # type: ignore[method-assign]
-    try:
+    with method_replaced(handler, "call_event", call_event):
         yield
-    finally:
-        del handler.call_event

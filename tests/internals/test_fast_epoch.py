@@ -11,8 +11,8 @@ from reference import tiny_gpt2, token_rows
 from transformers import Trainer, TrainerCallback
 
 from hf_radial import RadialTrainer
-from hf_radial.training.fast import epoch as fast_epoch
-from hf_radial.training.fast.epoch import FastEpochMixin
+from hf_radial.internals import epoch as fast_epoch
+from hf_radial.internals.epoch import FastEpochMixin
 from runs import DOORS, arguments, make_trainer
 
 CLOCKS = ("runtime", "per_second")
