@@ -33,7 +33,7 @@ from hf_radial.sites.hooks import hook_sites, unhook
 from hf_radial.sites.preserve import evaluating, preserve_random_state
 from hf_radial.sites.site import Site
 from hf_radial.tasks.turns import TasksInTurn
-from hf_radial.training.calling import calling_trainer, resumed_from
+from hf_radial.internals.frames import calling_trainer, resumed_from
 from hf_radial.training.rows import sites_of
 
 STATE_FILE = "continual.json"

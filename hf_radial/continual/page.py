@@ -152,7 +152,7 @@ def _verdict(question: str, what: str, answer: str, retention: Difference, curre
     return {"question": question, "what": what, "answer": answer, "retention": asdict(retention), "current": asdict(current)}
 
 
-def verdict_table(rows: Sequence[Row], study: Study) -> str:
+def answers_table(rows: Sequence[Row], study: Study) -> str:
     """The answers, as a table."""
     lines = ["| question | compared | retention (95 %) | sign-flip p | current accuracy (95 %) | answer |", "|" + "---|" * 6]
     for one in verdicts(rows, study):
@@ -296,7 +296,7 @@ def page(study: Study, rows: Sequence[Row], environment: Mapping[str, Any]) -> s
         "",
         *(f"- **{name}**: {text}" for name, text in study.criteria.items()),
         "",
-        verdict_table(rows, study),
+        answers_table(rows, study),
         f"## Tuned, {tasks} tasks",
         "",
         judged_table(rows, reference),
