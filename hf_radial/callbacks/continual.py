@@ -25,6 +25,7 @@ from hf_radial.callbacks.geometry import GeometryCallback
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, read_table
 from hf_radial.geometry.spectrum import effective_rank, singular_values
 from hf_radial.geometry.units import dead_share
+from hf_radial.internals.frames import calling_trainer, resumed_from
 from hf_radial.penalty.functional import radius
 from hf_radial.runs import retention
 from hf_radial.runs.record import run_folder
@@ -33,7 +34,6 @@ from hf_radial.sites.hooks import hook_sites, unhook
 from hf_radial.sites.preserve import evaluating, preserve_random_state
 from hf_radial.sites.site import Site
 from hf_radial.tasks.turns import TasksInTurn
-from hf_radial.internals.frames import calling_trainer, resumed_from
 from hf_radial.training.rows import sites_of
 
 STATE_FILE = "continual.json"
