@@ -46,10 +46,10 @@ class ShrinkPerturb(BoundaryIntervention):
 
     @torch.no_grad()
     def at_boundary(self, step: int, rows: Mapping[str, Any] | None) -> None:
-        named = dict(self.trainer.model.named_parameters())
-        for place, (name, initial) in enumerate(self.initial.items()):
-            draw = drawn_like(initial.float(), draw_seed(self.trainer.args.seed, step, place))
-            shrink_and_perturb(named[name], draw.to(initial.dtype), self.shrink, self.noise)
+        named = ((name, p) for name, p in self.trainer.model.named_parameters() if name in self.initial)
+        for place, (name, parameter) in enumerate(named):  # the model's order: a checkpoint has another
+            draw = drawn_like(self.initial[name].float(), draw_seed(self.trainer.args.seed, step, place))
+            shrink_and_perturb(parameter, draw.to(parameter.dtype), self.shrink, self.noise)
 
     def tensors(self) -> dict[str, Tensor]:
         return self.initial
