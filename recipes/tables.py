@@ -233,6 +233,16 @@ def intervention_classes() -> dict[str, Any]:
     return {name: INTERVENTIONS[name] for name in INTERVENTIONS.ours}
 
 
+def sequence(kind: str) -> str:
+    """A table of the study of a sequence of tasks."""
+    from hf_radial.continual import page
+    from hf_radial.continual.study import read_study
+
+    study = read_study(ROOT / "recipes" / "configs" / "sequence.yaml")
+    rows = [json.loads(line) for line in (RESULTS / "sequence" / "rows.jsonl").read_text().splitlines()]
+    return page.judged_table(rows, study.arms[0].name) if kind == "judged" else getattr(page, f"{kind}_table")(rows, study)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "one_default": one_default,
     **{f"compare_{name}": partial(compared, name) for name in COMPARED},
@@ -249,6 +259,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "versions": partial(lines_of, "versions"),
     "benchmarks": benchmarks,
     "architectures": architectures,
+    **{f"sequence_{kind}": partial(sequence, kind) for kind in ("answers", "judged", "published", "tuned")},
     "tasks": tasks,
     "task_cards": task_cards,
     "interventions": interventions,

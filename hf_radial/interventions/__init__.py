@@ -69,6 +69,11 @@ INTERVENTIONS = Registry(
         "stablemax": "hf_radial.interventions.stablemax:StableMax",
         "muon": "hf_radial.interventions.muon:Muon",
         "optim": "hf_radial.interventions.optim:Optim",
+        "l2_init": "hf_radial.interventions.l2_init:L2Init",
+        "spectral_penalty": "hf_radial.interventions.spectral_penalty:SpectralPenalty",
+        "shrink_perturb": "hf_radial.interventions.shrink_perturb:ShrinkPerturb",
+        "redo": "hf_radial.interventions.redo:ReDo",
+        "ewc": "hf_radial.interventions.ewc:EWC",
     },
     _wrong,
 )

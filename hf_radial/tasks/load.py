@@ -47,6 +47,9 @@ TASKS = Registry(
         "sequences": "hf_radial.tasks.sequences:Sequences",
         "dyck": "hf_radial.tasks.dyck:DyckDepth",
         "text": "hf_radial.tasks.text:Text",
+        "image_sequence": "hf_radial.tasks.image_sequence:ImageSequence",
+        "modular_sequence": "hf_radial.tasks.modular_sequence:ModularSequence",
+        "text_sequence": "hf_radial.tasks.text_sequence:TextSequence",
     },
     _wrong,
 )
