@@ -1,6 +1,6 @@
 """The documentation site in a browser, light and dark: no error, nothing from a network, no page wider than the screen.
 
-Needs Chromium; `tests/support/browser.py` says when it skips itself.
+Needs Chromium; `tests/support/chromium.py` says when it skips itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from browser import open_browser, show
+from chromium import show
 from pages import ROOT
 
 from hf_radial import __version__
@@ -44,14 +44,6 @@ def site(tmp_path_factory):
     return folder / "html", [page for page in pages if "_downloads" not in page.parts]
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chrome = open_browser(tmp_path_factory.mktemp("profile"))
-    chrome.get("about:blank")  # its own first page would still be loading
-    yield chrome
-    chrome.quit()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 def test_no_page_says_or_loads_anything_or_is_too_wide(width, scheme, browser, site):
@@ -59,7 +51,7 @@ def test_no_page_says_or_loads_anything_or_is_too_wide(width, scheme, browser, s
     assert len(pages) > 60
     wrong = []
     for page in pages:
-        said, requests = show(browser, page, width, scheme, PHONE)
+        said, requests = show(browser, page.as_uri(), width, scheme, PHONE)
         scrolled = browser.execute_script("return document.documentElement.scrollWidth")
         broken = browser.execute_script(
             "return [...document.images].filter(i => i.complete && !i.naturalWidth && i.loading != 'lazy').map(i => i.src)"

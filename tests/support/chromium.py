@@ -51,17 +51,18 @@ def browser(tmp_path_factory):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    chrome.get("about:blank")  # its own first page would still be loading
     yield chrome
     chrome.quit()
 
 
-def show(browser, url, width=DESKTOP, scheme="light"):
+def show(browser, url, width=DESKTOP, scheme="light", phone=PHONE):
     """Open a page as a device of that width would, and return what the browser said and asked for meanwhile."""
     for kind in ("browser", "performance"):
         browser.get_log(kind)  # of the page before
-    metrics = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": width == PHONE}
+    metrics = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": width == phone}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width == PHONE})
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width == phone})
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     browser.get(url)
