@@ -20,7 +20,7 @@ from hf_radial.report.axes import compact
 from hf_radial.report.canvas import LIGHT, Drawing, Theme, new_figure
 from hf_radial.runs.onset import curve, fit_step, onset_step
 from hf_radial.runs.record import describe_environment
-from hf_radial.runs.start import run_recipe
+from hf_radial.runs.script import run_recipe
 from hf_radial.safe_files import write_text
 
 RESULTS = Path(__file__).resolve().parent / "results"

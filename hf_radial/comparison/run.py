@@ -152,7 +152,7 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        **({"label_names": ["labels"]} if is_own(run.model) else {}),  # not every class says so in its signature
+        label_names=["labels"] if is_own(run.model) else None,  # not every class says so in its signature
     )
     trainer = kind(
         model=model,
