@@ -117,7 +117,7 @@ def test_what_is_said_of_the_three_propositions_is_what_the_six_runs_say():
     assert len(arms) == 6 and not data["not_yet_run"] and data["scale"] == 1.0
     # The numbers are those of the files beside them, and the tables are made from the numbers.
     for arm in study.ARMS:
-        assert study.summary(arm, results / "geometry_study" / arm.name) == arms[arm.weight_decay, arm.radial_lambda]
+        assert study.summary(arm.name, results / "geometry_study" / arm.name) == arms[arm.weight_decay, arm.radial_lambda]
     assert (results / "geometry_study.md").read_text() == study.markdown(data["arms"], [])
 
     onset = {key: arm["onset_epoch"] for key, arm in arms.items()}
