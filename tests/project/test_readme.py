@@ -118,7 +118,7 @@ def test_what_is_said_of_the_three_propositions_is_what_the_six_runs_say():
     # The numbers are those of the files beside them, and the tables are made from the numbers.
     for arm in study.ARMS:
         assert study.summary(arm.name, results / "geometry_study" / arm.name) == arms[arm.weight_decay, arm.radial_lambda]
-    assert (results / "geometry_study.md").read_text() == study.markdown(data["arms"], [])
+    assert (results / "geometry_study.md").read_text() == study.markdown(data["arms"], study.TITLE, [])
 
     onset = {key: arm["onset_epoch"] for key, arm in arms.items()}
     assert onset[0.001, 0] is None and arms[0.001, 0]["epochs"] == 2600
