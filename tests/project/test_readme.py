@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_radial.geometry.reading import read_table
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -150,7 +152,7 @@ def test_what_is_said_of_the_three_propositions_is_what_the_six_runs_say():
         wd for wd in (0.001, 0.1, 1.0) if found[wd, 0.05]["hessian_trace"]["last"] < found[wd, 0]["hessian_trace"]["last"]
     ]
     assert flatter == [0.1, 1.0]
-    trace = study.read_table(results / "geometry_study" / "wd0.001_lambda0" / "geometry.parquet").series("hessian_trace")
+    trace = read_table(results / "geometry_study" / "wd0.001_lambda0" / "geometry.parquet").series("hessian_trace")
     assert trace[max(trace)] < trace[0] / 900 and round(trace[0], 1) == 44.2
 
 
