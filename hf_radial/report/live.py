@@ -18,6 +18,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from hf_radial.report.accuracy_loss import epochs_per_step
 from hf_radial.report.answer import Answer, answer, headline
 from hf_radial.report.data import Sent, labels_of, new_rows, sites_of
 from hf_radial.report.page import content_security_policy, make_page
@@ -95,6 +96,7 @@ class Live:
             change = new_rows(run, self._sent[number], *self.metrics)
             if change or told != self._answers[number]:
                 change |= {"answer": told.as_dict(), "sites": sites, "names": short_names(sites)}
+                change["epochs"] = epochs_per_step(run)
                 self._changes.append({"run": run.name, **change})
                 self._answers[number] = told
                 self._news = time.time()
