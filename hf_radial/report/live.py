@@ -8,6 +8,7 @@ through the reader's browser (DNS rebinding).
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -132,6 +133,11 @@ class LiveServer(ThreadingHTTPServer):
         self.live = live
         super().__init__(("127.0.0.1", port), _Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a reader who closed the page meanwhile."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """The page's address."""
@@ -155,7 +161,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         address = urlsplit(self.path)
         if address.path == "/":
-            self._answer(HTTPStatus.OK, "text/html", self.server.live.page(), page=True)
+            try:
+                page = self.server.live.page()
+            except ValueError as error:  # such as an accuracy in percent; the message says which and what to do
+                self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", f"{error}\n")
+                return
+            self._answer(HTTPStatus.OK, "text/html", page, page=True)
         elif address.path == "/rows":
             self._rows(parse_qs(address.query))
         else:
