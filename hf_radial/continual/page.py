@@ -290,6 +290,7 @@ def page(study: Study, rows: Sequence[Row], environment: Mapping[str, Any]) -> s
         f"{study.least_current}. {study.judged_seeds} new seeds judge each tuning, on test images. Differences are over pairs "
         "of runs of one seed; their intervals resample replicates and seeds.",
         "",
+        *_fewer(rows, study),
         "Runs: " + ", ".join(f"{count} {stage}" for stage, count in counts.items()) + f"; {cpu / 60:.0f} CPU minutes.",
         "",
         "## Answers",
@@ -320,6 +321,16 @@ def page(study: Study, rows: Sequence[Row], environment: Mapping[str, Any]) -> s
     lines += ["## Tuning", "", tuned_table(rows, study)]
     lines += [f"Made on {environment['machine']}, {environment['versions']}.", ""]
     return "\n".join(lines)
+
+
+def _fewer(rows: Sequence[Row], study: Study) -> list[str]:
+    """What was not made, in words."""
+    made = {arm: len(values_of(rows, "judged", arm, "retention")) for arm in arms_of(rows, "judged")}
+    few = [f"{arm} ({count})" for arm, count in made.items() if count < study.replicates]
+    none = [arm.name for arm in study.arms if arm.name not in made]
+    lines = [f"Fewer replicates, for want of time: {', '.join(few)}."] if few else []
+    lines += [f"Not made, for want of time: {', '.join(none)}."] if none else []
+    return [*lines, ""] if lines else []
 
 
 def write_page(study: Study, rows: Sequence[Row], folder: Path) -> None:

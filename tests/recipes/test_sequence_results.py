@@ -45,8 +45,12 @@ def test_the_page_is_made_from_the_rows():
 
 def test_every_judged_arm_was_tuned_as_often_and_judged_at_its_best_trial():
     assert len({identity(row) for row in ROWS}) == len(ROWS)
+    for arm in ("AdamW", "L2 to initial weights", "penalty, paper's radius", "penalty, initial radius"):
+        assert {row["replicate"] for row in JUDGED if row["arm"] == arm} == set(range(STUDY.replicates))
     for arm in arms_of(ROWS, "judged"):
-        for replicate in range(STUDY.replicates):
+        replicates = {row["replicate"] for row in JUDGED if row["arm"] == arm}
+        assert len(replicates) >= 3
+        for replicate in replicates:
             drawn = best_trial(STUDY, ROWS, arm, replicate)
             own = [row for row in JUDGED if (row["arm"], row["replicate"]) == (arm, replicate)]
             assert len(own) == STUDY.judged_seeds and all(row["drawn"] == drawn for row in own)
