@@ -37,10 +37,11 @@ from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
 from hf_radial.internals.frames import calling_trainer, resumed_from
 from hf_radial.internals.trainer_parts import terminal_left_out
-from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
+from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, check_names
 from hf_radial.runs.record import run_folder
 from hf_radial.sites.find import Sites, check_patterns, find_sites
 from hf_radial.sites.preserve import preserve_random_state
+from hf_radial.tasks.checks import flag
 from hf_radial.training.sharded import check_sharding, from_main, gathered, skeleton_of
 from hf_radial.training.task_loss import task_loss_of
 
@@ -110,6 +111,8 @@ class GeometryCallback(TrainerCallback):
         if type(seed) is not int or not 0 <= seed < 2**63:
             raise ValueError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1")
         check_patterns(sites)
+        check_names(train_metric=train_metric, held_out_metric=held_out_metric)
+        flag("show", show)
         function: Any = loss
         if function is not None and not callable(function):
             raise TypeError(f"loss={loss!r} must be a function of the model and a batch that returns the task loss")
@@ -117,7 +120,7 @@ class GeometryCallback(TrainerCallback):
         if known is not None and not isinstance(known, ModularTable):
             raise TypeError(f"modular={modular!r} must be a table, such as ModularTable(modulus=97, operation='add')")
         share: Any = budget
-        if share is not None and (not isinstance(share, Real) or not 0 <= float(share) <= 1):
+        if share is not None and (isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share <= 1):
             raise ValueError(f"budget={budget!r} must be a share of training time between 0 and 1, or None for no limit")
         self.chosen = metrics is not None
         if metrics is None:
@@ -360,5 +363,5 @@ def _learning_rate(trainer: Trainer) -> float | None:
 
 def _check_whole(**named: int) -> None:
     for name, value in named.items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        if type(value) is not int or not 1 <= value < 2**63:
+            raise ValueError(f"{name}={value!r:.40} must be a whole number of at least 1")

@@ -26,6 +26,7 @@ from hf_radial.runs.onset import (
     HELD_OUT_METRIC,
     TRAIN_METRIC,
     check_metrics,
+    check_names,
     check_threshold,
     curve,
     fit_step,
@@ -77,10 +78,10 @@ class GrokkingCallback(TrainerCallback):
         stop_threshold: float | None = None,
         prefix: str = "grokking",
     ) -> None:
-        names: dict[str, Any] = {"train_metric": train_metric, "held_out_metric": held_out_metric, "prefix": prefix}
-        for name, value in names.items():
-            if not isinstance(value, str):
-                raise ValueError(f"{name}={value!r} must be a text")
+        check_names(train_metric=train_metric, held_out_metric=held_out_metric)
+        before: Any = prefix
+        if not isinstance(before, str) or not before:
+            raise ValueError(f"prefix={prefix!r} must be a text that is not empty, such as 'grokking'")
         if train_metric == held_out_metric:
             raise ValueError(f"train_metric and held_out_metric are both {train_metric!r}; name one metric of each split")
         check_threshold(threshold=threshold)

@@ -38,24 +38,24 @@ The values of an axis named `cell` set several options at once: `cell: [{task: m
 setting's options replace the base's, and an arm's options replace both, also for interventions. Only `fields` are merged. If an
 arm `follows` another, `{followed}` is the folder of that arm's run on the same seed, which is made first.
 
-In here: the file and its checks. `{name}` in an arm's interventions stands for a tuned value. Not in here: the draws
+`{name}` in an arm's interventions stands for a tuned value.
+
+In here: the file, and what must fit together in it. Not in here: the checks of single values (`grid_checks`), the draws
 (`tuning`), the meaning of options (`run`) and how runs are made (`jobs`).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hf_radial.comparison.run import check_names
+from hf_radial.comparison.grid_checks import bounds, check_options, known_keys, mapping, seeds_of, text, values_of, whole_number
 from hf_radial.runs.text_files import read_yaml
 
 KEYS = (
@@ -184,39 +184,39 @@ def read_grid(file: Path) -> Grid:
     data = read_yaml(file)
     if not isinstance(data, dict):
         raise ValueError(f"{file}: must hold a mapping with {', '.join(KEYS)}")
-    _known(file, "", data, KEYS)
+    known_keys(file, "", data, KEYS)
     paired = _paired(data, file)
-    seeds = () if paired else _seeds(file, "seeds", data.get("seeds"))
-    base, arms = _mapping(file, "base", data.get("base")), []
+    seeds = () if paired else seeds_of(file, "seeds", data.get("seeds"))
+    base, arms = mapping(file, "base", data.get("base")), []
     for name, given in _arms(file, data).items():
-        _known(file, f"arm {name!r}: ", given, ("options", "tune"))
-        options, tune = (_mapping(file, f"arm {name!r}: {key}", given.get(key)) for key in ("options", "tune"))
+        known_keys(file, f"arm {name!r}: ", given, ("options", "tune"))
+        options, tune = (mapping(file, f"arm {name!r}: {key}", given.get(key)) for key in ("options", "tune"))
         arms.append(Arm(str(name), options, tune))
     if not arms:
         raise ValueError(f"{file}: arms is empty; name at least one method")
-    axes = {name: _list(file, f"axes: {name}", values) for name, values in _mapping(file, "axes", data.get("axes")).items()}
+    axes = {name: values_of(file, f"axes: {name}", values) for name, values in mapping(file, "axes", data.get("axes")).items()}
     for name, values in axes.items():
         if twice := [value for value in values if values.count(value) > 1]:
             raise ValueError(f"{file}: axes: {name} has {twice[0]!r} {values.count(twice[0])} times; give each value once")
     for where, options in [("base", base), *((f"arm {arm.name!r}: options", arm.options) for arm in arms)]:
-        _mapping(file, f"{where}: fields", options.get("fields"))
+        mapping(file, f"{where}: fields", options.get("fields"))
     for values in axes.get("fields", ()):
-        _mapping(file, "axes: a value of fields", values)
+        mapping(file, "axes: a value of fields", values)
     for values in axes.get("cell", ()):
-        _mapping(file, "axes: a value of cell", values)
-    _check_options(file, data, base, axes, arms)
+        mapping(file, "axes: a value of cell", values)
+    check_options(file, data, base, axes, arms)
     settings = tuple(_spread(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
     tuning = None
     if data.get("tuning"):
-        given = _mapping(file, "tuning", data["tuning"])
-        _known(file, "tuning: ", given, TUNING_KEYS)
+        given = mapping(file, "tuning", data["tuning"])
+        known_keys(file, "tuning: ", given, TUNING_KEYS)
         tuning = Tuning(
-            _count(file, "tuning: trials", given.get("trials")),
-            _seeds(file, "tuning: seeds", given.get("seeds")),
-            _mapping(file, "tuning: common", given.get("common")),
-            _count(file, "tuning: finalists", given.get("finalists", 1)),
-            _seeds(file, "tuning: finalist_seeds", given["finalist_seeds"]) if given.get("finalist_seeds") else (),
-            _count(file, "tuning: sampler_seed", given.get("sampler_seed", 0), low=0),
+            whole_number(file, "tuning: trials", given.get("trials")),
+            seeds_of(file, "tuning: seeds", given.get("seeds")),
+            mapping(file, "tuning: common", given.get("common")),
+            whole_number(file, "tuning: finalists", given.get("finalists", 1)),
+            seeds_of(file, "tuning: finalist_seeds", given["finalist_seeds"]) if given.get("finalist_seeds") else (),
+            whole_number(file, "tuning: sampler_seed", given.get("sampler_seed", 0), low=0),
         )
         all_seeds = [*tuning.seeds, *tuning.finalist_seeds]
         both = sorted(set(all_seeds) & set(seeds))
@@ -240,7 +240,7 @@ def read_grid(file: Path) -> Grid:
                 )
     elif any(arm.tune for arm in arms):
         raise ValueError(f"{file}: an arm has something to tune, but there is no tuning with trials and seeds")
-    replicates = _count(file, "replicates", data.get("replicates") or 0, low=0)
+    replicates = whole_number(file, "replicates", data.get("replicates") or 0, low=0)
     if replicates:
         every = [*seeds, *(tuning.seeds + tuning.finalist_seeds if tuning else ())]
         if tuning is None or replicates < 2 or max(every) - min(every) >= APART:
@@ -250,7 +250,7 @@ def read_grid(file: Path) -> Grid:
     reference = data.get("reference", arms[0].name)
     if reference not in [arm.name for arm in arms]:
         raise ValueError(f"{file}: reference={reference!r} is not an arm; there are {', '.join(arm.name for arm in arms)}")
-    published = tuple(_list(file, "published", data["published"])) if data.get("published") else ()
+    published = tuple(values_of(file, "published", data["published"])) if data.get("published") else ()
     for item in published:
         if not isinstance(item, dict) or set(item) != {"where", "setting", "arm", "onset"}:
             raise ValueError(f"{file}: published: {item!r} must have where, setting, arm and onset")
@@ -260,8 +260,8 @@ def read_grid(file: Path) -> Grid:
             )
     return Grid(
         file.stem.removeprefix("compare_"),
-        _text(file, "title", data.get("title", file.stem)),
-        _text(file, "question", data.get("question", "")),
+        text(file, "title", data.get("title", file.stem)),
+        text(file, "question", data.get("question", "")),
         base,
         settings,
         tuple(arms),
@@ -294,16 +294,16 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
         )
     if not given:
         return None
-    given = _mapping(file, "paired", given)
-    _known(file, "paired: ", given, list(Paired.__dataclass_fields__))
-    _count(file, "paired: draws", given.get("draws"))
-    _mapping(file, "paired: common", given.get("common"))
+    given = mapping(file, "paired", given)
+    known_keys(file, "paired: ", given, list(Paired.__dataclass_fields__))
+    whole_number(file, "paired: draws", given.get("draws"))
+    mapping(file, "paired: common", given.get("common"))
     for key in ("first_seed", "sampler_seed"):
-        _count(file, f"paired: {key}", given.get(key, 0), low=0)
+        whole_number(file, f"paired: {key}", given.get(key, 0), low=0)
     if not isinstance(given.get("cross", False), bool):
         raise ValueError(f"{file}: paired: cross={given['cross']!r} must be true or false")
     if given.get("also_against"):
-        _list(file, "paired: also_against", given["also_against"])
+        values_of(file, "paired: also_against", given["also_against"])
     for key in ("seeds", "tuning"):
         if data.get(key):
             raise ValueError(f"{file}: {key} has no meaning in design='paired', whose draws have their own seeds; leave it out")
@@ -319,7 +319,7 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
         if paired.cross and kind != "choices":
             raise ValueError(f"{file}: paired: cross needs {{choices: [...]}} for {name}, which has {choice!r}")
     for name, arm in arms.items():
-        both = sorted(set(paired.common) & set(_mapping(file, f"arm {name!r}: options", arm.get("options"))))
+        both = sorted(set(paired.common) & set(mapping(file, f"arm {name!r}: options", arm.get("options"))))
         if both or arm.get("tune"):
             raise ValueError(f"{file}: arm {name!r} has {both or 'tune'}, but in design='paired' all arms share what is drawn")
     return paired
@@ -328,10 +328,10 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
 def _arms(file: Path, data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The arms by name. An arm with `each` stands for one arm for each combination of its values, which fill `{name}`."""
     arms: dict[str, dict[str, Any]] = {}
-    for name, given in _mapping(file, "arms", data.get("arms")).items():
-        arm = _mapping(file, f"arm {name!r}", given)
-        each = _mapping(file, f"arm {name!r}: each", arm.pop("each", None))
-        values = [_list(file, f"arm {name!r}: each: {key}", value) for key, value in each.items()]
+    for name, given in mapping(file, "arms", data.get("arms")).items():
+        arm = mapping(file, f"arm {name!r}", given)
+        each = mapping(file, f"arm {name!r}: each", arm.pop("each", None))
+        values = [values_of(file, f"arm {name!r}: each: {key}", value) for key, value in each.items()]
         for key in each:
             if "{" + key + "}" not in name:
                 raise ValueError(
@@ -360,72 +360,6 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     return [_filled(one, values) for one in value] if isinstance(value, list) else value
 
 
-def _check_options(file: Path, data: Any, base: dict[str, Any], axes: dict[str, Any], arms: Sequence[Arm]) -> None:
-    """Every option of a run that the file sets or draws exists. A drawn value may instead fill `{name}` in an intervention."""
-    filled = re.findall(r"\{(\w+)\}", json.dumps(data, default=str))
-    drawn = {
-        f"{design}: common": _mapping(file, f"{design}: common", _mapping(file, design, data.get(design)).get("common"))
-        for design in ("tuning", "paired")
-    } | {f"arm {arm.name!r}: tune": arm.tune for arm in arms}
-    given = {
-        "base": base,
-        "axes": {name: None for name in axes if name != "cell"},
-        "axes: a value of cell": {name: None for cell in axes.get("cell", ()) for name in cell},
-        **{f"arm {arm.name!r}: options": arm.options for arm in arms},
-        **{
-            where: [name for name, choice in ranges.items() if choice and name not in filled] for where, ranges in drawn.items()
-        },
-    }
-    for where, names in given.items():
-        check_names(names, f"{file}: {where}: ", without=("seed",))  # seeds have keys of their own
-
-
-def _known(file: Path, where: str, given: Mapping[Any, Any], keys: Sequence[str]) -> None:
-    for key in given:
-        if key not in keys:
-            near = get_close_matches(str(key), keys, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else ";"
-            raise ValueError(f"{file}: {where}unknown key {key!r}{meant} there are {', '.join(keys)}")
-
-
-def _mapping(file: Path, name: str, value: Any) -> dict[str, Any]:
-    """A mapping with text keys. `None` gives an empty one."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ValueError(f"{file}: {name}={value!r} must be a mapping, such as {{name: value}}, whose names are texts")
-    return dict(value)
-
-
-def _text(file: Path, name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{file}: {name}={value!r} must be a text; put it in quotes")
-    return value
-
-
-def _list(file: Path, name: str, value: Any) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{file}: {name}={value!r} must be a list of at least one value")
-    return value
-
-
-def _count(file: Path, name: str, value: Any, low: int = 1) -> int:
-    if type(value) is not int or value < low:
-        raise ValueError(f"{file}: {name}={value!r} must be a whole number of at least {low}")
-    return value
-
-
-def _seeds(file: Path, name: str, value: Any) -> tuple[int, ...]:
-    seeds = value if isinstance(value, list) else []
-    whole = all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
-    if not seeds or not whole or len(set(seeds)) < len(seeds):
-        raise ValueError(
-            f"{file}: {name}={value!r} must be a list of at least one seed, each once, such as [0, 1, 2]: whole numbers from 0 "
-            "to 2**32 - 1"
-        )
-    return tuple(seeds)
-
-
 def _spread(setting: dict[str, Any]) -> dict[str, Any]:
     """A setting in which the axis `cell`, several options at once, is replaced by these options."""
     inner = setting.pop("cell", None) or {}
@@ -435,28 +369,6 @@ def _spread(setting: dict[str, Any]) -> dict[str, Any]:
 def ranges_of(arm: Arm, tuning: Tuning) -> dict[str, Any]:
     """The ranges to tune for an arm: those of every arm, unless its own `tune` has another range or null, and its own."""
     return {name: choice for name, choice in {**tuning.common, **arm.tune}.items() if choice is not None}
-
-
-def bounds(choice: Any, name: str) -> tuple[str, list[Any]]:
-    """The kind of a range, and its ends or values.
-
-    Raises:
-        ValueError: `choice` is not a range. The message contains `name`.
-
-    >>> bounds({"log": [0.1, 10]}, "weight_decay")
-    ('log', [0.1, 10.0])
-    """
-    kind, values = next(iter(choice.items())) if isinstance(choice, Mapping) and len(choice) == 1 else (None, None)
-    if kind == "choices" and isinstance(values, list) and values:
-        return kind, values
-    if kind in ("log", "linear") and isinstance(values, list) and len(values) == 2:
-        numbers = [float(value) for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
-        if len(numbers) == 2 and -math.inf < numbers[0] < numbers[1] < math.inf and (kind == "linear" or numbers[0] > 0):
-            return kind, numbers
-    raise ValueError(
-        f"{name}: {choice!r} must be {{log: [low, high]}} with 0 < low < high, {{linear: [low, high]}} with low < high, or "
-        "{choices: [...]}; YAML reads 1e-3 as text, so write 1.0e-3"
-    )
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------
@@ -507,4 +419,5 @@ def run_name(options: Mapping[str, Any]) -> str:
     'modular-s3-f3466ea1b3'
     """
     text = json.dumps(options, sort_keys=True, default=str)
-    return f"{options.get('task', 'run')}-s{options['seed']}-{sha256(text.encode()).hexdigest()[:10]}"
+    task = re.sub(r"[^\w.-]", "-", str(options.get("task", "run")))  # MODULE:FUNCTION is not a name of a folder everywhere
+    return f"{task}-s{options['seed']}-{sha256(text.encode()).hexdigest()[:10]}"

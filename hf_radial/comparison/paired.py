@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_radial.comparison.grid import Grid, Paired, bounds, run_options
+from hf_radial.comparison.grid import Grid, Paired, run_options
+from hf_radial.comparison.grid_checks import bounds
 from hf_radial.comparison.statistics import RESAMPLES
 from hf_radial.comparison.trials import Cell, label
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_radial.comparison.grid import bounds
+from hf_radial.comparison.grid_checks import bounds
 
 EXACT = 14  # up to this number of tunings, the test tries all assignments of signs
 SAMPLES = 20_000

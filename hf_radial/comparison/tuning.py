@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from hf_radial.comparison.grid import bounds
+from hf_radial.comparison.grid_checks import bounds
 
 STARTUP_TRIALS = 10  # random draws before TPE has enough outcomes
 

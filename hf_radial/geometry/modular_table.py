@@ -41,14 +41,18 @@ class ModularTable:
     train: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.modulus < 2:
-            raise ValueError(f"modulus={self.modulus} must be at least 2")
+        if type(self.modulus) is not int or self.modulus < 2:
+            raise ValueError(f"modulus={self.modulus!r} must be a whole number of at least 2")
         if self.operation not in OPERATIONS:
             raise ValueError(f"operation={self.operation!r} is not supported; choose one of {', '.join(OPERATIONS)}")
         rows = self.modulus**2
         for name, value in (self.inputs or {}).items():
             if len(value) != rows:
                 raise ValueError(f"inputs[{name!r}] has {len(value)} rows; the table of modulus {self.modulus} has {rows}")
+        if self.train is not None and tuple(self.train.shape) != (self.modulus, self.modulus):
+            raise ValueError(
+                f"train has shape {tuple(self.train.shape)}; it needs one entry for each pair: {(self.modulus,) * 2}"
+            )
 
     @classmethod
     def trained_on(cls, modulus: int, operation: str, pairs: Tensor) -> ModularTable:

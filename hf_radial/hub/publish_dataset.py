@@ -26,13 +26,14 @@ import datasets
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, DatasetCardData, HfApi
 from yaml import YAMLError
 
-from hf_radial.hub.repositories import check_repo_id
+from hf_radial.hub.repositories import check_repo_id, check_target, folder_at
 from hf_radial.hub.retry import make_branch, make_repo, with_retries
 from hf_radial.runs.record import describe_environment
 from hf_radial.runs.text_files import read_object, read_text
 from hf_radial.safe_files import locked, replacing, write_text
+from hf_radial.tasks.checks import shown
 from hf_radial.tasks.checksums import checksum
-from hf_radial.tasks.load import builder_class, load_task, quietly, task_builder, task_config
+from hf_radial.tasks.load import builder_class, check_cache_dir, load_task, quietly, task_builder, task_config
 from hf_radial.tasks.show import describe_task, task_fields
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,11 @@ def write_dataset(
         ValueError: the task or configuration does not exist (nothing is written then), or the folder's card is not ours.
         OSError: the folder or the cache cannot be written.
     """
-    folder = Path(folder)
+    folder = folder_at(folder)
     check_configs(task, configs)
+    check_cache_dir(cache_dir)
+    if repo_id is not None:
+        check_repo_id(repo_id)
     check_card(_card_in(folder), str(folder))  # before anything is written
     try:
         # Two processes that write into one folder must not lose each other's configurations in the card.
@@ -132,7 +136,10 @@ def publish_dataset(
         OSError: the folder or the cache cannot be written.
     """
     check_configs(task, configs)
-    check_repo_id(repo_id)
+    check_target(repo_id, private, revision, token)
+    check_cache_dir(cache_dir)
+    if folder is not None:
+        folder_at(folder)
     api, revision = HfApi(token=token, library_name="hf_radial"), revision or "main"
     what = f"publishing {', '.join(configs)} to the dataset {repo_id}"
     ask = partial(with_retries, what=what)
@@ -335,7 +342,9 @@ def _leak(counts: dict[str, int] | None, splits: dict[str, Any]) -> str:
 
 
 def check_configs(task: str, configs: Sequence[str]) -> None:
-    """Raise a ValueError for an empty list, or a configuration that the task does not have."""
+    """Raise a ValueError for what is no list of texts, an empty list, or a configuration that the task does not have."""
+    if not isinstance(configs, (list, tuple)) or not all(isinstance(config, str) for config in configs):
+        raise ValueError(f"configs={shown(configs)} must be a list of texts, such as [{builder_class(task).SHELF[0]!r}].")
     if not configs:
         raise ValueError(f"configs: give at least one configuration, such as {builder_class(task).SHELF[0]!r}.")
     for config in configs:

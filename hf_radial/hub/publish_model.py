@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from safetensors import SafetensorError, safe_open
 
 from hf_radial.hub.model_card import CURVES, make_card, rename_model
-from hf_radial.hub.repositories import check_repo_id
+from hf_radial.hub.repositories import check_target, folder_at
 from hf_radial.hub.retry import make_branch, make_repo, with_retries
 from hf_radial.runs.record import RUN_FILE, STATE_FILE
 from hf_radial.runs.text_files import read_object, read_text
@@ -56,8 +56,8 @@ def publish_model(
         ValueError: an argument is wrong, or the folder does not hold a complete model. Nothing is uploaded then.
         HubError: the Hub cannot be reached or refuses.
     """
-    folder = Path(folder)
-    check_repo_id(repo_id)
+    folder = folder_at(folder)
+    check_target(repo_id, private, revision, token)
     if checkpoints not in CHECKPOINTS:
         raise ValueError(f"checkpoints: {checkpoints!r} is none of {', '.join(CHECKPOINTS)}")
     check_model(folder)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from functools import cache
-from math import isfinite
 from typing import Any, get_args, get_type_hints
 
 LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
@@ -22,6 +21,7 @@ LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "below": ("below", operator.lt),
 }
 WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+LARGEST_WHOLE = 2**63 - 1
 TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -68,7 +68,7 @@ def check_values(kind: Any, values: Mapping[str, Any]) -> None:
             fits = all(holds(value, limit) for holds, limit in limits)
         if not fits or (choices and not nothing and value not in choices):
             raise ValueError(
-                f"{option.name}={value!r} must be {_values(option, types)}. {option.name} is: {_help(option)}. "
+                f"{option.name}={value!r:.40} must be {_values(option, types)}. {option.name} is: {_help(option)}. "
                 f"For example: {example(kind, option.name)}"
             )
 
@@ -157,8 +157,10 @@ def _types(kind: Any, name: str) -> tuple[type, ...]:
 
 def _is(value: Any, wanted: type) -> bool:
     if wanted is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-    return type(value) is wanted
+        from hf_radial.penalty.functional import is_number  # here, since it imports torch
+
+        return isinstance(value, (int, float)) and is_number(value)
+    return type(value) is wanted and not (wanted is int and abs(value) > LARGEST_WHOLE)
 
 
 def _read(text: str, types: tuple[type, ...]) -> Any:

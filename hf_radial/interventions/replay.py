@@ -20,7 +20,6 @@ import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +31,7 @@ from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.gradients import wide
 from hf_radial.interventions.heads import head_of
 from hf_radial.interventions.weight_norm import rescale, total_norm, trained
-from hf_radial.penalty.functional import radius
+from hf_radial.penalty.functional import is_number, radius
 from hf_radial.runs.record import run_folder
 from hf_radial.safe_files import write_text
 from hf_radial.sites.find import find_sites
@@ -117,7 +116,7 @@ def check_rows(rows: Any, what: str) -> None:
     for i, row in enumerate(rows):
         for name in ["step", *(names or ["radius/..."])]:
             value = row.get(name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+            if not is_number(value):
                 raise ValueError(f"row {i + 1} has {name}={value!r}, which is no number")
         if i and row["step"] <= rows[i - 1]["step"]:
             raise ValueError(f"row {i + 1} has step={row['step']!r}, which is not above that of the row before")

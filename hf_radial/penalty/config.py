@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from math import cos, isfinite, pi
+from math import cos, pi
 from numbers import Real
 from typing import Any
 
 from transformers import TrainingArguments
 
-from hf_radial.penalty.functional import SIDES, check_radius
+from hf_radial.penalty.functional import SIDES, check_radius, is_number
 from hf_radial.sites.find import WHERE, check_patterns
 
 RADIUS_NAMES = ("sqrt_d", "initial")
 
 
 def check_lambda(radial_lambda: Any) -> None:
-    """Raise unless `radial_lambda` is a finite number that is not negative."""
+    """Raise unless `radial_lambda` is a number that is finite in float32 and not negative."""
     if isinstance(radial_lambda, bool) or not isinstance(radial_lambda, Real):
         raise TypeError(f"radial_lambda={radial_lambda!r} must be a number, for example 0.05")
-    if not (isfinite(radial_lambda) and float(radial_lambda) >= 0):
-        raise ValueError(f"radial_lambda={radial_lambda} must be finite and not negative; 0 switches the penalty off")
+    if not (is_number(radial_lambda) and radial_lambda >= 0):
+        raise ValueError(
+            f"radial_lambda={radial_lambda!r:.40} must be finite in float32 and not negative; 0 switches the penalty off"
+        )
 
 
 def check_radius_choice(radius: float | str | None, name: str = "radius") -> float | str:
@@ -34,7 +36,7 @@ def check_radius_choice(radius: float | str | None, name: str = "radius") -> flo
 
     Raises:
         TypeError: `radius` is neither a number nor text.
-        ValueError: `radius` is negative, not finite, or unknown text.
+        ValueError: `radius` is negative, not finite in float32, or unknown text.
 
     >>> check_radius_choice("2.50 * initial"), check_radius_choice("1*sqrt_d"), check_radius_choice("4")
     ('2.5*initial', 'sqrt_d', 4.0)
@@ -42,8 +44,8 @@ def check_radius_choice(radius: float | str | None, name: str = "radius") -> flo
     if radius is None:
         return "sqrt_d"
     wrong = (
-        f"{name}={radius!r} must be a finite number of at least 0 or one of {', '.join(map(repr, RADIUS_NAMES))}, which a "
-        "factor may multiply, as in '2*initial'"
+        f"{name}={radius!r:.40} must be a finite number of at least 0, in float32, or one of "
+        f"{', '.join(map(repr, RADIUS_NAMES))}, which a factor may multiply, as in '2*initial'"
     )
     if isinstance(radius, str) and radius.rpartition("*")[2].strip() in RADIUS_NAMES:
         factor, times, base = radius.rpartition("*")
@@ -51,17 +53,17 @@ def check_radius_choice(radius: float | str | None, name: str = "radius") -> flo
             multiple = float(factor) if times else 1.0
         except ValueError:
             raise ValueError(wrong) from None
-        if not (isfinite(multiple) and multiple > 0):
+        if not (is_number(multiple) and multiple > 0):
             raise ValueError(wrong)
         return base.strip() if multiple == 1 else f"{multiple:g}*{base.strip()}"
     if isinstance(radius, bool) or not isinstance(radius, (Real, str)):
         raise TypeError(wrong)
     try:
-        number = float(radius)
+        number = float(radius) if isinstance(radius, str) else radius
         check_radius(number)
     except ValueError:
         raise ValueError(wrong) from None
-    return number
+    return float(number)
 
 
 def multiple_of(radius: float | str) -> tuple[float, str | None]:
@@ -111,10 +113,13 @@ class RadialConfig:
             raise ValueError(f"radial_side={self.radial_side!r} is unknown; choose one of {', '.join(SIDES)}")
         if self.radial_where not in WHERE:
             raise ValueError(f"radial_where={self.radial_where!r} is unknown; choose one of {', '.join(map(repr, WHERE))}")
-        if isinstance(self.radial_warmup_steps, bool) or not isinstance(self.radial_warmup_steps, int):
-            raise TypeError(f"radial_warmup_steps={self.radial_warmup_steps!r} must be a whole number of optimizer steps")
-        if self.radial_warmup_steps < 0:
-            raise ValueError(f"radial_warmup_steps={self.radial_warmup_steps} must not be negative; 0 means no warm-up")
+        steps: Any = self.radial_warmup_steps
+        if isinstance(steps, bool) or not isinstance(steps, int):
+            raise TypeError(f"radial_warmup_steps={steps!r} must be a whole number of optimizer steps")
+        if not 0 <= steps < 2**63:
+            raise ValueError(
+                f"radial_warmup_steps={steps!r:.40} must not be negative, and be less than 2**63; 0 means no warm-up"
+            )
         if not callable(self.radial_schedule):
             if not isinstance(self.radial_schedule, str):
                 raise TypeError(
@@ -146,10 +151,9 @@ class RadialConfig:
             where = f"radial_schedule: {self.schedule_name}({step}) returned {factor!r}"
             if not isinstance(factor, Real):
                 raise TypeError(f"{where}; it must return a number that multiplies radial_lambda")
-            value = float(factor)
-            if not (isfinite(value) and value >= 0):
-                raise ValueError(f"{where}; the factor of radial_lambda must be finite and not negative")
-            return value
+            if not (is_number(factor) and factor >= 0 and is_number(self.radial_lambda * float(factor))):
+                raise ValueError(f"{where}; radial_lambda times this must be finite in float32 and not negative")
+            return float(factor)
         warm_up_end, last_step = max(self.radial_warmup_steps - 1, 0), max_steps - 1  # the steps with the full value and with 0
         if self.radial_schedule == "constant" or step <= warm_up_end or last_step <= warm_up_end:
             return 1.0

@@ -10,7 +10,8 @@ gradient zero rather than NaN.
 
 from __future__ import annotations
 
-from math import isfinite, sqrt
+from math import sqrt
+from numbers import Real
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from hf_radial.internals.torch_compile import functorch_is_active
 
 SIDES = ("both", "above", "below")
 REDUCTIONS = ("mean", "sum", "none")
+LARGEST = torch.finfo(torch.float32).max
 FEW = 2**18  # `with_radius` uses plain autograd below this number of elements
 
 
@@ -34,12 +36,13 @@ def radius(h: Tensor, dim: int = -1) -> Tensor:
         Tensor of `h`'s shape without axis `dim`. Its gradient at `h = 0` is zero.
 
     Raises:
-        TypeError: `h` is not floating point.
+        TypeError: `h` is no floating point tensor.
+        ValueError: `h` has no axis `dim`.
 
     >>> radius(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([5., 0.])
     """
-    _check_vectors(h)
+    _check_vectors(h, dim)
     return torch.linalg.vector_norm(h, dim=dim, dtype=_compute_dtype(h))
 
 
@@ -69,8 +72,9 @@ def radial_penalty(
         A float32 (or float64) scalar; with `reduction="none"`, a tensor of `h`'s shape without axis `dim`.
 
     Raises:
-        TypeError: `h` is not floating point.
-        ValueError: `radius` is negative or not finite, `mask` has another shape, or `side` or `reduction` is unknown.
+        TypeError: `h` is no floating point tensor, or `mask` no tensor.
+        ValueError: `radius` is negative or not finite, `mask` has another shape, `h` has no axis `dim`, or `side` or
+            `reduction` is unknown.
 
     >>> h = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
     >>> radial_penalty(h, radius=1.0, reduction="none")
@@ -83,10 +87,13 @@ def radial_penalty(
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction={reduction!r} is unknown; choose one of {', '.join(REDUCTIONS)}")
     check_radius(radius)
-    _check_vectors(h)
+    _check_vectors(h, dim)
     d = h.shape[dim]
     # `vector_norm`, not the square root of a sum: its gradient at the origin is zero, that of the square root is NaN.
     r = torch.linalg.vector_norm(h, dim=dim, dtype=_compute_dtype(h))
+    given: Any = mask
+    if given is not None and not isinstance(given, Tensor):
+        raise TypeError(f"mask is of type {type(mask).__name__}; give a tensor of shape {tuple(r.shape)}")
     if mask is not None and mask.shape != r.shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)} but there is one vector for each of {tuple(r.shape)}")
     return penalty_of_radius(r, d, sqrt(d) if radius is None else radius, mask, side=side, reduction=reduction)
@@ -135,7 +142,8 @@ def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
         `(h, r)`: `h` itself, not a copy, and its radius as from `radius`. Modify neither in place.
 
     Raises:
-        TypeError: `h` is not floating point.
+        TypeError: `h` is no floating point tensor.
+        ValueError: `h` has no axis `dim`.
 
     >>> h = torch.tensor([[3.0, 4.0]], requires_grad=True)
     >>> same, r = with_radius(h)
@@ -147,7 +155,7 @@ def with_radius(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     # requires another kind of autograd function, which is slower here.
     if h.numel() < FEW or torch.compiler.is_compiling() or functorch_is_active():
         return h, radius(h, dim)
-    _check_vectors(h)
+    _check_vectors(h, dim)
     return _WithRadius.apply(h, dim)
 
 
@@ -189,7 +197,8 @@ def decompose(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
         of a zero vector is zero.
 
     Raises:
-        TypeError: `h` is not floating point.
+        TypeError: `h` is no floating point tensor.
+        ValueError: `h` has no axis `dim`.
 
     >>> r, h_hat = decompose(torch.tensor([[3.0, 4.0]]))
     >>> r, h_hat
@@ -212,13 +221,15 @@ def split_gradient(g: Tensor, h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]
         `(g_rad, g_tan)`, both of `h`'s shape, float32 or better, with `g_rad + g_tan = g`. At a zero vector `g_rad = 0`.
 
     Raises:
-        TypeError: `h` is not floating point.
-        ValueError: `g` and `h` differ in shape.
+        TypeError: `g` or `h` is no floating point tensor.
+        ValueError: `g` and `h` differ in shape, or have no axis `dim`.
 
     >>> g_rad, g_tan = split_gradient(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 5.0]]))
     >>> g_rad, g_tan
     (tensor([[0., 2.]]), tensor([[1., 0.]]))
     """
+    _check_vectors(g, dim, "g")
+    _check_vectors(h, dim)
     if g.shape != h.shape:
         raise ValueError(f"g has shape {tuple(g.shape)} but h has {tuple(h.shape)}")
     _, h_hat = decompose(h, dim)
@@ -228,14 +239,27 @@ def split_gradient(g: Tensor, h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]
 
 
 def check_radius(radius: float | None) -> None:
-    """Raise a ValueError unless `radius` is `None` or a finite number of at least 0. At 0 the target is the origin."""
-    if radius is not None and not (isfinite(radius) and radius >= 0):
-        raise ValueError(f"radius={radius} must be a finite number and not negative, or None for sqrt(d)")
+    """Raise a ValueError unless `radius` is `None` or at least 0 and finite in float32. At 0 the target is the origin."""
+    if radius is not None and not (is_number(radius) and radius >= 0):
+        raise ValueError(f"radius={radius!r:.40} must be a number, finite in float32 and not negative, or None for sqrt(d)")
 
 
-def _check_vectors(h: Tensor) -> None:
+def is_number(value: Any) -> bool:
+    """Whether `value` is a number that is finite in float32; true and false are none.
+
+    >>> is_number(0.5), is_number(1e300), is_number(True), is_number("0.5")
+    (True, False, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) <= LARGEST)
+
+
+def _check_vectors(h: Any, dim: int, name: str = "h") -> None:
+    if not isinstance(h, Tensor):
+        raise TypeError(f"{name} is of type {type(h).__name__}; give a tensor of vectors, such as torch.tensor([[3.0, 4.0]])")
     if not h.is_floating_point():
-        raise TypeError(f"h has dtype {h.dtype}; a radius needs a floating point tensor")
+        raise TypeError(f"{name} has dtype {h.dtype}; a radius needs a floating point tensor")
+    if not isinstance(dim, int) or not -h.ndim <= dim < h.ndim:
+        raise ValueError(f"dim={dim!r} is no axis of {name}, whose shape is {tuple(h.shape)}; -1 is the last axis")
 
 
 def _compute_dtype(h: Tensor) -> torch.dtype:

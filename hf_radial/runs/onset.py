@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from math import isfinite
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -182,6 +181,13 @@ def format_step(step: float | None, last_step: float | None) -> str:
     return "?" if last_step is None else f"not by step {last_step:,.0f}"
 
 
+def check_names(**names: Any) -> None:
+    """Raise a `ValueError` unless the names of metrics, given as argument name = metric name, are texts that are not empty."""
+    for argument, name in names.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{argument}={name!r} must be the name of a metric, such as {TRAIN_METRIC!r}")
+
+
 def check_metrics(log_history: Log, **metrics: Any) -> None:
     """Raise a `ValueError` if the log lacks one of the metrics, given as argument name = metric name.
 
@@ -192,9 +198,8 @@ def check_metrics(log_history: Log, **metrics: Any) -> None:
     the evaluation metrics: eval_val_accuracy
     """
     _check_log(log_history)
+    check_names(**metrics)
     for argument, metric in metrics.items():
-        if not isinstance(metric, str):
-            raise ValueError(f"{argument}={metric!r} must be the name of a metric, such as {TRAIN_METRIC!r}")
         if any(metric in logs for logs in log_history):
             continue
         names = sorted({name for logs in log_history for name in logs} - {"step", "epoch"})
@@ -203,7 +208,7 @@ def check_metrics(log_history: Log, **metrics: Any) -> None:
         if evaluated:
             has = f"The log has the evaluation metrics: {', '.join(evaluated)}"
         else:
-            has = f"The log has no evaluation (eval_*), but {', '.join(names[:20]) or 'nothing'}"
+            has = f"The log has no evaluation (eval_*), but {', '.join(names[:20])}" if names else "The log is empty"
         raise ValueError(f"{argument}={metric!r} is not in the log{f'; did you mean {near}?' if near else '.'} {has}")
 
 
@@ -219,7 +224,7 @@ def _check_log(log_history: Any) -> None:
 def check_threshold(**thresholds: Any) -> float:
     """The threshold, given as argument name = value; a `ValueError` unless it is a fraction of 1 above 0."""
     argument, threshold = next(iter(thresholds.items()))
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < float(threshold) <= 1:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold <= 1:
         raise ValueError(f"{argument}={threshold!r} must be an accuracy above 0 and at most 1; write 90 % as 0.9")
     return float(threshold)
 
@@ -232,7 +237,7 @@ def _points(log_history: Log, metric: str) -> list[Point]:
     for logs in log_history:
         if "step" not in logs:
             raise ValueError(f"an entry of the log has no 'step', so it is no log_history of a Trainer: {logs}")
-        if not isinstance(logs["step"], Real) or not isfinite(logs["step"]):
+        if not isinstance(logs["step"], Real) or not abs(logs["step"]) < 2**63:
             raise ValueError(f"an entry of the log has the step {logs['step']!r}, which is no number: {logs}")
         step = int(float(logs["step"]))
         if step < before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -113,13 +114,15 @@ def check_types(made: Any, where: str = "") -> None:
         if len(simple) + (type(None) in allowed) < len(allowed) or (value is None and type(None) in allowed):
             continue
         fits = type(value) in simple or (float in simple and type(value) is int)
-        if not fits or (isinstance(value, float) and not math.isfinite(value)):
+        whole = isinstance(value, int) and int in simple
+        if not fits or (not isinstance(value, str) and not abs(value) <= (LARGEST_WHOLE if whole else sys.float_info.max)):
             advice = ""
             if isinstance(value, str) and float in simple and _is_number(value):
                 advice = f"; YAML reads {value} as text: write {float(value):.1e}"
             raise ValueError(f"{where}{each.name}={value!r} must be {' or '.join(SIMPLE[kind] for kind in simple)}{advice}")
 
 
+LARGEST_WHOLE = 2**63 - 1
 SIMPLE: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 

@@ -116,6 +116,11 @@ def find_sites(
     given: Any = model
     if not isinstance(given, nn.Module):
         raise TypeError(f"model={given!r} must be a torch.nn.Module, such as AutoModelForCausalLM.from_pretrained(...)")
+    given = inputs
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(
+            f"inputs is of type {type(inputs).__name__}; give a small batch as it takes in training, {{name: tensor}}"
+        )
     if where not in WHERE:
         raise ValueError(f"where={where!r} is unknown; choose one of {', '.join(map(repr, WHERE))}")
     wanted, unwanted = _patterns(sites)
@@ -215,7 +220,7 @@ def check_patterns(sites: Any, name: str = "sites") -> None:
 
     Raises:
         TypeError: it is no list of texts.
-        ValueError: it is empty.
+        ValueError: it, or a pattern in it, is empty.
     """
     if sites is None:
         return
@@ -223,6 +228,8 @@ def check_patterns(sites: Any, name: str = "sites") -> None:
         raise TypeError(f"{name}={sites!r} must be a list of module name patterns, such as ['*.mlp.c_proj']")
     if not sites:
         raise ValueError(f"{name}={sites!r} names no module; leave it out to use the sublayers' outputs")
+    if any(not pattern.removeprefix("!") for pattern in sites):
+        raise ValueError(f"{name}={sites!r} has an empty pattern, which names no module; take it out")
 
 
 def _patterns(sites: Any) -> tuple[list[str], list[str]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import Trainer
 
+from hf_radial.penalty.functional import is_number
 from hf_radial.penalty.radial_penalty import RadialPenalty
 from hf_radial.runs.text_files import read_object
 from hf_radial.safe_files import write_text
@@ -35,7 +35,7 @@ def targets_in(checkpoint: str) -> dict[str, float]:
         )
     targets = read_object(file)
     for site, target in targets.items():
-        if isinstance(target, bool) or not isinstance(target, (int, float)) or not (isfinite(target) and target >= 0):
+        if not (is_number(target) and target >= 0):
             raise ValueError(f"{file}: the radius of {site!r} is {target!r}, which is no number of at least 0")
     return targets
 

@@ -1,7 +1,7 @@
 """One tiny training for all tests of interventions."""
 
 import torch
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments, set_seed
 
 from hf_radial.interventions import add_interventions
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
@@ -16,7 +16,7 @@ def make(folder, given=(), kind=Trainer, config=None, model=None, model_init=Non
     set_seed(0)
     if model is None and model_init is None:
         model = ModularMLPForSequenceClassification(config or ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8))
-    args = TrainingArguments(
+    args = (Seq2SeqTrainingArguments if issubclass(kind, Seq2SeqTrainer) else TrainingArguments)(
         output_dir=str(folder),
         **{
             "max_steps": 6,

@@ -248,7 +248,7 @@ LOG = [{"step": 1, "eval_train_exact_match": 0.5, "eval_validation_exact_match":
     ("call", "message"),
     [
         (lambda: GrokkingCallback(stop_threshold="x", stop_evaluations=2), "stop_threshold='x' must be an accuracy"),
-        (lambda: GrokkingCallback(train_metric=5), "train_metric=5 must be a text"),
+        (lambda: GrokkingCallback(train_metric=5), "train_metric=5 must be the name of a metric"),
         (lambda: GeometryCallback(metrics=5), "metrics=5 must be a list of groups"),
         (lambda: GeometryCallback(budget="x"), "budget='x' must be a share"),
         (lambda: GeometryCallback(seed=-1), "seed=-1 must be a whole number from 0"),

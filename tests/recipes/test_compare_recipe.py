@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +39,8 @@ def command(grid, folder, *words):
 
 
 def compare(grid, folder, *words):
-    return run_python(*command(grid, folder, *words))
+    """In one process unless `--jobs` says otherwise: the workers of a pool import torch anew."""
+    return run_python(*command(grid, folder, "--jobs", "0", *words))
 
 
 def data(folder):
@@ -78,7 +77,7 @@ def test_a_grid_is_run_judged_and_gone_on_with(tmp_path):
 def test_a_run_that_fails_is_tried_again_and_counted(tmp_path):
     broken = {**BASE, "fields": {"operation": "add", "p": 11, "validation_fraction": 0}, "train_fraction": None}
     grid = write_grid(tmp_path, base=broken, seeds=[0])
-    done = compare(grid, tmp_path, "--jobs", "1")
+    done = compare(grid, tmp_path)
     assert done.returncode == 0, done.stderr
     (row,) = data(tmp_path)["rows"]
     assert row["status"] == "failed" and "no validation split" in row["failure"] and row["attempts"] == 2
@@ -124,7 +123,7 @@ def test_runs_that_share_their_steps_are_those_that_are_made_alone(tmp_path):
     found = {}
     for together in ("1", "3"):
         folder = tmp_path / together
-        done = compare(grid, folder, "--jobs", "2", "--together", together)
+        done = compare(grid, folder, "--together", together)
         assert done.returncode == 0, done.stderr
         found[together] = data(folder)["rows"]
         assert data(folder)["missing"] == 0 and len(found[together]) == 12
@@ -140,7 +139,7 @@ def test_a_run_that_breaks_what_it_shares_is_made_alone(tmp_path):
     """A learning rate at which a loss is no number any more: its run fails, the other's result stays."""
     arms = {"AdamW": {}, "broken": {"options": {"learning_rate": 1e38}}}
     grid = write_grid(tmp_path, arms=arms, seeds=[0])
-    done = compare(grid, tmp_path, "--jobs", "1", "--together", "2")
+    done = compare(grid, tmp_path, "--together", "2")
     assert done.returncode == 0, done.stderr
     rows = {row["arm"]: row for row in data(tmp_path)["rows"]}
     assert rows["AdamW"]["status"] == "censored" and rows["AdamW"]["together"] == 2
@@ -235,7 +234,7 @@ def test_texts_are_learned_by_a_language_model(tmp_path):
     base = {**BASE, "task": "digits", "fields": digits, "train_fraction": None, "model": "transformer", "heads": 2}
     base |= {"width": 32, "epochs": 140, "evaluate_every": 20, "learning_rate": 3e-3, "weight_decay": 0.0, "batch_size": 20}
     grid = write_grid(tmp_path, base=base, seeds=[0], arms={"AdamW": {}, "penalty": {"options": {"radial_lambda": 0.01}}})
-    done = compare(grid, tmp_path, "--jobs", "1")
+    done = compare(grid, tmp_path)
     assert done.returncode == 0, done.stderr
     rows = data(tmp_path)["rows"]
     assert [row["status"] for row in rows if row["status"] == "failed"] == []
@@ -287,9 +286,10 @@ def test_an_arm_cannot_follow_what_is_not_there(tmp_path):
 
 
 @pytest.fixture
-def ray_cluster():
+def ray_cluster(monkeypatch):
     """Two machines of one core each, as far as Ray can tell."""
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # workers give way to all other processes by default, for minutes
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -300,12 +300,8 @@ def ray_cluster():
 
 def test_a_ray_cluster_runs_the_same_grid_and_outlives_a_worker_that_is_killed(tmp_path, ray_cluster):
     grid = write_grid(tmp_path, base={**BASE, "epochs": 800}, seeds=[0, 1, 2])
-    process = subprocess.Popen(
-        [sys.executable, *command(grid, tmp_path, "--ray", ray_cluster.address)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    said = (tmp_path / "said.txt").open("w+")
+    process = WarmProcess(*command(grid, tmp_path, "--ray", ray_cluster.address), stdout=said, stderr=said)
     deadline, killed = time.time() + 600, None
     while time.time() < deadline and killed is None and process.poll() is None:
         for file in (tmp_path / "runs").glob("*/run.json"):
@@ -315,9 +311,10 @@ def test_a_ray_cluster_runs_the_same_grid_and_outlives_a_worker_that_is_killed(t
                 os.kill(killed, signal.SIGKILL)
                 break
         time.sleep(0.05)
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, output
-    assert killed is not None, output
+    status = process.wait(timeout=600)
+    said.seek(0)
+    output = said.read()
+    assert status == 0 and killed is not None, output
     rows = data(tmp_path)["rows"]
     assert len(rows) == 3 and {row["status"] for row in rows} <= {"solved", "censored"}
     assert data(tmp_path)["missing"] == 0
@@ -325,7 +322,7 @@ def test_a_ray_cluster_runs_the_same_grid_and_outlives_a_worker_that_is_killed(t
     # The same grid, without Ray, finds every run done, with the same numbers as one made here.
     folder = tmp_path / "runs" / rows[0]["run"]
     (folder / "result.json").unlink()
-    assert compare(grid, tmp_path, "--jobs", "1").returncode == 0
+    assert compare(grid, tmp_path).returncode == 0
     here = data(tmp_path)["rows"][0]
     assert {name: here[name] for name in ("onset", "last", "curve")} == {
         name: rows[0][name] for name in ("onset", "last", "curve")

@@ -126,7 +126,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_kept(
     [
         (["--seeds", "0", "0"], "seeds=[0, 0] must be at least one value, each once"),
         (["--members_at_once", "0"], "members_at_once=0"),
-        (["--radial_lambdas", "-1"], "radial_lambda=-1.0 must be finite and not negative"),
+        (["--radial_lambdas", "-1"], "radial_lambda=-1.0 must be finite in float32 and not negative"),
         (["--geometry_every", "5"], "geometry_every=5 is not supported in a sweep"),
         (["--gradient_accumulation_steps", "2"], "gradient_accumulation_steps=2 is not supported in a sweep"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import multiprocessing
 import pickle
 import weakref
 
@@ -275,13 +276,17 @@ def _without_penalty(radial_lambda, **kwargs):
 def test_worker_processes_that_are_sent_the_model(door, tmp_path):
     import torch.utils.data
 
-    class Spawning(torch.utils.data.DataLoader):
+    # As with "spawn", the worker gets the model as a pickle; torch is imported once for all workers.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch", "transformers.trainer"])
+
+    class Sending(torch.utils.data.DataLoader):
         def __init__(self, *args, multiprocessing_context=None, **kwargs):
-            super().__init__(*args, multiprocessing_context="spawn", **kwargs)
+            super().__init__(*args, multiprocessing_context=server, **kwargs)
 
     model = tiny_gpt2()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transformers.trainer.DataLoader", Spawning)
+        patch.setattr("transformers.trainer.DataLoader", Sending)
         trainer = make_trainer(door, tmp_path, model=model, max_steps=2, dataloader_num_workers=1)
         trainer.data_collator = Collator(model)
         trainer.train()

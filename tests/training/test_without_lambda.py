@@ -117,6 +117,18 @@ def test_reentrant_checkpointing(door, tmp_path, caplog):
     same_training(trainer, plain(tmp_path, tiny_gpt2(), token_rows(32, True), **args))
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_a_model_that_is_all_frozen_fails_as_with_the_plain_trainer_and_a_warning_says_why(door, tmp_path, caplog):
+    frozen = [tiny_gpt2().requires_grad_(False) for _ in range(2)]
+    trainer = make_trainer(door, tmp_path / "ours", {"radial_lambda": 0.0}, model=frozen[0])
+    with pytest.raises(RuntimeError, match="does not require grad") as ours:
+        trainer.train()
+    assert "no radii are measured: every parameter of GPT2LMHeadModel is frozen" in caplog.text
+    with pytest.raises(RuntimeError) as theirs:
+        plain(tmp_path / "plain", frozen[1], token_rows(32, True))
+    assert str(ours.value) == str(theirs.value)
+
+
 def test_several_gpus_in_one_process(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
     assert make_trainer("trainer", tmp_path, {"radial_lambda": 0.0}).radial_penalty is None
