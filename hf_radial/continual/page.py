@@ -239,22 +239,21 @@ def _smooth(values: Sequence[float], width: int = 5) -> list[float]:
 
 def matrices_in(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     """The accuracy matrix of every run that was measured in full, by the run's `identity`."""
-    file, found = folder / "matrices.jsonl", {}
-    if file.is_file():
-        for line in file.read_text().splitlines():
-            data = json.loads(line)
-            matrix = np.full((len(data["accuracy"]), len(data["accuracy"])), np.nan)
-            for i, row in enumerate(data["accuracy"]):
-                matrix[i, : i + 1] = [np.nan if a is None else a for a in row]
-            found[data["run"]] = matrix
-        return found
     import pyarrow.parquet as pq
 
+    found = {}
     if (folder / "matrices.parquet").is_file():
         for row in pq.read_table(folder / "matrices.parquet").to_pylist():
             matrix = np.full((row["tasks"], row["tasks"]), np.nan)
             matrix[row["after"], row["task"]] = row["accuracy"]
             found[row["run"]] = matrix
+    if (folder / "matrices.jsonl").is_file():  # of runs since the table was written
+        for line in (folder / "matrices.jsonl").read_text().splitlines():
+            data = json.loads(line)
+            matrix = np.full((len(data["accuracy"]), len(data["accuracy"])), np.nan)
+            for i, own in enumerate(data["accuracy"]):
+                matrix[i, : i + 1] = [np.nan if a is None else a for a in own]
+            found[data["run"]] = matrix
     return found
 
 
