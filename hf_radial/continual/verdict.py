@@ -44,7 +44,7 @@ def difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]
 
     >>> found = difference([[2.0, 3.0], [4.0, 5.0]], [[1.0, 1.0], [2.0, 2.0]])
     >>> found.value, found.low, found.high, found.p_value
-    (2.0, 1.0, 3.0, 0.5)
+    (2.0, 1.25, 2.75, 0.5)
     """
     if not ours or len({len(own) for own in [*ours, *theirs]}) > 1 or len(ours) != len(theirs):
         raise ValueError(
