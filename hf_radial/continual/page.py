@@ -239,22 +239,21 @@ def _smooth(values: Sequence[float], width: int = 5) -> list[float]:
 
 def matrices_in(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     """The accuracy matrix of every run that was measured in full, by the run's `identity`."""
-    file, found = folder / "matrices.jsonl", {}
-    if file.is_file():
-        for line in file.read_text().splitlines():
-            data = json.loads(line)
-            matrix = np.full((len(data["accuracy"]), len(data["accuracy"])), np.nan)
-            for i, row in enumerate(data["accuracy"]):
-                matrix[i, : i + 1] = [np.nan if a is None else a for a in row]
-            found[data["run"]] = matrix
-        return found
     import pyarrow.parquet as pq
 
+    found = {}
     if (folder / "matrices.parquet").is_file():
         for row in pq.read_table(folder / "matrices.parquet").to_pylist():
             matrix = np.full((row["tasks"], row["tasks"]), np.nan)
             matrix[row["after"], row["task"]] = row["accuracy"]
             found[row["run"]] = matrix
+    if (folder / "matrices.jsonl").is_file():  # of runs since the table was written
+        for line in (folder / "matrices.jsonl").read_text().splitlines():
+            data = json.loads(line)
+            matrix = np.full((len(data["accuracy"]), len(data["accuracy"])), np.nan)
+            for i, own in enumerate(data["accuracy"]):
+                matrix[i, : i + 1] = [np.nan if a is None else a for a in own]
+            found[data["run"]] = matrix
     return found
 
 
@@ -290,6 +289,7 @@ def page(study: Study, rows: Sequence[Row], environment: Mapping[str, Any]) -> s
         f"{study.least_current}. {study.judged_seeds} new seeds judge each tuning, on test images. Differences are over pairs "
         "of runs of one seed; their intervals resample replicates and seeds.",
         "",
+        *_fewer(rows, study),
         "Runs: " + ", ".join(f"{count} {stage}" for stage, count in counts.items()) + f"; {cpu / 60:.0f} CPU minutes.",
         "",
         "## Answers",
@@ -320,6 +320,16 @@ def page(study: Study, rows: Sequence[Row], environment: Mapping[str, Any]) -> s
     lines += ["## Tuning", "", tuned_table(rows, study)]
     lines += [f"Made on {environment['machine']}, {environment['versions']}.", ""]
     return "\n".join(lines)
+
+
+def _fewer(rows: Sequence[Row], study: Study) -> list[str]:
+    """What was not made, in words."""
+    made = {arm: len(values_of(rows, "judged", arm, "retention")) for arm in arms_of(rows, "judged")}
+    few = [f"{arm} ({count})" for arm, count in made.items() if count < study.replicates]
+    none = [arm.name for arm in study.arms if arm.name not in made]
+    lines = [f"Fewer replicates, for want of time: {', '.join(few)}."] if few else []
+    lines += [f"Not made, for want of time: {', '.join(none)}."] if none else []
+    return [*lines, ""] if lines else []
 
 
 def write_page(study: Study, rows: Sequence[Row], folder: Path) -> None:

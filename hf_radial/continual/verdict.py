@@ -44,22 +44,21 @@ def difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]
 
     >>> found = difference([[2.0, 3.0], [4.0, 5.0]], [[1.0, 1.0], [2.0, 2.0]])
     >>> found.value, found.low, found.high, found.p_value
-    (2.0, 1.0, 3.0, 0.5)
+    (2.0, 1.25, 2.75, 0.5)
     """
-    if not ours or [len(own) for own in ours] != [len(own) for own in theirs]:
+    if not ours or len({len(own) for own in [*ours, *theirs]}) > 1 or len(ours) != len(theirs):
         raise ValueError(
             f"ours has {[len(own) for own in ours]} runs in its replicates and theirs {[len(own) for own in theirs]}; they "
-            "must be the same, and at least one"
+            "must be the same for all, and at least one"
         )
-    pairs = [np.asarray(a, dtype=float) - np.asarray(b, dtype=float) for a, b in zip(ours, theirs, strict=True)]
+    pairs = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)  # (replicates, seeds)
+    replicates, seeds = pairs.shape
     draw = np.random.default_rng(seed)
-    found = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        picked = draw.integers(len(pairs), size=len(pairs))
-        found[i] = np.mean([pairs[r][draw.integers(len(pairs[r]), size=len(pairs[r]))].mean() for r in picked])
-    means = [float(own.mean()) for own in pairs]
+    picked = draw.integers(replicates, size=(RESAMPLES, replicates, 1))
+    found = pairs[picked, draw.integers(seeds, size=(RESAMPLES, replicates, seeds))].mean((1, 2))
+    means = pairs.mean(1).tolist()
     low, high = np.quantile(found, [0.025, 0.975])
-    return Difference(float(np.mean(means)), float(low), float(high), sign_flip_test(means), len(means))
+    return Difference(float(np.mean(means)), float(low), float(high), sign_flip_test(means), replicates)
 
 
 def values_of(rows: Sequence[Row], stage: str, arm: str, name: str, **same: Any) -> dict[int, dict[int, float]]:

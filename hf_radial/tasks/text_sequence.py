@@ -108,11 +108,11 @@ class TextSequence(TaskBuilder):
         return "".join(sorted({*ALPHABET, *ascii_lowercase, *ascii_lowercase.upper()}))
 
 
-def spelling_of(seed: int, task: int) -> dict[int, str]:
+def spelling_of(seed: int, task: int) -> dict[int, int]:
     """What `str.translate` takes: each letter's letter in a task.
 
-    >>> spelling_of(0, 0)[ord("a")], len(spelling_of(0, 1))
-    ('a', 52)
+    >>> "Abba".translate(spelling_of(0, 0)), len(spelling_of(0, 1))
+    ('Abba', 52)
     """
     letters = ascii_lowercase
     order = range(26) if task == 0 else random_order(random_generator([seed, LETTERS, task]), 26)

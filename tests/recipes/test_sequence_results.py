@@ -11,6 +11,7 @@ from hf_radial.continual.page import arms_of, derived, matrices_in, page, verdic
 from hf_radial.continual.sequence import train_sequence
 from hf_radial.continual.stack import Options
 from hf_radial.continual.study import best_trial, identity, read_study
+from hf_radial.continual.verdict import compare
 from hf_radial.tasks.image_sequence import ImageSequenceConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,8 +46,12 @@ def test_the_page_is_made_from_the_rows():
 
 def test_every_judged_arm_was_tuned_as_often_and_judged_at_its_best_trial():
     assert len({identity(row) for row in ROWS}) == len(ROWS)
+    for arm in ("AdamW", "L2 to initial weights", "penalty, paper's radius", "penalty, initial radius"):
+        assert {row["replicate"] for row in JUDGED if row["arm"] == arm} == set(range(STUDY.replicates))
     for arm in arms_of(ROWS, "judged"):
-        for replicate in range(STUDY.replicates):
+        replicates = {row["replicate"] for row in JUDGED if row["arm"] == arm}
+        assert len(replicates) >= 3
+        for replicate in replicates:
             drawn = best_trial(STUDY, ROWS, arm, replicate)
             own = [row for row in JUDGED if (row["arm"], row["replicate"]) == (arm, replicate)]
             assert len(own) == STUDY.judged_seeds and all(row["drawn"] == drawn for row in own)
@@ -79,3 +84,43 @@ def test_a_run_that_is_made_again_says_the_same():
     # Rounding differs from machine to machine, and training makes much of it.
     assert np.diag(again).mean() == pytest.approx(row["current"], abs=0.02)
     assert again[-1, :-1].mean() == pytest.approx(row["retention"], abs=0.03)
+
+
+def mean(arm, name):
+    """Over replicates and seeds of a judged arm."""
+    return statistics.fmean(derived(row)[name] if name in derived(row) else row[name] for row in JUDGED if row["arm"] == arm)
+
+
+PENALTIES = ("penalty, paper's radius", "penalty, initial radius")
+FREE = ("AdamW", "L2 to initial weights")  # without any hold on the lengths
+
+
+def test_what_the_page_says_of_the_penalties():
+    """docs/evidence/sequence.md, "In short", and the README."""
+    for ours in PENALTIES:
+        for theirs in FREE:
+            assert compare(ROWS, "judged", ours, theirs, "retention").low > 0  # both keep more
+            assert compare(ROWS, "judged", ours, theirs, "current").low > 0  # and learn better
+        assert mean(ours, "dead_last") < 0.05  # almost no unit dies
+        assert abs(mean(ours, "late") - mean(ours, "early")) < 0.01  # the last tasks are learned as well as the first
+    for theirs in FREE:
+        assert mean(theirs, "dead_last") > 0.4  # nearly half
+        assert mean(theirs, "early") - mean(theirs, "late") > 0.02  # they lose plasticity
+    found = {one["question"]: one["answer"] for one in verdicts(ROWS, STUDY)}
+    assert found["initial"] == "no" and found["direction"] == "no"
+    assert [one["answer"] for one in verdicts(ROWS, STUDY) if one["question"] == "against_l2_init"] == ["yes", "yes"]
+    # The caveat: five tunings cannot be below 0.0625 in the exact test, and one of the two is not near.
+    p_values = [one["retention"]["p_value"] for one in verdicts(ROWS, STUDY) if one["question"] == "against_l2_init"]
+    assert max(p_values) > 0.1 and min(p_values) == 0.0625
+
+
+def test_the_published_strength_changes_little():
+    for rate in STUDY.published["learning_rates"]:
+        names = list(STUDY.published["arms"])
+        assert abs(compare(ROWS, "published", names[1], names[0], "retention", learning_rate=rate).value) < 0.01
+
+
+def test_tuned_strengths_are_far_above_the_published_one():
+    for ours in PENALTIES:
+        strengths = {row["drawn"]["radial_lambda"] for row in JUDGED if row["arm"] == ours}
+        assert min(strengths) > 10 * 3e-3
