@@ -1,5 +1,36 @@
-"""Only the package list; everything else is in setup.cfg, which cannot mix `find:` with a package kept elsewhere."""
+"""What setup.cfg cannot say: the list of packages, and what of `recipes/` is installed. Everything else is in setup.cfg.
+
+`recipes/` and `model_cards/` stay where they are. In a wheel they are `hf_radial/recipes` and `hf_radial/model_cards`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-setup(packages=[*find_packages(include=["hf_radial", "hf_radial.*"]), "hf_radial.model_cards"])
+RECIPES = ("addition", "compare", "modular", "sweep")  # hf_radial/runs/shipped.py; the others are studies of this repository
+DATA = ("recipes", "recipes.accelerate", "recipes.configs", "recipes.results", "recipes.results.compare", "model_cards")
+
+
+class BuildPackage(build_py):
+    """Installs the recipes without the studies, and the committed comparisons without the curves of their runs."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        found = super().find_package_modules(package, package_dir)
+        return [module for module in found if package != "hf_radial.recipes" or module[1] in RECIPES]
+
+    def build_package_data(self) -> None:
+        super().build_package_data()
+        for file in Path(self.build_lib, "hf_radial/recipes/results/compare").glob("*.json"):
+            data = json.loads(file.read_text())
+            data["rows"] = [{key: value for key, value in row.items() if key != "curve"} for row in data["rows"]]
+            file.write_text(json.dumps(data, separators=(",", ":")) + "\n")
+
+
+setup(
+    packages=[*find_packages(include=["hf_radial", "hf_radial.*"]), *(f"hf_radial.{name}" for name in DATA)],
+    cmdclass={"build_py": BuildPackage},
+)

@@ -28,7 +28,7 @@ extensions = [
     "method_cards",
     "errors",
 ]
-exclude_patterns = ["_ext"]
+exclude_patterns = ["_ext", "_templates"]
 highlight_language = "text"
 suppress_warnings = ["myst.header"]  # pages made elsewhere begin with whatever heading they need
 
@@ -43,7 +43,8 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 nitpicky = True
 # Only our own names can be resolved: without a network there is no index of another project.
-nitpick_ignore_regex = [("py:.*", r"(?!hf_radial).*"), ("py:.*", r"hf_radial\.interventions\.Model")]  # a type variable
+TYPE_VARIABLES = r"hf_radial\.(interventions\.(Model|Kind)|tasks\.load\.Builder|geometry\.groups\.Function)"
+nitpick_ignore_regex = [("py:.*", r"(?!hf_radial).*"), ("py:.*", TYPE_VARIABLES)]
 python_use_unqualified_type_names = True
 
 html_theme = "furo"
@@ -52,5 +53,6 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # a page opened from disk may not read the other pages
 html_math_renderer = "mathml"
-templates_path: list[str] = []
+templates_path = ["_templates"]

@@ -25,6 +25,9 @@ _HOME = {
     "radius": "penalty.functional",
     "decompose": "penalty.functional",
     "split_gradient": "penalty.functional",
+    "register_intervention": "interventions",
+    "register_metric": "geometry.groups",
+    "register_task": "tasks.load",
 }
 __all__ = [*_HOME]
 
@@ -32,14 +35,17 @@ if TYPE_CHECKING:
     from hf_radial.callbacks.geometry import GeometryCallback as GeometryCallback
     from hf_radial.callbacks.grokking import GrokkingCallback as GrokkingCallback
     from hf_radial.callbacks.penalty import RadialCallback as RadialCallback
+    from hf_radial.geometry.groups import register_metric as register_metric
     from hf_radial.geometry.measure import measure as measure
     from hf_radial.geometry.modular_table import ModularTable as ModularTable
+    from hf_radial.interventions import register_intervention as register_intervention
     from hf_radial.penalty.functional import decompose as decompose
     from hf_radial.penalty.functional import radial_penalty as radial_penalty
     from hf_radial.penalty.functional import radius as radius
     from hf_radial.penalty.functional import split_gradient as split_gradient
     from hf_radial.penalty.radial_penalty import RadialPenalty as RadialPenalty
     from hf_radial.sites.find import find_sites as find_sites
+    from hf_radial.tasks.load import register_task as register_task
     from hf_radial.training.mixin import RadialMixin as RadialMixin
     from hf_radial.training.trainer import RadialTrainer as RadialTrainer
     from hf_radial.training_args import RadialArguments as RadialArguments

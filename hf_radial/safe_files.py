@@ -95,6 +95,28 @@ def locked(file: str | os.PathLike[str], doing: str) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def locked_if_free(file: str | os.PathLike[str]) -> Iterator[bool]:
+    """As `locked`, but without waiting: whether this thread holds the lock while the block runs.
+
+    Raises:
+        OSError: the file cannot be written, or the file system has no locks.
+    """
+    from filelock import FileLock, Timeout
+
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def new_folder(default: str | os.PathLike[str]) -> Path:
     """Make a folder that nobody else has: `default`, or `default-2`, `default-3` and on if that exists.
 

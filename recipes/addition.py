@@ -38,7 +38,8 @@ from hf_radial.report.arms import write_arms
 from hf_radial.report.plots import plot_runs_if_possible
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
-from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options, run_recipe
+from hf_radial.runs.script import run_recipe
+from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.tokenizer import IGNORED, character_tokenizer, encode_splits
 from hf_radial.tasks.windows import windows_of_rows

@@ -20,7 +20,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # started as a script, this folder is on the path, but not the one above it
 
-from hf_radial.comparison.run import Run, exact_match, load_rows, make_run  # noqa: E402
+from hf_radial.comparison.run import exact_match, load_rows, make_run  # noqa: E402
+from hf_radial.comparison.run_options import Run  # noqa: E402
 from hf_radial.hub.model_card import make_card  # noqa: E402
 from hf_radial.hub.usage import MODULAR_MLP  # noqa: E402
 from hf_radial.runs.onset import summarise  # noqa: E402

@@ -5,6 +5,7 @@
     python recipes/compare.py recipes/configs/compare_rivals.yaml --table              # the tables from what there is
     python recipes/compare.py recipes/configs/compare_rivals.yaml --ray auto             # on a Ray cluster with a shared folder
     python recipes/compare.py recipes/configs/compare_decay.yaml --together 16           # MLPs that can share their steps do
+    python recipes/compare.py recipes/configs/compare_decay.yaml --shard 1/4             # in an array of jobs, any scheduler
 
 Each run is made in a folder of its own, named by a hash of its options, and writes `run.json` first and `result.json` last. A
 run that fails writes `failed.json` with the traceback and is tried once more (and again with --retry); it stays in the table.
@@ -22,24 +23,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
-
 from hf_radial.comparison.again import run_again
 from hf_radial.comparison.collect import collect
 from hf_radial.comparison.grid import read_grid, replicates_of
 from hf_radial.comparison.jobs import run_all, tune_all
 from hf_radial.comparison.outcome import FAILED_FILE
 from hf_radial.comparison.paired import chunks, paired_cells
-from hf_radial.comparison.run import read_run
+from hf_radial.comparison.run_options import read_run
+from hf_radial.comparison.shards import read_shard, shared
 from hf_radial.comparison.table import markdown, page_of, write, write_pages
 from hf_radial.comparison.trials import judged_cells, tuning_cells
 from hf_radial.comparison.workers import in_processes, in_this_process, on_ray
+from hf_radial.runs.script import run_recipe
+from hf_radial.runs.shipped import shipped_file
 
-RESULTS = Path(__file__).resolve().parent / "results" / "compare"
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE / "configs"
+# In a checkout where the committed comparisons are; where the package is installed, in the user's folder.
+RESULTS = HERE / "results" / "compare" if (HERE.parent / "setup.cfg").is_file() else Path("runs/tables")
 
 
 def main(argv: Sequence[str]) -> Path:
     options = parse(argv)
+    sys.path.append(str(options.grid.resolve().parent))  # for models and tasks of the user's own, see comparison/own.py
     grid = read_grid(options.grid)
     if options.pages:
         data = json.loads((options.results / f"{grid.name}.json").read_text())
@@ -60,6 +66,8 @@ def main(argv: Sequence[str]) -> Path:
         for folder in root.glob("*"):
             (folder / FAILED_FILE).unlink(missing_ok=True)
     runner = on_ray(options.ray) if options.ray else in_processes(options.jobs) if options.jobs else in_this_process
+    if options.shard:
+        runner = shared(runner, options.shard)
     command = f"python recipes/compare.py recipes/configs/{options.grid.name}"
     if options.again:
         print(run_again(grid.name, options.results, options.again, options.runs / "again", runner, options.together))
@@ -88,7 +96,7 @@ def main(argv: Sequence[str]) -> Path:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grid", type=Path, help="a grid file: recipes/configs/compare_*.yaml")
+    parser.add_argument("grid", help="a grid file, or the name of one of ours: recipes/configs/compare_NAME.yaml")
     parser.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1), help="processes (%(default)s); 0: in this one")
     parser.add_argument(
         "--together",
@@ -97,6 +105,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="at most so many MLPs share their steps that differ in seed, learning rate, weight decay, lambda (%(default)s)",
     )
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: its address, 'auto', or 'local'")
+    parser.add_argument(
+        "--shard", type=_shard, metavar="I/N", help="make it with N such processes that share --runs; this is number I"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="where runs are kept (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where tables go (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=["tuning", "judged"], default=["tuning", "judged"], help="stages to run")
@@ -110,12 +121,23 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="run nothing, make the tables from the runs that there are")
     parser.add_argument("--pages", action="store_true", help="write the pages again, from the committed rows and the grid file")
     options = parser.parse_args(argv)
+    options.grid = shipped_file("GRID", options.grid, CONFIGS, "compare_")
     if options.jobs < 0:
         raise ValueError(f"--jobs {options.jobs} must be at least 1, or 0 for this process")
+    for name in ("ray", "again", "retry") if options.shard else ():
+        if getattr(options, name):
+            raise ValueError(f"--{name} is not for a shard; leave out --shard")
     if options.together < 1:
         raise ValueError(f"--together {options.together} must be at least 1")
     return options
 
 
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        return read_shard(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_recipe(main)

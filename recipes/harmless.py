@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this 
 
 from hf_radial.runs import text_files
 from hf_radial.runs.record import describe_environment, made_on
-from hf_radial.runs.start import run_recipe
+from hf_radial.runs.script import run_recipe
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ARMS: dict[str, dict[str, Any]] = {

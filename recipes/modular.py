@@ -39,7 +39,8 @@ from hf_radial.runs.epochs import in_steps
 from hf_radial.runs.onset import format_step
 from hf_radial.runs.results import RESULTS_FILE, penalty_label, results_of, write_card
 from hf_radial.runs.resume import train_or_resume
-from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options, run_recipe
+from hf_radial.runs.script import run_recipe
+from hf_radial.runs.start import at_least, end_processes, open_run, option, parse_options
 from hf_radial.safe_files import write_text
 from hf_radial.tasks.load import load_task
 from hf_radial.tasks.modular import OPERATIONS, ModularConfig

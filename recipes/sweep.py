@@ -31,13 +31,16 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, curve
 from hf_radial.runs.record import describe_run
 from hf_radial.runs.results import RESULTS_FILE, results_of, write_card
 from hf_radial.runs.resume import check_same_options
-from hf_radial.runs.start import at_least, end_processes, open_run, parse_options, run_recipe
+from hf_radial.runs.script import run_recipe
+from hf_radial.runs.start import at_least, end_processes, open_run, parse_options
 from hf_radial.safe_files import write_text
 from hf_radial.sweep.members import SweepMember, check_members
 from hf_radial.sweep.together import train_together
 from hf_radial.tasks.tensor_rows import TensorRows
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
+# Started as a script, this folder is on the path, but not the one above it. Last: where the package is installed, that is
+# hf_radial/ itself.
+sys.path.append(str(Path(__file__).parents[1]))
 
 from recipes import modular
 from recipes.modular import CONFIGS, PRESET, ModularArguments, load_data, make_trainer

@@ -23,10 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-from hf_radial.comparison.paired_page import main_table  # noqa: E402
-from hf_radial.comparison.pooled import tunings_of  # noqa: E402
+from hf_radial.comparison.paired_page import main_table, ratio_text, references_of, shares  # noqa: E402
 from hf_radial.comparison.propositions import readme_table  # noqa: E402
-from hf_radial.comparison.statistics import hierarchical  # noqa: E402
 from hf_radial.comparison.table import onset_cell, overview, short, summary  # noqa: E402
 from hf_radial.comparison.times import number  # noqa: E402
 from hf_radial.safe_files import write_text  # noqa: E402
@@ -47,7 +45,7 @@ COMPARED: dict[str, Sequence[str] | None] = {
     "controls": None,
 }
 WITH_FIT = {"anew"}  # their cells are "fit / onset"
-AGAINST = "AdamW, tuned further"
+LONGEST_ROW = 150  # characters of an example row
 
 
 def pages() -> list[Path]:
@@ -80,17 +78,16 @@ def one_default() -> str:
 
 
 def verdict() -> str:
-    """By what factor each method of `anew` is earlier than AdamW tuned further, over the five tasks of that grid."""
-    rows = comparison("anew")["rows"]
-    lines = ["| against AdamW, tuned further | how many times as early | 95 % interval |", "|---|---|---|"]
-    arms = {
-        "penalty, initial radius": "penalty, initial radius",
-        "LayerNorm": "LayerNorm",
-        "penalty": "penalty, the paper's radius",
-    }
-    for arm, label in arms.items():
-        found = hierarchical(tunings_of(rows, arm, AGAINST))
-        lines.append(f"| {label} | {found.value:.1f} | {found.low:.1f} to {found.high:.1f} |")
+    """With nothing tuned: at how many settings each method of `paired` got there, and by what factor it is earlier."""
+    data = comparison("paired")
+    names = {"LayerNorm, last layer": "LayerNorm of the last layer", "initial radius": "penalty, initial radius"}
+    names |= {"paper's radius": "penalty, the paper's radius"}
+    lines = ["| | got there | times as early as AdamW | times as early as LayerNorm |", "|---|---|---|---|"]
+    for entry in shares(data["rows"], references_of(data)):
+        if entry["setting"] is None:
+            ratios = [ratio_text(entry["against"].get(reference))[0] for reference in ("AdamW", "LayerNorm")]
+            cells = [names.get(entry["arm"], entry["arm"]), f"{entry['solved']} of {entry['runs']}", *ratios]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -105,6 +102,11 @@ def tuned_to() -> str:
             cells = [short(entry["setting"]), drawn, onset_cell(entry), number(entry["speedup"]["ratio"])]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def help_or_harm() -> str:
+    """Fit and onset of a penalty that helps, and of some that do not."""
+    return _recipe("help_or_harm").table(json.loads((RESULTS / "help_or_harm.json").read_text()))
 
 
 def addition_cpu() -> str:
@@ -151,10 +153,67 @@ def tasks() -> str:
     from hf_radial.tasks.load import TASKS, builder_class
 
     lines = ["| task | what | source | on the shelf, such as |", "|---|---|---|---|"]
-    for task in TASKS:
+    for task in TASKS.ours:
         builder = builder_class(task)
         what = builder.SUMMARY.rstrip(".")
         lines.append(f"| `{task}` | {what} | {builder.SOURCE} | {len(builder.SHELF)}: `{builder.SHELF[0]}` |")
+    return "\n".join(lines) + "\n"
+
+
+def task_cards() -> str:
+    """A card for every task, of the first configuration on its shelf: its rows are made again for this."""
+    from tempfile import TemporaryDirectory
+
+    from hf_radial.tasks.load import TASKS
+
+    with TemporaryDirectory() as folder:
+        return "\n".join(task_card(task, folder) for task in TASKS)
+
+
+def task_card(task: str, cache_dir: str) -> str:
+    """What a task's first configuration on the shelf holds, and how it is loaded."""
+    from hf_radial.tasks.load import builder_class
+    from hf_radial.tasks.show import describe_task
+
+    builder = builder_class(task)
+    about = describe_task(task, builder.SHELF[0], cache_dir=cache_dir)
+    config, splits, leaks = about["config"], about["splits"], about["leakage"]
+    row = repr(splits["train"]["first"])
+    row = (row if len(row) <= LONGEST_ROW else f"{row[:LONGEST_ROW]} …").replace("|", "\\|")
+    shared = "plain text: the splits are consecutive parts"
+    if leaks is not None:
+        shared = f"{leaks['ordered']:,}"
+        if "commuted" in leaks:
+            shared += f"; operands that an earlier split has in another order: {leaks['commuted']:,}"
+    about_it = {
+        "configuration": f"`{config}`, one of {len(builder.SHELF)} on the shelf",
+        "first training row": f"`{row}`",
+        "rows": ", ".join(f"{split} {part['rows']:,}" for split, part in splits.items()),
+        "rows in two splits": shared,
+        "checksum of the training rows": f"`{splits['train']['checksum'][:16]}…`",
+        "source": about["source"],
+        "made here": f'`load_task("{task}", "{config}")`',
+        "put on a Hub": f"`hf-radial publish dataset {task} --config {config} --repo ORG/NAME`",
+        "loaded from there": f'`load_dataset("ORG/NAME", "{config}")`',
+    }
+    lines = [f"### {task}", "", about["description"], "", "| | |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in about_it.items())]) + "\n"
+
+
+def options() -> str:
+    """The options that `RadialArguments` adds to `TrainingArguments`, with their defaults."""
+    from dataclasses import fields
+
+    from transformers import TrainingArguments
+
+    from hf_radial.training_args import RadialArguments
+
+    inherited = {one.name for one in fields(TrainingArguments)} - {"report_to"}
+    lines = ["| option | what it does | default |", "|---|---|---|"]
+    for one in sorted(fields(RadialArguments), key=lambda one: one.name == "report_to"):  # ours before the one that we change
+        if one.name not in inherited:
+            default = "none" if one.default is None else f"`{one.default}`"
+            lines.append(f"| `--{one.name}` | {one.metadata['help']} | {default} |")
     return "\n".join(lines) + "\n"
 
 
@@ -168,11 +227,20 @@ def interventions() -> str:
 
 
 def intervention_classes() -> dict[str, Any]:
-    """The class of every intervention by its name."""
+    """The class of every intervention of this package by its name."""
     from hf_radial.interventions import INTERVENTIONS
 
-    package = "hf_radial.interventions"
-    return {name: getattr(import_module(f"{package}.{file}"), kind) for name, (file, kind) in INTERVENTIONS.items()}
+    return {name: INTERVENTIONS[name] for name in INTERVENTIONS.ours}
+
+
+def sequence(kind: str) -> str:
+    """A table of the study of a sequence of tasks."""
+    from hf_radial.continual import page
+    from hf_radial.continual.study import read_study
+
+    study = read_study(ROOT / "recipes" / "configs" / "sequence.yaml")
+    rows = [json.loads(line) for line in (RESULTS / "sequence" / "rows.jsonl").read_text().splitlines()]
+    return page.judged_table(rows, study.arms[0].name) if kind == "judged" else getattr(page, f"{kind}_table")(rows, study)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -180,6 +248,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"compare_{name}": partial(compared, name) for name in COMPARED},
     "verdict": verdict,
     "tuned_to": tuned_to,
+    "help_or_harm": help_or_harm,
     "addition_cpu": addition_cpu,
     "addition_nanogpt_cpu": addition_by_size,
     "geometry_study": geometry_study,
@@ -188,10 +257,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "task_speed": partial(lines_of, "task_speed"),
     "trainers": partial(lines_of, "trainers"),
     "versions": partial(lines_of, "versions"),
+    "charting_libraries": partial(lines_of, "charting_libraries"),
     "benchmarks": benchmarks,
     "architectures": architectures,
+    **{f"sequence_{kind}": partial(sequence, kind) for kind in ("answers", "judged", "published", "tuned")},
     "tasks": tasks,
+    "task_cards": task_cards,
     "interventions": interventions,
+    "options": options,
 }
 
 

@@ -1,7 +1,8 @@
-"""Pages of the repository that are not in docs/ (results, ARCHITECTURE.md, CHANGELOG.md, ...), as pages of the site.
+"""Pages of the repository that are not in docs/ (results, notebooks, ARCHITECTURE.md, ...), as pages of the site.
 
-They are copied into docs/repository/ when the site is built. A link is written as it works in a checkout, such as
-`[data](../recipes/results/harmless.md)`; here it becomes a link to the copy. A link to a file that is no page gives the file.
+They are copied into docs/repository/ when the site is built, notebooks as Markdown. A link is written as it works in a
+checkout, such as `[data](../recipes/results/harmless.md)`; here it becomes a link to the copy. A link to a file that is no page
+gives the file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+from notebooks import as_markdown
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,12 +25,12 @@ def originals() -> list[Path]:
     top = [ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "README.md")]
     results = (ROOT / "recipes" / "results").rglob("*.md")
     cards = [file for file in (ROOT / "model_cards").glob("*.md") if "{{" not in file.read_text()]
-    return [*top, *sorted(results), *sorted(cards)]
+    return [*top, *sorted(results), *sorted(cards), *sorted((ROOT / "examples").glob("*.ipynb"))]
 
 
 def copy_of(original: Path) -> Path:
     """Where the copy of a page is."""
-    return COPIES / original.relative_to(ROOT)
+    return COPIES / original.relative_to(ROOT).with_suffix(".md")
 
 
 def relinked(text: str, page: Path, original: Path) -> str:
@@ -53,11 +55,13 @@ def relinked(text: str, page: Path, original: Path) -> str:
 def copy(app: Sphinx) -> None:
     for original in originals():
         page = copy_of(original)
-        text = original.read_text()
+        text, pictures = as_markdown(original) if original.suffix == ".ipynb" else (original.read_text(), {})
         if text.startswith("---\n"):  # a card's metadata is for a Hub
             text = text.split("\n---\n", 1)[1]
-        text = f"---\norphan: true\n---\n\n{relinked(text, page, original)}"
+        text = f"---\norphan: true\n---\n\n{text if pictures else relinked(text, page, original)}"
         page.parent.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            (page.parent / name).write_bytes(picture)
         if not page.is_file() or page.read_text() != text:
             page.write_text(text)
 

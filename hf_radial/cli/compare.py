@@ -7,9 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from hf_radial.runs.shipped import comparisons_folder
 from hf_radial.runs.text_files import read_object
-
-COMPARISONS = Path(__file__).resolve().parents[2] / "recipes" / "results" / "compare"
 
 
 def add_to(commands: Any) -> None:
@@ -17,11 +16,13 @@ def add_to(commands: Any) -> None:
     compare = commands.add_parser(
         "compare",
         help="show the tables of comparisons",
-        description="Show comparisons of methods: which there are, or the table of one. They are made by recipes/compare.py.",
+        description="Show comparisons of methods: which there are, or the table of one. `hf-radial run compare` makes them.",
     )
     compare.set_defaults(run=run)
     compare.add_argument("grid", nargs="?", metavar="GRID", help="its name; without one, all are listed")
-    compare.add_argument("--results", type=Path, default=COMPARISONS, metavar="DIR", help="where they are (%(default)s)")
+    compare.add_argument(
+        "--results", type=Path, default=comparisons_folder(), metavar="DIR", help="where they are (%(default)s)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
     files = {file.stem: file for file in sorted(options.results.glob("*.json"))}
     if not files:
         raise ValueError(
-            f"--results {options.results}: no comparison is there; in a checkout they are in recipes/results/compare, and "
-            "recipes/compare.py makes them"
+            f"--results {options.results}: no comparison is there; leave --results out to see the committed ones, or make one "
+            "with `hf-radial run compare`"
         )
     if options.grid is not None and options.grid not in files:
         near = get_close_matches(options.grid.lower(), files, 1)

@@ -10,7 +10,7 @@ from typing import Any
 from hf_radial.comparison.grid import Grid, replicates_of
 from hf_radial.comparison.outcome import RUN_FILE, outcome
 from hf_radial.comparison.paired import paired_cells
-from hf_radial.comparison.run import Run, read_run
+from hf_radial.comparison.run_options import Run, read_run
 from hf_radial.comparison.trials import judged_cells, tuning_cells
 from hf_radial.comparison.tuning import sampler_name
 from hf_radial.runs.record import describe_environment, made_on

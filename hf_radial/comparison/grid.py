@@ -419,4 +419,5 @@ def run_name(options: Mapping[str, Any]) -> str:
     'modular-s3-f3466ea1b3'
     """
     text = json.dumps(options, sort_keys=True, default=str)
-    return f"{options.get('task', 'run')}-s{options['seed']}-{sha256(text.encode()).hexdigest()[:10]}"
+    task = re.sub(r"[^\w.-]", "-", str(options.get("task", "run")))  # MODULE:FUNCTION is not a name of a folder everywhere
+    return f"{task}-s{options['seed']}-{sha256(text.encode()).hexdigest()[:10]}"

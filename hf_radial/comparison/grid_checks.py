@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from hf_radial.comparison.run import check_names
+from hf_radial.comparison.run_options import check_names
 
 
 def known_keys(file: Path, where: str, given: Mapping[Any, Any], keys: Sequence[str]) -> None:

@@ -1,108 +1,25 @@
-"""One run of a comparison: its options, its trainer, and how it is judged.
+"""One run of a comparison: its data, its model, its trainer, and how it is judged.
 
-In here: `Run`, and making one in a folder, alone or together with others. Not in here: the list of runs (`trials`), and what
-happens when one fails (`jobs`).
+In here: making a run in a folder, alone or together with others. Not in here: its options (`run_options`), the list of runs
+(`trials`), and what happens when one fails (`jobs`).
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hf_radial.comparison.outcome import FAILED_FILE, RESULT_FILE, Runs, note_failure, write_json
-from hf_radial.runs.text_files import check_types
+from hf_radial.comparison.own import is_own, own_model, own_rows, source_of
+from hf_radial.comparison.run_options import Run, read_run, task_fields
 
 KEPT_ROWS = 32  # number of data sets (task and seed) that a process keeps
 _ROWS: dict[str, tuple[dict[str, Any], int, bool]] = {}
-
-
-@dataclass
-class Run:
-    """One run's options. Durations are in epochs."""
-
-    task: str = "modular"
-    fields: dict[str, Any] = field(default_factory=dict)  # of the task, as `load_task` takes them
-    train_fraction: float | None = None  # replaces that in `fields`
-    split_by_seed: bool = False  # whether the rows also depend on the run's seed; otherwise only on the task's
-    model: str = "mlp"  # or "transformer"
-    width: int = 128
-    embedding_size: int = 64
-    layers: int = 2
-    heads: int = 4
-    layer_norm: bool = True  # of the transformer
-    batch_size: int = 256  # 0 for all rows
-    learning_rate: float = 1e-3
-    weight_decay: float = 1.0
-    adam_beta2: float = 0.999
-    warmup_steps: int = 10
-    max_grad_norm: float = 0.0  # longer gradients are clipped to this norm; 0 clips none
-    epochs: int = 300
-    evaluate_every: int = 5
-    solved_at: float = 0.95
-    solved_evaluations: int = 3
-    stop: bool = True  # whether the run ends after `solved_evaluations` evaluations in a row at `solved_at`
-    radial_lambda: float = 0.0
-    interventions: list[str] = field(default_factory=list)
-    follows: str = ""  # the run whose folder replaces `{followed}` in the interventions
-    seed: int = 0
-    flush_denormals: bool = True  # numbers below 1e-38 count as 0: decayed weights would otherwise be many times slower
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if self.model not in ("mlp", "transformer"):
-            raise ValueError(f"model={self.model!r} is unknown; choose 'mlp' or 'transformer'")
-        for name in ("width", "embedding_size", "layers", "heads", "epochs", "evaluate_every", "solved_evaluations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.model == "transformer" and self.width % self.heads:
-            raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
-        if self.train_fraction is not None and not 0 < self.train_fraction < 1:
-            raise ValueError(f"train_fraction={self.train_fraction} must be between 0 and 1")
-        if not 0 < self.solved_at <= 1:
-            raise ValueError(f"solved_at={self.solved_at} must be above 0 and at most 1")
-        for name in ("batch_size", "warmup_steps", "seed", "learning_rate", "weight_decay", "radial_lambda"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if not 0 <= self.adam_beta2 < 1:
-            raise ValueError(f"adam_beta2={self.adam_beta2} must be at least 0 and below 1")
-        if not isinstance(self.fields, dict):
-            raise ValueError(f"fields={self.fields!r} must be a mapping of the task's fields, such as {{p: 97}}")
-        if not isinstance(self.interventions, list) or not all(isinstance(text, str) for text in self.interventions):
-            raise ValueError(f"interventions={self.interventions!r} must be a list of texts, such as [dropout:p=0.1]")
-
-
-def check_names(names: Iterable[str], where: str = "", without: Sequence[str] = ()) -> None:
-    """Raise a ValueError that names the first of `names` that is no option of a run, and the option that is meant.
-
-    Args:
-        where: what the message begins with, such as the file that the names come from.
-        without: options that cannot be given here.
-    """
-    known = [name for name in Run.__dataclass_fields__ if name not in without]
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else ";"
-            raise ValueError(f"{where}unknown option {name!r} of a run{meant} there are {', '.join(known)}")
-
-
-def read_run(options: dict[str, Any]) -> Run:
-    """Options as a `Run`. A ValueError names an unknown option, field of the task or intervention."""
-    check_names(options)
-    from hf_radial.interventions import check_text, interventions
-    from hf_radial.tasks.load import task_config
-
-    run = Run(**options)
-    task_config(run.task, **task_fields(run))
-    interventions([text for text in run.interventions if "{followed}" not in text])
-    for text in run.interventions:
-        check_text(text)  # the file of a followed run does not exist yet
-    return run
 
 
 def make_run(
@@ -200,6 +117,7 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
     from transformers import set_seed
 
     from hf_radial import GrokkingCallback, RadialArguments
+    from hf_radial.geometry.measure import predicts_next
     from hf_radial.interventions import interventions
     from hf_radial.tasks.tensor_rows import as_batch
 
@@ -208,7 +126,10 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
     steps = -(-len(splits["train"]) // batch)
     methods = interventions([text.replace("{followed}", str(folder.parent / run.follows)) for text in run.interventions])
     set_seed(run.seed)
-    model = build_model(run, classes, splits["train"].columns["input_ids"].shape[1], methods, language)
+    if is_own(run.model):
+        model = own_model(run.model, splits["train"], run.model_options, methods)
+    else:
+        model = build_model(run, classes, splits["train"].columns["input_ids"].shape[1], methods, language)
     args = RadialArguments(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
@@ -231,6 +152,7 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        label_names=["labels"] if is_own(run.model) else None,  # not every class says so in its signature
     )
     trainer = kind(
         model=model,
@@ -238,8 +160,8 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
         train_dataset=splits["train"],
         eval_dataset={"train": splits["train"].first(1000), "validation": splits["validation"]},
         data_collator=as_batch,
-        compute_metrics=exact_match,
-        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        compute_metrics=partial(exact_match, shift=predicts_next(model)),
+        preprocess_logits_for_metrics=lambda logits, labels: (logits[0] if isinstance(logits, tuple) else logits).argmax(-1),
         callbacks=[
             GrokkingCallback(stop_evaluations=run.solved_evaluations, stop_threshold=run.solved_at)
             if run.stop
@@ -247,6 +169,8 @@ def make_trainer(folder: Path, run: Run, rows: tuple[dict[str, Any], int, bool],
         ],
     )
     trainer.run_facts = {"comparison": asdict(run), "steps_per_epoch": steps}
+    if own := [source_of(text) for text in (run.task, run.model) if is_own(text)]:
+        trainer.run_facts["own"] = own
     return trainer, methods
 
 
@@ -316,23 +240,20 @@ class Clock:
         return self.seconds.get(step) if step is not None else None
 
 
-def exact_match(prediction: Any) -> dict[str, float]:
-    """Share of rows with the right answer: one class, or every token of a text's answer, each given the tokens before it."""
-    right = prediction.predictions == prediction.label_ids
-    if right.ndim == 2:  # position i predicts the token at i + 1
-        predicted, labels = prediction.predictions[:, :-1], prediction.label_ids[:, 1:]
-        right = ((predicted == labels) | (labels == -100)).all(1)
+def exact_match(prediction: Any, shift: bool = True) -> dict[str, float]:
+    """Share of rows with the right answer: one class, or every token of a text's answer, each given the tokens before it.
+
+    Args:
+        prediction: of `Trainer`: predicted classes `(n,)` or tokens `(n, positions)`, and labels of the same shape.
+        shift: whether position i predicts the token at i + 1, as in a causal language model.
+    """
+    predicted, labels = prediction.predictions, prediction.label_ids
+    if labels.ndim == 2 and shift:
+        predicted, labels = predicted[:, :-1], labels[:, 1:]
+    right = predicted == labels
+    if labels.ndim == 2:
+        right = (right | (labels == -100)).all(1)
     return {"exact_match": float(right.mean())}
-
-
-def task_fields(run: Run) -> dict[str, Any]:
-    """The fields of the run's task, as `load_task` takes them."""
-    fields = dict(run.fields)
-    if run.train_fraction is not None:
-        fields |= {"train_fraction": run.train_fraction, "validation_fraction": round((1 - run.train_fraction) / 2, 4)}
-    if run.split_by_seed:
-        fields["seed"] = run.seed
-    return fields
 
 
 def load_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
@@ -356,6 +277,9 @@ def _make_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
     from hf_radial.tasks.tokenizer import encode, task_tokenizer
 
     fields = task_fields(run)
+    if is_own(run.task):
+        rows = own_rows(run.task, fields)
+        return rows, 0 if is_own(run.model) else _classes(run, rows), rows["train"].columns["labels"].ndim == 2
     data: Any = load_task(run.task, **fields)
     if "validation" not in data:
         raise ValueError(f"task {run.task!r} with {fields} has no validation split; give it a validation_fraction or size")
@@ -367,8 +291,20 @@ def _make_rows(run: Run) -> tuple[dict[str, Any], int, bool]:
         data = data.map(encode, batched=True, remove_columns=names, fn_kwargs={"tokenizer": tokenizer}, keep_in_memory=True)
         return {name: TensorRows.of(split) for name, split in data.items()}, len(tokenizer), True
     rows = {name: TensorRows.of(split) for name, split in data.items()}
-    classes = 1 + max(int(max(part.columns[name].max() for name in ("input_ids", "labels"))) for part in rows.values())
-    return rows, classes, False
+    return rows, _classes(run, rows), False
+
+
+def _classes(run: Run, rows: dict[str, Any]) -> int:
+    """How many classes or tokens there are: one more than the largest number."""
+    columns = rows["train"].columns
+    if set(columns) != {"input_ids", "labels"} or columns["input_ids"].ndim != 2:
+        raise ValueError(
+            f"task {run.task!r} has the columns {', '.join(columns)}; model={run.model!r} reads rows with input_ids of shape "
+            "(rows, k) and labels"
+        )
+    if run.model == "mlp" and columns["labels"].ndim == 2:
+        raise ValueError(f"task {run.task!r} has texts, which model='mlp' cannot read; choose 'transformer'")
+    return 1 + max(int(max(part.columns[name].max() for name in ("input_ids", "labels"))) for part in rows.values())
 
 
 def build_model(run: Run, classes: int, length: int, methods: Sequence[Any], language: bool = False) -> Any:

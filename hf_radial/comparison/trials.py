@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_radial.comparison.grid import Arm, Grid, ranges_of, run_name, run_options, sampler_seed
 from hf_radial.comparison.outcome import outcome
-from hf_radial.comparison.run import read_run
+from hf_radial.comparison.run_options import read_run
 from hf_radial.comparison.tuning import score, search
 
 _REFERENCES: dict[tuple[str, str, Path], dict[str, Any]] = {}  # the reference's best settings, once it is tuned

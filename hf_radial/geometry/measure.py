@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hf_radial.geometry.curvature import curvature_readings
 from hf_radial.geometry.drift import Sketch, drift_readings, sketch
 from hf_radial.geometry.function import IGNORED, function_readings, weight_norm_readings
+from hf_radial.geometry.groups import GROUPS, METRICS, added_readings
 from hf_radial.geometry.memory import Memory
 from hf_radial.geometry.modular_table import ModularTable, modular_readings
 from hf_radial.geometry.observe import LossOf, Observation, model_loss, observe, quiet, twice_differentiable
@@ -33,11 +34,12 @@ from hf_radial.penalty.radial_penalty import RadialPenalty
 from hf_radial.sites.find import find_sites
 from hf_radial.sites.site import Site
 
-GROUPS = ("radial", "spectrum", "function", "drift", "proposition", "curvature", "fourier")
 DEFAULT_GROUPS = ("radial", "spectrum", "function", "drift")
 EXPENSIVE_GROUPS = ("proposition", "curvature", "fourier")
 DEAR_GROUPS = EXPENSIVE_GROUPS  # its former name
 REMEMBERED_VECTORS = 1024
+# What a group of ours may raise on a model that it does not fit.
+EXPECTED = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError)
 
 
 @dataclass
@@ -86,7 +88,7 @@ def measure(
         model: any module that `RadialPenalty` takes, on the device of `batch`; not sharded, not wrapped in DDP.
         batch: the probe, `{name: tensor}`, with labels.
         metrics: groups of `GROUPS`: `radial`, `spectrum`, `function`, `drift`; and the expensive ones, `proposition`,
-            `curvature` and `fourier` (for modular tasks).
+            `curvature` and `fourier` (for modular tasks); and the metrics that other packages add (`geometry/groups.py`).
         held_out: a second batch, for loss, confidence and accuracy of the group `function`.
         sites: the sites to measure, or patterns for `find_sites`. Default: the penalty's, or those that are found.
         loss: the task loss of a model and a batch, a mean over the batch. Default: the model's own.
@@ -119,8 +121,9 @@ def measure(
     memory = memory or Memory()
     after = replace(memory)
     side = "both" if penalty is None else penalty.side
+    added = [name for name in metrics if name not in GROUPS]
     with quiet(model) as measured:
-        if {"radial", "spectrum", "drift", "proposition"} & set(metrics):
+        if added or {"radial", "spectrum", "drift", "proposition"} & set(metrics):
             with taken.time("observe"):
                 seen = _observe(measured, batch, found, loss, penalty, "proposition" in metrics)
             taken.failures += _not_finite(seen)
@@ -146,6 +149,9 @@ def measure(
             if "radial" in metrics:
                 vectors = {view.site.name: view.vectors[:REMEMBERED_VECTORS].float().cpu() for view in seen.sites}
                 after = replace(after, vectors=vectors)
+            for name in added:
+                with taken.attempt(name, Exception):
+                    taken.readings += added_readings(name, measured, batch, seen)
         if "function" in metrics:
             with taken.attempt("function"), torch.no_grad():
                 taken.readings += _function(measured, batch, "")
@@ -168,14 +174,15 @@ def measure(
 
 
 def check_groups(metrics: Any, modular: ModularTable | None = None) -> None:
-    """Raise a ValueError unless `metrics` are groups of `GROUPS` that can be measured."""
+    """Raise a ValueError unless `metrics` are groups of `GROUPS`, or metrics of other packages, that can be measured."""
     if isinstance(metrics, str) or not isinstance(metrics, Iterable) or not metrics:
         raise ValueError(f"metrics={metrics!r} must be a list of groups, such as {list(DEFAULT_GROUPS)}")
     for group in metrics:
-        if group not in GROUPS:
-            raise ValueError(f"metrics: {group!r} is unknown; choose among {', '.join(GROUPS)}")
+        if not isinstance(group, str) or group not in METRICS:
+            raise ValueError(f"metrics: {group!r} is unknown; choose among {', '.join(METRICS)}")
         if list(metrics).count(group) > 1:
             raise ValueError(f"metrics: {group!r} is given {list(metrics).count(group)} times; give it once")
+        _ = METRICS[group]  # two packages may have this name, or its package may fail
     if "fourier" in metrics and modular is None:
         raise ValueError("metrics: 'fourier' needs the task's table: give modular=ModularTable(modulus=97, operation='add')")
 
@@ -195,12 +202,12 @@ class _Taken:
         self.seconds[group] = self.seconds.get(group, 0.0) + time.perf_counter() - started
 
     @contextmanager
-    def attempt(self, group: str) -> Iterator[None]:
+    def attempt(self, group: str, expected: Any = EXPECTED) -> Iterator[None]:
         """Measure one group on which no other depends. If it fails, the others are still measured."""
         try:
             with self.time(group):
                 yield
-        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
+        except expected as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             self.failures.append(f"{group}: {type(error).__name__}: {error}")

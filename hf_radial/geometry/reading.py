@@ -106,6 +106,11 @@ def read_table(path: str | Path) -> Table:
         FileNotFoundError: there is no such file.
         ValueError: the file is no table of readings.
     """
+    return Table(read_arrow(path).to_pydict())
+
+
+def read_arrow(path: str | Path) -> Any:
+    """Read the table at `path` as a `pyarrow.Table`, for whoever needs no row one by one; raises as `read_table`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -117,7 +122,7 @@ def read_table(path: str | Path) -> Table:
     if missing:
         raise ValueError(f"{path} is not a table of readings: it has no column {', '.join(missing)}")
     try:
-        return Table(table.select(_schema().names).cast(_schema()).to_pydict())
+        return table.select(_schema().names).cast(_schema())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"{path} is not a table of readings: {error}") from error
 

@@ -14,17 +14,19 @@ radius change what the model computes in a way that no weights can hold. For the
     model = AutoModelForCausalLM.from_pretrained(folder)
     restore(model)                                                 # puts them in force again, and does nothing for other models
 
+Other packages and notebooks add interventions of their own: `register_intervention`, or an entry point (`plugins.py`).
+
 In here: the names, and how text becomes an `Intervention`. What one is, is in `base.py`; what its options are, in `options.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
-from importlib import import_module
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_radial.interventions.options import check_values, read_options
+from hf_radial.plugins import Registry
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -32,30 +34,66 @@ if TYPE_CHECKING:
     from hf_radial.interventions.base import Intervention
 
 Model = TypeVar("Model")
+Kind = TypeVar("Kind", bound=type)
 
-# Name -> file and class.
-INTERVENTIONS = {
-    "weight_decay": ("weight_decay", "WeightDecay"),
-    "embedding_rate": ("embedding_rate", "EmbeddingRate"),
-    "dropout": ("dropout", "Dropout"),
-    "layer_norm": ("layer_norm", "LayerNorm"),
-    "ngpt": ("ngpt", "NGPT"),
-    "spectral_norm": ("spectral_norm", "SpectralNorm"),
-    "activation_norm": ("activation_norm", "ActivationNorm"),
-    "radial": ("radial", "Radial"),
-    "projection": ("projection", "Projection"),
-    "weight_norm": ("weight_norm", "WeightNorm"),
-    "record": ("replay", "Record"),
-    "replay": ("replay", "Replay"),
-    "logit_temperature": ("logit_temperature", "LogitTemperature"),
-    "radial_gradient": ("radial_gradient", "RadialGradient"),
-    "grokfast_ema": ("grokfast", "GrokfastEMA"),
-    "grokfast_ma": ("grokfast", "GrokfastMA"),
-    "orthogonal_gradient": ("orthogonal_gradient", "OrthogonalGradient"),
-    "stablemax": ("stablemax", "StableMax"),
-    "muon": ("muon", "Muon"),
-    "optim": ("optim", "Optim"),
-}
+
+def _wrong(found: Any, name: str) -> str:
+    from hf_radial.interventions.base import Intervention
+
+    inherits: bool = isinstance(found, type) and issubclass(found, Intervention)
+    if not inherits or not is_dataclass(found):
+        return "an intervention is a dataclass that inherits from hf_radial.interventions.base.Intervention"
+    given = getattr(found, "name", None)
+    return "" if given == name else f"its attribute `name` is {given!r}; write name: ClassVar[str] = {name!r}"
+
+
+INTERVENTIONS = Registry(
+    "intervention",
+    {
+        "weight_decay": "hf_radial.interventions.weight_decay:WeightDecay",
+        "embedding_rate": "hf_radial.interventions.embedding_rate:EmbeddingRate",
+        "dropout": "hf_radial.interventions.dropout:Dropout",
+        "layer_norm": "hf_radial.interventions.layer_norm:LayerNorm",
+        "ngpt": "hf_radial.interventions.ngpt:NGPT",
+        "spectral_norm": "hf_radial.interventions.spectral_norm:SpectralNorm",
+        "activation_norm": "hf_radial.interventions.activation_norm:ActivationNorm",
+        "radial": "hf_radial.interventions.radial:Radial",
+        "projection": "hf_radial.interventions.projection:Projection",
+        "weight_norm": "hf_radial.interventions.weight_norm:WeightNorm",
+        "record": "hf_radial.interventions.replay:Record",
+        "replay": "hf_radial.interventions.replay:Replay",
+        "logit_temperature": "hf_radial.interventions.logit_temperature:LogitTemperature",
+        "radial_gradient": "hf_radial.interventions.radial_gradient:RadialGradient",
+        "grokfast_ema": "hf_radial.interventions.grokfast:GrokfastEMA",
+        "grokfast_ma": "hf_radial.interventions.grokfast:GrokfastMA",
+        "orthogonal_gradient": "hf_radial.interventions.orthogonal_gradient:OrthogonalGradient",
+        "stablemax": "hf_radial.interventions.stablemax:StableMax",
+        "muon": "hf_radial.interventions.muon:Muon",
+        "optim": "hf_radial.interventions.optim:Optim",
+        "l2_init": "hf_radial.interventions.l2_init:L2Init",
+        "spectral_penalty": "hf_radial.interventions.spectral_penalty:SpectralPenalty",
+        "shrink_perturb": "hf_radial.interventions.shrink_perturb:ShrinkPerturb",
+        "redo": "hf_radial.interventions.redo:ReDo",
+        "ewc": "hf_radial.interventions.ewc:EWC",
+    },
+    _wrong,
+)
+
+
+def register_intervention(kind: Kind) -> Kind:
+    """Let this process use an intervention by its `name`, in text too; also as a decorator.
+
+    A package declares it instead, under `[project.entry-points."hf_radial.interventions"]`: so other processes find it, too.
+
+    Args:
+        kind: a dataclass that inherits from `hf_radial.interventions.base.Intervention`.
+
+    Raises:
+        TypeError: it is not such a class, or has no `name`.
+        PluginError: its name is taken; the message says by whom.
+    """
+    INTERVENTIONS.register(kind, getattr(kind, "name", None) or getattr(kind, "__name__", "my_method").lower())
+    return kind
 
 
 def intervention(text: str) -> Intervention:
@@ -91,11 +129,8 @@ def _read(text: str) -> tuple[Any, dict[str, Any]]:
         raise ValueError(f"intervention {text!r} must be a text such as 'grokfast_ema:alpha=0.98', not {type(text).__name__}")
     name, _, rest = text.strip().partition(":")
     if name not in INTERVENTIONS:
-        near = get_close_matches(name, INTERVENTIONS, 1)
-        known = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(INTERVENTIONS)}"
-        raise ValueError(f"intervention {text!r}: {name!r} is unknown; {known}")
-    module, class_name = INTERVENTIONS[name]
-    kind: Any = getattr(import_module(f"{__name__}.{module}"), class_name)
+        raise ValueError(f"intervention {text!r}: {name!r} is unknown; {INTERVENTIONS.unknown(name)}")
+    kind: Any = INTERVENTIONS[name]
     try:
         options = read_options(kind, rest)
         check_values(kind, options)

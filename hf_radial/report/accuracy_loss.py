@@ -18,7 +18,7 @@ def accuracy(run: Run, train_metric: str = TRAIN_METRIC, held_out_metric: str = 
         return None
     fit = fit_step(run.log, train_metric) if len(train.steps) else None
     onset = onset_step(run.log, held_out_metric) if len(held_out.steps) else None
-    epochs = _epochs_per_step(run)
+    epochs = epochs_per_step(run)
 
     def draw(theme: Theme) -> Any:
         figure, axes = new_canvas(HEIGHT + 0.7)
@@ -68,7 +68,7 @@ def loss(run: Run) -> Drawing | None:
     )
 
 
-def _epochs_per_step(run: Run) -> float | None:
+def epochs_per_step(run: Run) -> float | None:
     """Epochs per step, if the log has epochs and the ratio is constant."""
     ratios = [
         logs["epoch"] / logs["step"] for logs in run.log if logs["step"] > 0 and isinstance(logs.get("epoch"), (int, float))

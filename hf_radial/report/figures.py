@@ -7,6 +7,7 @@ Nothing here reads files or writes HTML. Needs matplotlib (`pip install hf_radia
 from __future__ import annotations
 
 from hf_radial.report.accuracy_loss import accuracy, loss
+from hf_radial.report.added import added_captions
 from hf_radial.report.canvas import Drawing
 from hf_radial.report.captions import MODEL_LINES, SITE_LINES
 from hf_radial.report.curvature import hessian_trace, lambda_max
@@ -21,6 +22,7 @@ def figures_of(
     run: Run, train_metric: str = TRAIN_METRIC, held_out_metric: str = HELD_OUT_METRIC
 ) -> list[tuple[str, list[Drawing]]]:
     """All figures that a run has data for, by section."""
+    added = added_captions([run])
     models = {name: model_lines(run, *spec) for spec in MODEL_LINES for name in [spec[0]]}
     sections: list[tuple[str, list[Drawing | None]]] = [
         ("Accuracy and loss", [accuracy(run, train_metric, held_out_metric), loss(run), models["probe_loss"]]),
@@ -44,6 +46,7 @@ def figures_of(
             [weight_norm(run), *(models[name] for name in ("logit_scale", "softmax_collapse", "confidence"))],
         ),
         ("The penalty's pull on the weights", _lines_of_sites(run, "prop1_cosine", "prop1_weight_decay_cosine")),
+        ("Metrics of other packages", [site_lines(run, metric, added) for metric in added]),
     ]
     kept = [(title, [drawing for drawing in drawings if drawing is not None]) for title, drawings in sections]
     return [(title, drawings) for title, drawings in kept if drawings]

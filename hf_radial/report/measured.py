@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from hf_radial.report.added import Caption
 from hf_radial.report.canvas import Drawing
 from hf_radial.report.captions import SITE_LINES
 from hf_radial.report.lines import lines_drawing
 from hf_radial.runs.files import Run, Series, short_names
 
 
-def site_lines(run: Run, metric: str) -> Drawing | None:
-    """One metric of `SITE_LINES`, a line per site."""
-    title, label, compare, caption = SITE_LINES[metric]
+def site_lines(run: Run, metric: str, captions: Mapping[str, Caption] = SITE_LINES) -> Drawing | None:
+    """One metric of `captions`, a line per site, and one for the model as a whole if it has the metric."""
+    title, label, compare, caption = captions[metric]
     sites = run.sites(metric)
     names = short_names(sites)
     lines = {names[site]: run.series(metric, site) for site in sites}
+    if captions is not SITE_LINES and "" in run.measured.get(metric, {}):
+        lines["model"] = run.series(metric)
     if metric == "nonfinite" and not any((line.values > 0).any() for line in lines.values()):
         return None  # all vectors are finite, so there is nothing to see
     if metric == "radial_energy_total" and all(_same(run.series(metric, s), run.series("radial_energy", s)) for s in sites):

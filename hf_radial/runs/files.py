@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_radial.geometry.reading import PREFIX, TABLE_FILE, Table, read_table
+from hf_radial.geometry.reading import PREFIX, TABLE_FILE, Table, read_arrow, read_table
 from hf_radial.runs.onset import curve
 from hf_radial.runs.record import RUN_FILE, STATE_FILE
 from hf_radial.runs.resume import checkpoints, is_complete
@@ -127,6 +127,17 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
         FileNotFoundError: a folder does not exist, or is no run; the message names it and what is missing.
         ValueError: no folder is given, one is given twice, or a file in one cannot be read.
     """
+    paths = [Path(folder) for folder in folders]
+    names = names_of(resolved_once(folders))
+    return [read_run(path, name) for path, name in zip(paths, names, strict=True)]
+
+
+def resolved_once(folders: Sequence[str | Path]) -> list[Path]:
+    """The folders' full paths.
+
+    Raises:
+        ValueError: no folder is given, or one is given twice.
+    """
     if not folders:
         raise ValueError("no run is given; name at least one folder with a trainer_state.json")
     paths = [Path(folder) for folder in folders]
@@ -134,7 +145,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     for path, full in zip(paths, resolved, strict=True):
         if resolved.count(full) > 1:
             raise ValueError(f"{path} is given twice; name each run once")
-    return [read_run(path, name) for path, name in zip(paths, _names(resolved), strict=True)]
+    return resolved
 
 
 def read_run(folder: str | Path, name: str | None = None) -> Run:
@@ -145,9 +156,9 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
     if not folder.is_dir():
         raise ValueError(f"{folder} is a file; name the folder it lies in, the output_dir of a run")
     table = folder / TABLE_FILE
-    state = _state_file(folder)
+    state = state_file(folder)
     if state is None and not table.is_file():
-        inside = sorted(path for path in folder.iterdir() if path.is_dir() and _state_file(path) is not None)
+        inside = sorted(path for path in folder.iterdir() if path.is_dir() and state_file(path) is not None)
         raise FileNotFoundError(
             f"{folder} is no run: it has neither {STATE_FILE}, nor a checkpoint-N with one, nor {TABLE_FILE}. "
             + (
@@ -156,21 +167,31 @@ def read_run(folder: str | Path, name: str | None = None) -> Run:
                 else "A Trainer writes its state with every checkpoint, and at trainer.save_state()"
             )
         )
-    log = [] if state is None else _read_log(state)
-    record = read_object(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    log = [] if state is None else read_log(state)
+    record = read_record(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    foreign = is_foreign(record, log)
+    measured = measured_in_log(log)
+    if table.is_file():
+        measured |= measured_in(read_arrow(table))
+    return Run(folder, name or folder.resolve().name, log, {} if foreign else record, measured, foreign)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A run's record.
+
+    Raises:
+        ValueError: the file holds no object, or its sites are no list of sites.
+    """
+    record = read_object(path)
     # A record without one of these was not written by us. The report shows what there is.
     record = {key: value for key, value in record.items() if key not in _MAPPINGS or isinstance(value, dict)}
     sites = record.get("radial", {}).get("sites")
     if sites is not None and not (isinstance(sites, list) and all(isinstance(site, dict) and "name" in site for site in sites)):
-        raise ValueError(f"{folder / RUN_FILE}: radial.sites is {str(sites)[:100]!r}, not a list of sites with names")
-    foreign = _is_foreign(record, log)
-    measured = _measured_in_log(log)
-    if table.is_file():
-        measured |= _measured_in_table(table)
-    return Run(folder, name or folder.resolve().name, log, {} if foreign else record, measured, foreign)
+        raise ValueError(f"{path}: radial.sites is {str(sites)[:100]!r}, not a list of sites with names")
+    return record
 
 
-def _is_foreign(record: dict[str, Any], log: Sequence[dict[str, Any]]) -> bool:
+def is_foreign(record: dict[str, Any], log: Sequence[dict[str, Any]]) -> bool:
     """Whether the record has sites, but the training log has no penalty and no radii: a plain Trainer ran here last."""
     trained = [logs for logs in log if "loss" in logs and "learning_rate" in logs]
     return bool(trained and record.get("radial", {}).get("sites")) and not any("radial_lambda" in logs for logs in trained)
@@ -269,7 +290,7 @@ def keep_run(run: Path, kept: Path) -> None:
     Table({name: [column[i] for i in rows] for name, column in columns.items()}).write(kept / TABLE_FILE)
 
 
-def _state_file(folder: Path) -> Path | None:
+def state_file(folder: Path) -> Path | None:
     """The state at the end of the run, or else of its newest complete checkpoint, or else of an incomplete one."""
     if (folder / STATE_FILE).is_file():
         return folder / STATE_FILE
@@ -278,7 +299,8 @@ def _state_file(folder: Path) -> Path | None:
     return (complete or states)[-1] / STATE_FILE if states else None
 
 
-def _read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The `log_history` of a Trainer's state; a `ValueError` if the file is none."""
     log = read_object(path).get("log_history")
     if not isinstance(log, list) or not all(isinstance(logs, dict) for logs in log):
         raise ValueError(f"{path} has no log_history, so it is not the state of a Trainer")
@@ -288,20 +310,30 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     return log
 
 
-def _measured_in_table(path: Path) -> dict[str, dict[str, Floats]]:
-    columns = read_table(path).columns
-    rows: dict[tuple[str, str], list[tuple[float, ...]]] = {}
-    names = ("metric", "site", "step", "index", "value", "standard_error")
-    for metric, site, step, index, value, error in zip(*(columns[name] for name in names), strict=True):
-        row = (step, -1 if index is None else index, _number(value), _number(error))
-        rows.setdefault((metric, site), []).append(row)
+def measured_in(table: Any) -> dict[str, dict[str, Floats]]:
+    """Metric -> site -> rows, as in `Run.measured`, from (a slice of) the `pyarrow.Table` of `read_arrow`."""
+    if not table.num_rows:
+        return {}
+    table = table.combine_chunks()
+    names, codes = [], []
+    for name in ("metric", "site"):
+        column = table[name].combine_chunks()
+        names.append(column.dictionary.to_pylist())
+        codes.append(column.indices.to_numpy(zero_copy_only=False))
+    rows = np.empty((table.num_rows, 4))
+    for place, (name, absent) in enumerate({"step": 0, "index": -1, "value": np.nan, "standard_error": np.nan}.items()):
+        rows[:, place] = table[name].fill_null(absent).to_numpy()
+    place = codes[0].astype(np.int64) * len(names[1]) + codes[1]
+    order = np.argsort(place, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(place[order])) + 1)
     measured: dict[str, dict[str, Floats]] = {}
-    for (metric, site), found in rows.items():
-        measured.setdefault(metric, {})[site] = np.array(found, float)
+    for part in sorted(parts, key=lambda part: part[0]):  # in the order of the table
+        metric, site = divmod(int(place[part[0]]), len(names[1]))
+        measured.setdefault(names[0][metric], {})[names[1][site]] = rows[part]
     return measured
 
 
-def _measured_in_log(log: Sequence[dict[str, Any]]) -> dict[str, dict[str, Floats]]:
+def measured_in_log(log: Sequence[dict[str, Any]]) -> dict[str, dict[str, Floats]]:
     """The same, from the log: what `logs_of` put there, and the radii that a `RadialTrainer` logs."""
     names = {name for logs in log for name in logs if "/" in name}
     places: dict[str, tuple[str, str]] = {}
@@ -330,15 +362,12 @@ def _by_step(rows: Floats) -> Floats:
     return rows[::-1][last] if len(steps) else rows
 
 
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
 def _natural(name: str) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of resolved paths that tell them from each other."""
     length = 1
     while len({path.parts[-length:] for path in paths}) < len(paths):  # ends, because no two paths are equal
         length += 1

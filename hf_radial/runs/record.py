@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hf_radial.internals.trainer_parts import output_folder, trial_of
+from hf_radial.plugins import packages
 from hf_radial.safe_files import write_text
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def describe_run(trainer: RadialRun) -> dict[str, Any]:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions of the packages that matter, the machine, and the revision of this package if it is a checkout."""
+    """Versions of the packages that matter and of plug-ins, the machine, and the revision of this package in a checkout."""
     import torch
 
     versions: dict[str, str | None] = {}
@@ -83,6 +84,7 @@ def describe_environment() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
+    versions |= packages()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
     # Preloaded libraries, such as allocators, may change speed and rounding.
     preloaded = [Path(name).name for name in re.split(r"[ :]+", os.environ.get("LD_PRELOAD", "")) if name]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import field, fields
 from difflib import get_close_matches
 from math import isfinite
@@ -187,22 +185,6 @@ def choose_run_folder(output_dir: str, resume: bool, default: str) -> Path:
         raise ValueError("resume_from_checkpoint needs --output_dir, the folder of the run that is to go on")
     chosen = [str(new_folder(default)) if PartialState().is_main_process else ""]
     return Path(broadcast_object_list(chosen)[0])
-
-
-def run_recipe(main: Callable[[list[str]], Any]) -> None:
-    """Run a recipe as a script: `main` with the words of the command line, and a mistake of the user as one line.
-
-    An error that this package raises says what to type instead, so that its traceback only hides it. Any other error keeps
-    its traceback.
-    """
-    ours = (str(Path(__file__).resolve().parents[1]), str(Path(sys.argv[0]).resolve().parent))
-    try:
-        main(sys.argv[1:])
-    except (ValueError, ImportError) as error:
-        if not str(Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()).startswith(ours):
-            raise
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 def end_processes() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checksums import checksum
-    from .load import TASKS, load_task, task_builder
+    from .load import TASKS, load_task, register_task, task_builder
     from .splits import leakage
     from .tokenizer import character_tokenizer, check_alphabet, encode, task_tokenizer, word_tokenizer
     from .windows import CharacterWindows
@@ -31,6 +31,7 @@ __all__ = [
     "encode",
     "leakage",
     "load_task",
+    "register_task",
     "task_builder",
     "task_tokenizer",
     "word_tokenizer",
@@ -45,6 +46,7 @@ _HOME = {
     "encode": "tokenizer",
     "leakage": "splits",
     "load_task": "load",
+    "register_task": "load",
     "task_builder": "load",
     "task_tokenizer": "tokenizer",
     "word_tokenizer": "tokenizer",

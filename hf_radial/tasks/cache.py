@@ -46,13 +46,16 @@ class DamagedError(Exception):
     """The rows could not be read. The description is deleted, so the next attempt rebuilds the cache."""
 
 
-def cache_folder(builder: type[TaskBuilder], config: str, cache_dir: str | None) -> Path | None:
+def cache_folder(
+    builder: type[TaskBuilder], config: str, cache_dir: str | None, dataset_name: str | None = None
+) -> Path | None:
     """The folder of a configuration; `None` if `cache_dir` is an address such as "s3://bucket", which has no locks."""
     root = os.fspath(cache_dir or datasets.config.HF_DATASETS_CACHE)
     if "://" in root:
         return None
-    # `datasets` names a builder by the last part of its module.
-    return Path(root).expanduser() / builder.__module__.split(".")[-1] / config / str(builder.VERSION)
+    # `datasets` names a builder by the last part of its module, unless it is given a name, which it writes in snake case.
+    name = datasets.naming.camelcase_to_snakecase(dataset_name) if dataset_name else builder.__module__.split(".")[-1]
+    return Path(root).expanduser() / name / config / str(builder.VERSION)
 
 
 def open_builder(make: Callable[[], TaskBuilder], folder: Path | None, cache_dir: str | None) -> TaskBuilder:

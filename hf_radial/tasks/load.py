@@ -14,35 +14,72 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
 
+from hf_radial.plugins import Registry
 from hf_radial.tasks.cache import cache_folder, load_rows, open_builder
 from hf_radial.tasks.checks import flag, one_of, shown
 
 if TYPE_CHECKING:
     from hf_radial.tasks.base import TaskBuilder
 
-# Task -> file and class of its builder.
-TASKS = {
-    "modular": ("modular", "ModularArithmetic"),
-    "groups": ("groups", "GroupMultiplication"),
-    "polynomial": ("polynomial", "PolynomialEvaluation"),
-    "digits": ("digits", "DigitArithmetic"),
-    "sparse_parity": ("parity", "SparseParity"),
-    "sequences": ("sequences", "Sequences"),
-    "dyck": ("dyck", "DyckDepth"),
-    "text": ("text", "Text"),
-}
+Builder = TypeVar("Builder", bound=type)
+
+
+def _wrong(found: Any, name: str) -> str:
+    from hf_radial.tasks.base import TaskBuilder
+
+    good = isinstance(found, type) and issubclass(found, TaskBuilder)
+    return "" if good else "a task is a class that inherits from hf_radial.tasks.base.TaskBuilder"
+
+
+TASKS = Registry(
+    "task",
+    {
+        "modular": "hf_radial.tasks.modular:ModularArithmetic",
+        "groups": "hf_radial.tasks.groups:GroupMultiplication",
+        "polynomial": "hf_radial.tasks.polynomial:PolynomialEvaluation",
+        "digits": "hf_radial.tasks.digits:DigitArithmetic",
+        "sparse_parity": "hf_radial.tasks.parity:SparseParity",
+        "sequences": "hf_radial.tasks.sequences:Sequences",
+        "dyck": "hf_radial.tasks.dyck:DyckDepth",
+        "text": "hf_radial.tasks.text:Text",
+        "image_sequence": "hf_radial.tasks.image_sequence:ImageSequence",
+        "modular_sequence": "hf_radial.tasks.modular_sequence:ModularSequence",
+        "text_sequence": "hf_radial.tasks.text_sequence:TextSequence",
+    },
+    _wrong,
+)
+
+
+def register_task(builder: Builder, name: str) -> Builder:
+    """Let this process load a task by `name`.
+
+    A package declares it instead, under `[project.entry-points."hf_radial.tasks"]`: so other processes find it, too.
+
+    Args:
+        builder: a class that inherits from `hf_radial.tasks.base.TaskBuilder`, or from its `TableBuilder`.
+        name: what `load_task` takes.
+
+    Raises:
+        TypeError: it is not such a class.
+        PluginError: the name is taken; the message says by whom.
+    """
+    TASKS.register(builder, name)
+    return builder
 
 
 def builder_class(task: str) -> type[TaskBuilder]:
-    """The builder of a task. If no task has this name, the ValueError lists the most similar names."""
-    module, name = TASKS[one_of("task", task, TASKS)]
-    return getattr(import_module(f"hf_radial.tasks.{module}"), name)
+    """The builder of a task.
+
+    Raises:
+        ValueError: no task has this name; the message lists the most similar names.
+        PluginError: the task's package cannot be imported, or two packages have the name.
+    """
+    return TASKS[task if task in TASKS else one_of("task", task, TASKS)]
 
 
 def task_config(task: str, config: str | None = None, **fields: Any) -> Any:
@@ -82,9 +119,12 @@ def _place(
 ) -> tuple[Callable[[], TaskBuilder], Path | None]:
     """The function that makes a configuration's builder, and the configuration's folder in the cache. Nothing is written."""
     check_cache_dir(cache_dir)
-    builder = builder_class(task)
+    builder, more = builder_class(task), {}
+    if task not in TASKS.ours:  # `datasets` names a cache by the builder's file, and that name may be one of ours
+        more["dataset_name"] = f"{builder.__module__.partition('.')[0].strip('_')}_{task}"
     name = task_config(task, config, **fields).name
-    return partial(builder, cache_dir=cache_dir, config_name=config, **fields), cache_folder(builder, name, cache_dir)
+    folder = cache_folder(builder, name, cache_dir, more.get("dataset_name"))
+    return partial(builder, cache_dir=cache_dir, config_name=config, **more, **fields), folder
 
 
 def load_task(

@@ -86,8 +86,8 @@ def describe_task(task: str, config: str | None = None, *, cache_dir: str | None
 
 
 def shelf_checksums(cache_dir: str | None = None, task: str | None = None) -> Iterator[tuple[str, dict[str, str]]]:
-    """Name `task/configuration` and checksum of each split, for the shelf of one task or of all. No rows are cached."""
-    for name in TASKS if task is None else [task]:
+    """Name `task/configuration` and checksum of each split, for the shelf of one task or of all of ours. No rows are cached."""
+    for name in TASKS.ours if task is None else [task]:
         for config in builder_class(name).SHELF:
             splits = load_task(name, config, cache_dir=cache_dir, streaming=True)
             yield f"{name}/{config}", {split: checksum(rows) for split, rows in splits.items()}
@@ -96,9 +96,10 @@ def shelf_checksums(cache_dir: str | None = None, task: str | None = None) -> It
 def shelf_table(task: str | None = None) -> str:
     """All tasks as text: summary, source and the configurations on the shelf. For a single task, also its fields."""
     lines = []
-    for name in TASKS if task is None else [task]:
-        builder = builder_class(name)
+    for name, builder in TASKS.loaded() if task is None else [(task, builder_class(task))]:
         lines += [name, f"  {builder.SUMMARY}", f"  source: {builder.SOURCE}"]
+        if name not in TASKS.ours:
+            lines.append(f"  from: {TASKS.source(name).package}")
         if task is not None:
             lines.append("  fields, with their defaults:")
             for field, (default, meaning) in task_fields(task).items():

@@ -100,9 +100,9 @@ def leakage(splits: Mapping[str, datasets.Dataset], reorderings: bool = True) ->
     """Count the rows of each split that are also in an earlier split. A row counts once, even if several splits have it.
 
     Args:
-        splits: a `DatasetDict`, or streams, whose operands are read into memory. The operands are the lists in `input_ids`, all
-            of one length. Without `input_ids`, they are all integer columns but `labels` (such as `a` and `b`), and without
-            such columns the whole `prompt`. Large numbers may be decimals.
+        splits: a `DatasetDict`, or streams, whose operands are read into memory. The operands are the lists in `input_ids` (or
+            `pixels`), all of one length. Without them, they are all integer columns but `labels` (such as `a` and `b`), and
+            without such columns the whole `prompt`. Large numbers may be decimals.
         reorderings: whether to look also for the same operands in another order.
 
     Returns:
@@ -133,12 +133,13 @@ def operands_of(dataset: datasets.Dataset, split: str = "train") -> np.ndarray:
     """The operands `(N, k)` of a split: int64, or objects for large numbers and texts. Columns and errors as for `leakage`."""
     from datasets import Value
 
-    if "input_ids" in dataset.column_names:
-        lists = _read(dataset, ["input_ids"])["input_ids"]
+    lists_in = next((name for name in ("input_ids", "pixels") if name in dataset.column_names), None)
+    if lists_in is not None:
+        lists = _read(dataset, [lists_in])[lists_in]
         lengths = pc.unique(pc.list_value_length(lists)).to_pylist()
         if len(lengths) > 1:
             raise ValueError(
-                f"split {split!r} has input_ids of {len(lengths)} lengths, so they are not operands; give it as it was loaded."
+                f"split {split!r} has {lists_in} of {len(lengths)} lengths, so they are not operands; give it as it was loaded."
             )
         return pc.list_flatten(lists).to_numpy().reshape(len(lists), lengths[0] if lengths else 0)
     columns = [

@@ -154,10 +154,14 @@ class Text(TaskBuilder):
         return datasets.Features({"text": datasets.Value("string")})
 
     def shards(self) -> dict[str, list[pa.Array]]:
-        rows = text_of(self.config)
+        return self.cut(self.config, text_of(self.config))
+
+    @staticmethod
+    def cut(config: TextConfig, rows: pa.Array) -> dict[str, list[pa.Array]]:
+        """The rows of each split, in pieces of up to `ROWS_PER_TABLE`."""
         starts = np.concatenate([[0], np.cumsum(pc.utf8_length(rows).to_numpy())])
         shards = {}
-        for split, (start, end) in self.config.bounds(int(starts[-1])).items():
+        for split, (start, end) in config.bounds(int(starts[-1])).items():
             first, last = np.searchsorted(starts[:-1], [start, end])
             pieces = range(int(first), int(last), ROWS_PER_TABLE)
             shards[split] = [rows[at : min(at + ROWS_PER_TABLE, int(last))] for at in pieces]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from hf_radial.comparison.grid import ranges_of, read_grid, run_name, run_options
-from hf_radial.comparison.run import read_run
+from hf_radial.comparison.run_options import read_run
 
 pytestmark = pytest.mark.quick
 

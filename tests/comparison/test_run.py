@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hf_radial.comparison.outcome import RESULT_FILE
-from hf_radial.comparison.run import Run, make_run, make_runs, prepare_process, read_run
+from hf_radial.comparison.run import make_run, make_runs, prepare_process
+from hf_radial.comparison.run_options import Run, read_run
 
 BASE = {
     "task": "modular",

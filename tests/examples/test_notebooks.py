@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|usr|opt|var|Users|mnt|private)/|[A-Z]:\\\\")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
+MOST_BYTES = 600_000
 MOST_LINES = 40  # of text in one cell's output; a progress bar or a log that prints line after line has more
 
 every_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
@@ -47,6 +49,7 @@ def test_the_start_pages_name_it(file):
 
 @every_notebook
 def test_saved_outputs_are_clean(file):
+    assert file.stat().st_size < MOST_BYTES
     notebook = nbformat.read(file, as_version=4)
     nbformat.validate(notebook)
     assert "widgets" not in notebook.metadata
@@ -64,6 +67,17 @@ def test_saved_outputs_are_clean(file):
 def test_the_first_cell_says_what_to_install(file):
     first = nbformat.read(file, as_version=4).cells[0]
     assert first.cell_type == "markdown" and "pip install -e" in first.source
+
+
+@every_notebook
+def test_it_is_a_page_of_the_site_with_its_code_and_pictures(file, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    text, pictures = import_module("notebooks").as_markdown(file)
+    notebook = nbformat.read(file, as_version=4)
+    assert all(cell.source in text for cell in notebook.cells)
+    assert len(pictures) == sum("image/png" in kind for kind in kinds(notebook)) >= 1
+    assert all(f"]({name})" in text for name in pictures)
+    assert f"repository/examples/{file.stem}\n" in (ROOT / "docs/index.md").read_text()
 
 
 @pytest.mark.slow

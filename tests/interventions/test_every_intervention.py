@@ -32,6 +32,11 @@ SETTINGS = {
     "stablemax": "stablemax",
     "muon": "muon",
     "optim": "optim:optim=adafactor",
+    "l2_init": "l2_init:strength=0.1",
+    "spectral_penalty": "spectral_penalty:strength=0.1",
+    "shrink_perturb": "shrink_perturb:every=2",
+    "redo": "redo:threshold=0.5,every=2",
+    "ewc": "ewc:strength=100,every=2",
 }
 NAMES = sorted(set(INTERVENTIONS) - {"record", "replay"})
 

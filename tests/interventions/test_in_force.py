@@ -44,6 +44,11 @@ SETTINGS = {
     "muon": "muon",
     "optim": "optim:optim=adafactor",
     "embedding_rate": "embedding_rate:ratio=3",
+    "l2_init": "l2_init:strength=0.1",
+    "spectral_penalty": "spectral_penalty:strength=0.1",
+    "shrink_perturb": "shrink_perturb:every=2",
+    "redo": "redo:threshold=0.5,every=1",
+    "ewc": "ewc:strength=100,every=2",
     "record": "record",
     "replay weight_norm": "replay:what=weight_norm,file=FILE",
     "replay logit_scale": "replay:what=logit_scale,file=FILE",
@@ -240,8 +245,9 @@ def test_weights_in_half_precision_stay_finite(name, text, dtype, plain, tmp_pat
         return
     found = weights(run(tmp_path, name, [text], model=model, **options)[0])
     assert all(value.dtype == dtype and value.isfinite().all() for value in found.values())
-    # `record` trains nothing otherwise, and both runs start from a model with the norm.
-    assert same(found, plain(name, dtype, **options)) == (name in ("record", "layer_norm"))
+    # `record` trains nothing otherwise, both runs start from a model with the norm, and `ewc` pulls from the second step on
+    # after its anchor.
+    assert same(found, plain(name, dtype, **options)) == (name in ("record", "layer_norm", "ewc"))
 
 
 @pytest.mark.parametrize("name", ["spectral_norm", "projection", "logit_temperature", "muon", "dropout", "stablemax"])
@@ -267,7 +273,9 @@ def test_the_best_checkpoint_that_is_loaded_at_the_end_is_divided_already(tmp_pa
     assert torch.equal(answers(trainer.model), watch.logits[2])
 
 
-@pytest.mark.parametrize("name", ["grokfast_ema", "grokfast_ma", "weight_norm", "spectral_norm", "record"])
+@pytest.mark.parametrize(
+    "name", ["grokfast_ema", "grokfast_ma", "weight_norm", "spectral_norm", "record", "l2_init", "ewc", "redo"]
+)
 def test_a_checkpoint_without_what_it_remembered_is_refused(name, tmp_path):
     run(tmp_path, name, [SETTINGS[name]])
     checkpoint = tmp_path / "checkpoint-2"

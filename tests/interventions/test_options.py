@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from hf_radial import RadialArguments
-from hf_radial.comparison.run import read_run
+from hf_radial.comparison.run_options import read_run
 from hf_radial.interventions import INTERVENTIONS, intervention, interventions
 from hf_radial.interventions.dropout import Dropout
 from hf_radial.interventions.grokfast import GrokfastEMA
@@ -14,8 +14,7 @@ FILE = '[{"step": 1, "weight_norm": 1.0, "logit_scale": 1.0}]'
 
 
 def kinds():
-    for name, (module, kind) in INTERVENTIONS.items():
-        yield name, getattr(__import__(f"hf_radial.interventions.{module}", fromlist=[kind]), kind)
+    yield from INTERVENTIONS.items()
 
 
 @pytest.fixture

@@ -67,6 +67,21 @@ def test_every_file_that_is_linked_exists(name):
     assert [link for link in missing if (page.parent / link).resolve().relative_to(ROOT).as_posix() not in made] == []
 
 
+# What a reader of the page makes.
+THEIR_FILES = {"hf_radial/interventions/scaled_gradient.py"}
+
+
+def test_every_python_file_that_a_page_names_exists():
+    files = [
+        file.relative_to(ROOT).as_posix() for top in ("hf_radial", "recipes", "tests") for file in (ROOT / top).rglob("*.py")
+    ]
+    files += [file.relative_to(ROOT).as_posix() for top in ("benchmarks", "docs") for file in (ROOT / top).rglob("*.py")]
+    pages = {**PAGES, **{name: (ROOT / name).read_text() for name in ("ARCHITECTURE.md", "CONTRIBUTING.md")}}
+    for name, text in pages.items():
+        named = set(re.findall(r"`([\w/]+\.py)`", re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M))) - THEIR_FILES
+        assert [one for one in named if not any(f"/{file}".endswith(f"/{one}") for file in files)] == [], name
+
+
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_the_tables_of_a_page_are_those_of_the_data(name):
     assert filled(PAGES[name]) == PAGES[name], "run: make tables"
@@ -151,6 +166,61 @@ def templates() -> list[str]:
 def test_an_explained_error_message_is_one_of_the_code(message):
     parts = [re.escape(part) for part in message.split("…")]
     assert any(re.search("….*".join(parts) if len(parts) > 1 else parts[0], text) for text in templates())
+
+
+def test_what_the_pages_call_a_default_is_one():
+    from hf_radial.geometry.measure import DEFAULT_GROUPS, EXPENSIVE_GROUPS, GROUPS
+    from hf_radial.penalty.config import RadialConfig
+
+    config = RadialConfig(radial_lambda=0.05)
+    assert f"- `{config.radial_radius}`, the default" in PAGES["docs/choose.md"]
+    assert config.radial_where == "increment" and "The default, the paper's" in PAGES["docs/sites.md"]
+    said = re.findall(r"^\| `(\w+)` \| .+ \| (yes|no, expensive) \|$", PAGES["docs/geometry.md"], re.M)
+    assert [group for group, _ in said] == list(GROUPS)
+    assert [group for group, answer in said if answer == "yes"] == list(DEFAULT_GROUPS)
+    assert [group for group, answer in said if answer != "yes"] == list(EXPENSIVE_GROUPS)
+
+
+def test_the_page_of_errors_misses_no_error_that_is_raised():
+    errors = extension("errors")
+    missing = []
+    for file in sorted((ROOT / "hf_radial").rglob("*.py")):
+        tree = ast.parse(file.read_text())
+        made = {id(text) for _, text, _ in errors.statements(tree)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                text = node.exc.args[0]
+                if id(text) not in made and not isinstance(text, ast.Name):  # a name stands for a text, which is there
+                    missing.append(f"{file.name}:{node.lineno}")
+    assert missing == []
+    listed = {(one.file, one.text) for one in errors.messages()}
+    page = errors.page()
+    assert all(text.replace("`", "'") in page for file, text in listed if file != "__init__.py")
+
+
+def test_the_page_of_errors_has_the_kinds_of_statements_that_make_one():
+    tree = ast.parse(
+        'NAMED = "a constant"\n'
+        "def made():\n    return ValueError('returned')\n"
+        "def f(x):\n    raise ValueError(NAMED)\n    raise TypeError(f'x={x!r} is wrong')\n"
+        "    raise type(x)('of the same kind') from x\n    logger.warning('step %d: %s', 1, x)\n"
+    )
+    errors = extension("errors")
+    found = [(kind, errors.text_of(node), function) for kind, node, function in errors.statements(tree)]
+    assert found == [
+        ("ValueError", "returned", "made"),
+        ("ValueError", "a constant", "f"),
+        ("TypeError", "x=… is wrong", "f"),
+        ("error", "of the same kind", "f"),
+        ("warning", "step %d: %s", "f"),
+    ]
+
+
+def test_every_explained_message_is_linked_from_the_page_of_errors():
+    errors = extension("errors")
+    page = errors.page()
+    assert len(errors.cures()) == len(re.findall(r"^### `", PAGES["docs/faq.md"], re.M)) > 20
+    assert [anchor for _, anchor in errors.cures() if f"(faq.md#{anchor})" not in page] == []
 
 
 def test_the_versions_agree():

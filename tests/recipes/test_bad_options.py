@@ -140,7 +140,7 @@ def test_at_least_refuses_what_is_no_number() -> None:
 def test_a_mistake_is_one_line_and_an_error_of_a_library_keeps_its_traceback(tmp_path: Path) -> None:
     script = tmp_path / "recipe.py"
     script.write_text(
-        "import json\nfrom hf_radial.runs.start import run_recipe\n"
+        "import json\nfrom hf_radial.runs.script import run_recipe\n"
         "def main(argv):\n    if argv == ['ours']:\n        raise ValueError('layers=0 must be at least 1')\n"
         "    json.loads('{')\n"
         "run_recipe(main)\n"

@@ -298,6 +298,13 @@ def ray_cluster(monkeypatch):
     cluster.shutdown()
 
 
+def _name(process):
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def test_a_ray_cluster_runs_the_same_grid_and_outlives_a_worker_that_is_killed(tmp_path, ray_cluster):
     grid = write_grid(tmp_path, base={**BASE, "epochs": 800}, seeds=[0, 1, 2])
     said = (tmp_path / "said.txt").open("w+")
@@ -305,7 +312,7 @@ def test_a_ray_cluster_runs_the_same_grid_and_outlives_a_worker_that_is_killed(t
     deadline, killed = time.time() + 600, None
     while time.time() < deadline and killed is None and process.poll() is None:
         for file in (tmp_path / "runs").glob("*/run.json"):
-            workers = [p for p in psutil.process_iter(["name"]) if (p.info["name"] or "").startswith("ray::made_by_ray")]
+            workers = [p for p in psutil.Process().children(recursive=True) if _name(p).startswith("ray::made_by_ray")]
             if workers and not (file.parent / "result.json").exists():
                 killed = workers[0].pid
                 os.kill(killed, signal.SIGKILL)

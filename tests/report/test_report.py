@@ -9,11 +9,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from fake_runs import GROUPS, SITES, fake_run, readings_at
+from html_page import Page
 
 from hf_radial.cli.main import main
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, logs_of
@@ -24,7 +24,8 @@ from hf_radial.report.compared import comparisons
 from hf_radial.report.figures import figures_of
 from hf_radial.report.lines import thinned
 from hf_radial.report.measured import site_lines
-from hf_radial.report.page import make_report, write_report
+from hf_radial.report.page import write_report
+from hf_radial.report.still import make_report
 from hf_radial.runs.files import band, group_runs, read_run, read_runs, short_names
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, summarise
 
@@ -41,43 +42,10 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(canvas.Drawing, "render", lambda *args, **kwargs: b"")
 
 
-class Page(HTMLParser):
-    """What a browser would find: tags in order, ids, and the cells of the table of results."""
-
-    VOID = {"meta", "link", "img", "source", "br"}
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.ids, self.cells, self.images = [], [], [], [], []
-        self.feed(html)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append(tag)
-        self.ids += [attrs["id"]] if "id" in attrs else []
-        if tag == "img":
-            self.images.append(attrs)
-        if tag == "tr":
-            self.cells.append([])
-        if tag in ("td", "th"):
-            self.cells[-1].append("")
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
-            self.cells[-1][-1] += data
-
-
 @pytest.mark.quick
 def test_a_page_of_a_whole_run_has_every_figure_and_needs_nothing_else(quick, tmp_path):
     fake_run(tmp_path / "run")
-    path = write_report([tmp_path / "run"])
+    path = write_report([tmp_path / "run"], static=True)
     assert path == tmp_path / "run" / "report" / "index.html"
     html = path.read_text()
     page = Page(html)
@@ -344,6 +312,15 @@ def test_runs_that_broke_or_had_just_begun_are_drawn(damage, steps, quick, tmp_p
     drawings = {drawing.name: drawing for _, found in figures_of(read_run(tmp_path)) for drawing in found}
     assert all(len(drawing.render()) > 100 for drawing in drawings.values())
     assert "accuracy" in drawings and ("effective_rank" in drawings) == bool(np.isfinite(damage))
+
+
+@pytest.mark.parametrize("metric", [TRAIN_METRIC, HELD_OUT_METRIC])
+def test_an_accuracy_that_is_no_number_is_said_to_be_none(metric, undrawn, tmp_path):
+    log = [{"step": 10, TRAIN_METRIC: 0.5, HELD_OUT_METRIC: 0.5}, {"step": 20, metric: float("nan")}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    rows = Page(make_report(read_runs([tmp_path]))[0]).cells
+    last = "training, last" if metric == TRAIN_METRIC else "held-out, last"
+    assert dict(zip(rows[0], rows[1], strict=True))[last] == "not a number"
 
 
 def test_few_points_are_kept_when_there_are_too_many_but_no_spike_is_lost():

@@ -71,8 +71,8 @@ def test_each_field_is_shown_with_its_default_and_what_the_nearest_docstring_alo
         (["tasks", "modular", "--json"], "--json is for one configuration; give TASK and CONFIG"),
         (["tasks", "modular", "add_p23_f0.5_s0", "--verify"], "leave CONFIG out"),
         (["tasks", "modular", "--write", "sums.json"], "leave TASK out"),
-        (["tasks", "modulr", "--verify"], "task='modulr' is unknown; did you mean 'modular'?"),
-        (["tasks", "modulr"], "task='modulr' is unknown; did you mean 'modular'?"),
+        (["tasks", "modulr", "--verify"], "task='modulr' is unknown; did you mean 'modular' or 'modular_sequence'?"),
+        (["tasks", "modulr"], "task='modulr' is unknown; did you mean 'modular' or 'modular_sequence'?"),
     ],
 )
 def test_options_that_do_not_belong_together_are_an_error(arguments, message, capsys, tmp_path, monkeypatch):
