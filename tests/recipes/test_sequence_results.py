@@ -114,6 +114,23 @@ def test_what_the_page_says_of_the_penalties():
     assert max(p_values) > 0.1 and min(p_values) == 0.0625
 
 
+def test_what_the_page_says_of_layer_norm():
+    retention = [compare(ROWS, "judged", ours, "LayerNorm", "retention") for ours in PENALTIES]
+    assert all(found.low < 0 < found.high for found in retention)  # it keeps as much
+    assert all(compare(ROWS, "judged", ours, "LayerNorm", "current").low > 0 for ours in PENALTIES)  # and learns less well
+    assert mean("LayerNorm", "early") - mean("LayerNorm", "late") > 0.02
+
+
+def test_how_sure_the_page_says_that_it_is():
+    found = [one["retention"] for one in verdicts(ROWS, STUDY) if one["question"] == "against_l2_init"]
+    assert {round(one["p_value"], 4) for one in found} == {0.0625, 0.1875} and all(one["replicates"] == 5 for one in found)
+    kept = [mean(arm, "retention") for arm in (*PENALTIES, *FREE, "LayerNorm")]
+    assert 0.1 < min(kept) and max(kept) < 0.1749
+    learned = [compare(ROWS, "judged", ours, theirs, "current").value for ours in PENALTIES for theirs in FREE]
+    gained = [compare(ROWS, "judged", ours, theirs, "retention").value for ours in PENALTIES for theirs in FREE]
+    assert min(x - y for x, y in zip(learned, gained, strict=True)) > 0
+
+
 def test_the_published_strength_changes_little():
     for rate in STUDY.published["learning_rates"]:
         names = list(STUDY.published["arms"])
