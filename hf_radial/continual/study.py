@@ -174,12 +174,16 @@ def jobs_of(study: Study, stage: str, rows: Sequence[Mapping[str, Any]], replica
 
 
 def longest(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The arms that run longer: AdamW, and those with the best mean retention of the ones that store no images."""
+    """The arms that run longer: AdamW, and those with the best mean retention of the ones that store no images.
+
+    Arms whose judged runs learn new tasks less well than tuning asked for are left out.
+    """
     means = {}
     for arm in study.arms:
-        own = [row["retention"] for row in rows if row["stage"] == "judged" and row["arm"] == arm.name]
-        if own and not arm.options.get("replay") and arm.name != study.arms[0].name:
-            means[arm.name] = float(np.mean(own))
+        own = [row for row in rows if row["stage"] == "judged" and row["arm"] == arm.name]
+        enough = own and float(np.mean([row["current"] for row in own])) >= study.least_current
+        if enough and not arm.options.get("replay") and arm.name != study.arms[0].name:
+            means[arm.name] = float(np.mean([row["retention"] for row in own]))
     return [study.arms[0].name, *sorted(means, key=lambda name: -means[name])[: study.long["arms"]]]
 
 
