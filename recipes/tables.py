@@ -257,6 +257,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "task_speed": partial(lines_of, "task_speed"),
     "trainers": partial(lines_of, "trainers"),
     "versions": partial(lines_of, "versions"),
+    "charting_libraries": partial(lines_of, "charting_libraries"),
     "benchmarks": benchmarks,
     "architectures": architectures,
     **{f"sequence_{kind}": partial(sequence, kind) for kind in ("answers", "judged", "published", "tuned")},

@@ -31,6 +31,7 @@ from hf_radial.safe_files import replacing, write_text  # noqa: E402
 RESULTS = ROOT / "recipes" / "results"
 WHERE = {"": "both", "hidden.0": "first", "hidden.1": "last"}
 SIDES = {"both": "two-sided", "above": "ceiling", "below": "floor"}
+QUESTIONS = ("Which layer?", "A ceiling?", "The scale of the logits?")
 Rows = list[dict[str, Any]]
 
 
@@ -106,6 +107,8 @@ def answers(rows: Rows) -> dict[str, str]:
     def arm(where: str, side: str = "two-sided") -> Held:
         return Held(where, side, 1.0, 1.0)
 
+    if all(row["status"] != "solved" for row in rows):
+        return dict.fromkeys(QUESTIONS, "undecided: no run got there, with a penalty or without")
     first, last, both = arm("first"), arm("last"), arm("both")
     last_by_both, first_by_both = ratio(rows, last, both), ratio(rows, first, both)
     carries = is_level(last_by_both) and is_later(first_by_both)
@@ -116,11 +119,11 @@ def answers(rows: Rows) -> dict[str, str]:
     at_one = [t for held, t in times.items() if (held.where, held.side, held.temperature) == ("last", "two-sided", 1.0)]
     matters = max(at_one) / min(at_one)
     return {
-        "Which layer?": ("the last carries it" if carries else "both matter" if matter else "undecided")
+        QUESTIONS[0]: ("the last carries it" if carries else "both matter" if matter else "undecided")
         + f": against both, the last alone {ratio_text(last_by_both)[0]}, the first alone {ratio_text(first_by_both)[0]}",
-        "A ceiling?": ("yes" if is_level(ceiling) and is_later(floor) else "undecided")
+        QUESTIONS[1]: ("yes" if is_level(ceiling) and is_later(floor) else "undecided")
         + f": against two sides, the ceiling {ratio_text(ceiling)[0]}, the floor {ratio_text(floor)[0]}",
-        "The scale of the logits?": ("yes" if within <= between / 4 and matters >= 1.5 else "undecided")
+        QUESTIONS[2]: ("yes" if within <= between / 4 and matters >= 1.5 else "undecided")
         + f": variance of log time within equal radius / temperature {number(within)}, between {number(between)}; at "
         f"temperature 1 the slowest radius takes {number(matters)} times as long as the fastest",
     }

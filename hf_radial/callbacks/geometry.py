@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 from safetensors import SafetensorError
@@ -37,6 +36,7 @@ from hf_radial.geometry.observe import LossOf
 from hf_radial.geometry.reading import TABLE_FILE, Table, read_table
 from hf_radial.internals.frames import calling_trainer, resumed_from
 from hf_radial.internals.trainer_parts import terminal_left_out
+from hf_radial.penalty.functional import is_number
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, check_names
 from hf_radial.runs.record import run_folder
 from hf_radial.sites.find import Sites, check_patterns, find_sites
@@ -120,7 +120,7 @@ class GeometryCallback(TrainerCallback):
         if known is not None and not isinstance(known, ModularTable):
             raise TypeError(f"modular={modular!r} must be a table, such as ModularTable(modulus=97, operation='add')")
         share: Any = budget
-        if share is not None and (isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share <= 1):
+        if share is not None and not (is_number(share) and 0 <= share <= 1):
             raise ValueError(f"budget={budget!r} must be a share of training time between 0 and 1, or None for no limit")
         self.chosen = metrics is not None
         if metrics is None:

@@ -4,7 +4,7 @@ hf-radial run RECIPE [OPTIONS]           train: addition, modular, compare or sw
 hf-radial sites MODEL_OR_CONFIG           where the penalty would go in a model, and whether that is right
 hf-radial tasks [TASK [CONFIG]]           the algorithmic tasks, the fields of one, what a configuration holds
 hf-radial methods [NAME]                  the ways to train differently, the card of one
-hf-radial report RUN [RUN ...]            one page with figures of runs: fit, onset, delay, and the geometry meanwhile
+hf-radial report RUN [RUN ...]            one page about runs: when they generalised, and the geometry meanwhile; --live follows
 hf-radial compare [GRID]                  the tables of committed comparisons, in the terminal
 hf-radial publish dataset|model ...       to a Hub, with a card
 """

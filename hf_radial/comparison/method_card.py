@@ -59,10 +59,10 @@ def measured(name: str) -> list[str]:
     others = []
     for file in sorted(comparisons_folder().glob("*.json")):
         link = f"[{file.stem}](../../recipes/results/compare/{file.stem}.md)"
-        data, entries = _read(file.stem)
+        data = _data(file.stem)
         if not (arms := arms_of(data, name)):
             continue
-        if not entries:
+        if not (entries := _entries(file.stem)):
             others.append(link)
             continue
         lines += ["", f"From {link}; the reference is *{data['reference']}*:", ""]
@@ -85,10 +85,17 @@ def _over_all(one: dict[str, Any]) -> str:
 
 
 @cache
-def _read(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A comparison, and its entries if its arms were tuned."""
-    data = json.loads((comparisons_folder() / f"{name}.json").read_text(encoding="utf-8"))
-    return data, summary(data["rows"], data["reference"]) if data.get("tuning") and not data.get("paired") else []
+def _data(name: str) -> dict[str, Any]:
+    """A comparison: its grid, and a row for every run."""
+    found: dict[str, Any] = json.loads((comparisons_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def _entries(name: str) -> list[dict[str, Any]]:
+    """The entries of a comparison if its arms were tuned."""
+    data = _data(name)
+    return summary(data["rows"], data["reference"]) if data.get("tuning") and not data.get("paired") else []
 
 
 def _number(value: Any) -> str:

@@ -150,7 +150,7 @@ def _with_loss(model: nn.Module, text: str) -> nn.Module:
 
     plain: Any = type(model)
 
-    class WithLoss(plain):  # type: ignore[misc]
+    class WithLoss(plain):
         accepts_loss_kwargs = False  # the mean over a batch is taken here
 
         def forward(self, *args: Any, labels: Tensor | None = None, **inputs: Any) -> dict[str, Tensor]:

@@ -40,7 +40,8 @@ Kind = TypeVar("Kind", bound=type)
 def _wrong(found: Any, name: str) -> str:
     from hf_radial.interventions.base import Intervention
 
-    if not (isinstance(found, type) and issubclass(found, Intervention) and is_dataclass(found)):
+    inherits: bool = isinstance(found, type) and issubclass(found, Intervention)
+    if not inherits or not is_dataclass(found):
         return "an intervention is a dataclass that inherits from hf_radial.interventions.base.Intervention"
     given = getattr(found, "name", None)
     return "" if given == name else f"its attribute `name` is {given!r}; write name: ClassVar[str] = {name!r}"

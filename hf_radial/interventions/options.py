@@ -160,7 +160,9 @@ def _is(value: Any, wanted: type) -> bool:
         from hf_radial.penalty.functional import is_number  # here, since it imports torch
 
         return isinstance(value, (int, float)) and is_number(value)
-    return type(value) is wanted and not (wanted is int and abs(value) > LARGEST_WHOLE)
+    if wanted is int:
+        return type(value) is int and abs(value) <= LARGEST_WHOLE
+    return type(value) is wanted
 
 
 def _read(text: str, types: tuple[type, ...]) -> Any:

@@ -20,7 +20,7 @@ def check_lambda(radial_lambda: Any) -> None:
     """Raise unless `radial_lambda` is a number that is finite in float32 and not negative."""
     if isinstance(radial_lambda, bool) or not isinstance(radial_lambda, Real):
         raise TypeError(f"radial_lambda={radial_lambda!r} must be a number, for example 0.05")
-    if not (is_number(radial_lambda) and radial_lambda >= 0):
+    if not (is_number(radial_lambda) and float(radial_lambda) >= 0):
         raise ValueError(
             f"radial_lambda={radial_lambda!r:.40} must be finite in float32 and not negative; 0 switches the penalty off"
         )
@@ -151,7 +151,7 @@ class RadialConfig:
             where = f"radial_schedule: {self.schedule_name}({step}) returned {factor!r}"
             if not isinstance(factor, Real):
                 raise TypeError(f"{where}; it must return a number that multiplies radial_lambda")
-            if not (is_number(factor) and factor >= 0 and is_number(self.radial_lambda * float(factor))):
+            if not (is_number(factor) and float(factor) >= 0 and is_number(self.radial_lambda * float(factor))):
                 raise ValueError(f"{where}; radial_lambda times this must be finite in float32 and not negative")
             return float(factor)
         warm_up_end, last_step = max(self.radial_warmup_steps - 1, 0), max_steps - 1  # the steps with the full value and with 0

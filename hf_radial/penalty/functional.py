@@ -10,7 +10,7 @@ gradient zero rather than NaN.
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
 from numbers import Real
 from typing import Any
 
@@ -250,7 +250,8 @@ def is_number(value: Any) -> bool:
     >>> is_number(0.5), is_number(1e300), is_number(True), is_number("0.5")
     (True, False, False, False)
     """
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) <= LARGEST)
+    size: Any = abs(value) if isinstance(value, Real) else inf
+    return not isinstance(value, bool) and bool(size <= LARGEST)
 
 
 def _check_vectors(h: Any, dim: int, name: str = "h") -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hf_radial.report.added import added_captions
 from hf_radial.report.axes import BOUNDED
 from hf_radial.report.captions import MODEL_LINES, SITE_LINES
 from hf_radial.runs.files import Run
@@ -85,6 +86,7 @@ def catalogue(runs: Sequence[Run], train_metric: str, held_out_metric: str) -> l
         ("How steep is the loss?", [*_curvature(), *_models("sharpness")]),
         ("How large are weights and outputs?", [_weight_norm(), *_models("logit_scale", "softmax_collapse")]),
         ("Does the penalty pull as predicted?", _sites("prop1_cosine", "prop1_weight_decay_cosine")),
+        ("What did other packages measure?", _added(runs)),
     ]
     return [{"question": question, "figures": [asdict(figure) for figure in figures]} for question, figures in questions]
 
@@ -119,6 +121,17 @@ def _sites(*metrics: str) -> list[Figure]:
         title, label, compare, caption = SITE_LINES[metric]
         bounded = any(word in label for word in BOUNDED)
         figures.append(Figure(metric, title, label, caption, [Line([metric])], sites=True, compare=compare, bounded=bounded))
+    return figures
+
+
+def _added(runs: Sequence[Run]) -> list[Figure]:
+    """Metrics of other packages, of each site or of the model as a whole."""
+    figures = []
+    for metric, (title, label, _, caption) in added_captions(runs).items():
+        places = {site != "" for run in runs for site in run.measured.get(metric, {})}
+        for sites in sorted(places, reverse=True):
+            name = metric if sites else f"{metric}_model"
+            figures.append(Figure(name, title if sites else f"{title}, model", label, caption, [Line([metric])], sites=sites))
     return figures
 
 

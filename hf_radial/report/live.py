@@ -8,6 +8,7 @@ through the reader's browser (DNS rebinding).
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from hf_radial.report.accuracy_loss import epochs_per_step
 from hf_radial.report.answer import Answer, answer, headline
 from hf_radial.report.data import Sent, labels_of, new_rows, sites_of
 from hf_radial.report.page import content_security_policy, make_page
@@ -95,6 +97,7 @@ class Live:
             change = new_rows(run, self._sent[number], *self.metrics)
             if change or told != self._answers[number]:
                 change |= {"answer": told.as_dict(), "sites": sites, "names": short_names(sites)}
+                change["epochs"] = epochs_per_step(run)
                 self._changes.append({"run": run.name, **change})
                 self._answers[number] = told
                 self._news = time.time()
@@ -130,6 +133,11 @@ class LiveServer(ThreadingHTTPServer):
         self.live = live
         super().__init__(("127.0.0.1", port), _Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a reader who closed the page meanwhile."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """The page's address."""
@@ -153,7 +161,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         address = urlsplit(self.path)
         if address.path == "/":
-            self._answer(HTTPStatus.OK, "text/html", self.server.live.page(), page=True)
+            try:
+                page = self.server.live.page()
+            except ValueError as error:  # such as an accuracy in percent; the message says which and what to do
+                self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", f"{error}\n")
+                return
+            self._answer(HTTPStatus.OK, "text/html", page, page=True)
         elif address.path == "/rows":
             self._rows(parse_qs(address.query))
         else:

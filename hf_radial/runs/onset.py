@@ -224,7 +224,8 @@ def _check_log(log_history: Any) -> None:
 def check_threshold(**thresholds: Any) -> float:
     """The threshold, given as argument name = value; a `ValueError` unless it is a fraction of 1 above 0."""
     argument, threshold = next(iter(thresholds.items()))
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold <= 1:
+    is_number = not isinstance(threshold, bool) and isinstance(threshold, Real)
+    if not is_number or not 0 < threshold <= 1:
         raise ValueError(f"{argument}={threshold!r} must be an accuracy above 0 and at most 1; write 90 % as 0.9")
     return float(threshold)
 
@@ -237,7 +238,8 @@ def _points(log_history: Log, metric: str) -> list[Point]:
     for logs in log_history:
         if "step" not in logs:
             raise ValueError(f"an entry of the log has no 'step', so it is no log_history of a Trainer: {logs}")
-        if not isinstance(logs["step"], Real) or not abs(logs["step"]) < 2**63:
+        is_number = isinstance(logs["step"], Real)
+        if not is_number or not abs(logs["step"]) < 2**63:
             raise ValueError(f"an entry of the log has the step {logs['step']!r}, which is no number: {logs}")
         step = int(float(logs["step"]))
         if step < before:

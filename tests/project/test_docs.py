@@ -67,6 +67,21 @@ def test_every_file_that_is_linked_exists(name):
     assert [link for link in missing if (page.parent / link).resolve().relative_to(ROOT).as_posix() not in made] == []
 
 
+# What a reader of the page makes.
+THEIR_FILES = {"hf_radial/interventions/scaled_gradient.py"}
+
+
+def test_every_python_file_that_a_page_names_exists():
+    files = [
+        file.relative_to(ROOT).as_posix() for top in ("hf_radial", "recipes", "tests") for file in (ROOT / top).rglob("*.py")
+    ]
+    files += [file.relative_to(ROOT).as_posix() for top in ("benchmarks", "docs") for file in (ROOT / top).rglob("*.py")]
+    pages = {**PAGES, **{name: (ROOT / name).read_text() for name in ("ARCHITECTURE.md", "CONTRIBUTING.md")}}
+    for name, text in pages.items():
+        named = set(re.findall(r"`([\w/]+\.py)`", re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M))) - THEIR_FILES
+        assert [one for one in named if not any(f"/{file}".endswith(f"/{one}") for file in files)] == [], name
+
+
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_the_tables_of_a_page_are_those_of_the_data(name):
     assert filled(PAGES[name]) == PAGES[name], "run: make tables"

@@ -240,6 +240,7 @@ def test_a_report_draws_a_packages_metric_with_the_words_of_its_docstring(tmp_pa
     from fake_runs import SITES, fake_run
 
     from hf_radial.geometry.reading import TABLE_FILE, Table
+    from hf_radial.report.catalogue import catalogue
     from hf_radial.report.figures import figures_of
     from hf_radial.runs.files import read_run as read_folder
 
@@ -262,5 +263,8 @@ def test_a_report_draws_a_packages_metric_with_the_words_of_its_docstring(tmp_pa
         ("How unequal lengths are", "Near 0 all are alike."),
         ("How unequal lengths are: most", "Near 0 all are alike."),
     ]
+    questions = catalogue([read_folder(tmp_path)], "eval_train_accuracy", "eval_validation_accuracy")
+    figures = [(one["title"], one["sites"]) for one in questions[-1]["figures"]]
+    assert figures == [("How unequal lengths are", True), ("How unequal lengths are: most, model", False)]
     METRICS._registered.clear()
     assert "Metrics of other packages" not in dict(figures_of(read_folder(tmp_path)))

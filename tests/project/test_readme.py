@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_radial.geometry.reading import read_table
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -117,8 +119,8 @@ def test_what_is_said_of_the_three_propositions_is_what_the_six_runs_say():
     assert len(arms) == 6 and not data["not_yet_run"] and data["scale"] == 1.0
     # The numbers are those of the files beside them, and the tables are made from the numbers.
     for arm in study.ARMS:
-        assert study.summary(arm, results / "geometry_study" / arm.name) == arms[arm.weight_decay, arm.radial_lambda]
-    assert (results / "geometry_study.md").read_text() == study.markdown(data["arms"], [])
+        assert study.summary(arm.name, results / "geometry_study" / arm.name) == arms[arm.weight_decay, arm.radial_lambda]
+    assert (results / "geometry_study.md").read_text() == study.markdown(data["arms"], study.TITLE, [])
 
     onset = {key: arm["onset_epoch"] for key, arm in arms.items()}
     assert onset[0.001, 0] is None and arms[0.001, 0]["epochs"] == 2600
@@ -150,7 +152,7 @@ def test_what_is_said_of_the_three_propositions_is_what_the_six_runs_say():
         wd for wd in (0.001, 0.1, 1.0) if found[wd, 0.05]["hessian_trace"]["last"] < found[wd, 0]["hessian_trace"]["last"]
     ]
     assert flatter == [0.1, 1.0]
-    trace = study.read_table(results / "geometry_study" / "wd0.001_lambda0" / "geometry.parquet").series("hessian_trace")
+    trace = read_table(results / "geometry_study" / "wd0.001_lambda0" / "geometry.parquet").series("hessian_trace")
     assert trace[max(trace)] < trace[0] / 900 and round(trace[0], 1) == 44.2
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 from http.client import HTTPConnection
@@ -253,6 +254,26 @@ def test_it_listens_on_this_machine_alone_and_a_taken_port_is_an_error(server):
     assert server.server_address[0] == "127.0.0.1"
     with pytest.raises(OSError):
         LiveServer(server.live, server.server_address[1])
+
+
+def test_a_log_that_makes_no_page_is_told_and_does_not_end_the_server(server, finished):
+    state = json.loads((finished / STATE).read_text())
+    (finished / STATE).write_text(json.dumps({"log_history": [{"step": 1, HELD_OUT_METRIC: 97.0}]}))
+    answer, said = ask(server, "/")
+    assert (
+        answer.status == 500 and "an accuracy is at most 1" in said and answer.headers["Content-Type"].startswith("text/plain")
+    )
+    (finished / STATE).write_text(json.dumps(state))
+    assert ask(server, "/")[0].status == 200
+
+
+def test_a_reader_who_leaves_is_no_error(server, capfd):
+    with socket.create_connection(server.server_address) as connection:
+        port = server.server_address[1]
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
+    assert ask(server, "/")[0].status == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_client_that_says_nothing_does_not_hold_up_others(server):

@@ -16,7 +16,7 @@ from hf_radial.runs.files import read_run
 from hf_radial.runs.onset import HELD_OUT_METRIC
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-FIRST = "document.querySelector('#panels .plot').panel"
+FIRST = "document.querySelector('#panels .plot')?.panel"
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +137,10 @@ def test_the_pointer_moves_one_cursor_through_all_figures(browser, pages):
 def test_spectra_maps_and_neurons_show_the_cursors_step(browser, pages):
     started(browser, pages["one"])
     seen = []
-    for place in (3, 40):
+    for place in (3, -1):
         seen.append(
             browser.execute_script(
-                "choice.step = allSteps()[arguments[0]]; const found = {};"
+                "choice.step = allSteps().at(arguments[0]); const found = {};"
                 "for (const view of views) if (view instanceof MomentPanel) {"
                 "  view.build(); view.stale = false; view.paint();"
                 "  const at = measuredAt(view.found()[0].cells.x, choice.step);"
@@ -153,7 +153,8 @@ def test_spectra_maps_and_neurons_show_the_cursors_step(browser, pages):
     assert seen[0].keys() == {"spectrum", "neurons", "singular_values"}
     for figure, first in seen[0].items():
         for (one, values, at), (other, others, _) in zip(first, seen[1][figure], strict=True):
-            assert one.startswith("at step") and one != other and values != others and at >= 0
+            assert one.startswith("at step") and one != other and at >= 0
+            assert (values != others) == (figure != "singular_values")  # in made-up runs, these stay the same
 
 
 def test_keys_move_the_cursor_and_choose_steps(browser, pages):
@@ -289,13 +290,15 @@ def test_a_live_page_takes_new_rows_and_stays_where_the_reader_is(browser, tmp_p
         if metrics:
             read_table(tmp_path / "whole" / TABLE_FILE).up_to(step).write(run / TABLE_FILE)
 
-    write(100)
     with LiveServer(Live([run], title=EVIL)) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            said, _ = started(browser, server.url)
-            assert said == []
+            said, _ = show(browser, server.url)  # there is nothing as yet
+            wait_for(browser, "document.getElementById('news').textContent.includes('no row yet')")
+            write(100)
+            wait_for(browser, f"{FIRST}?.ink?.width > 0")
+            assert said == [] and wait_for(browser, "document.getElementById('step').value.includes('epoch')")
             browser.execute_script("choice.step = 24; refresh(CURSOR)")
             write(900, metrics=True)  # the geometry is new: its figures come
             wait_for(browser, "allSteps().at(-1) > 800 && document.getElementById('effective_rank')")

@@ -26,16 +26,27 @@ function startBar() {
   };
   view.addEventListener("click", () => open($("options").hidden));
   open(matchMedia("(min-width: 68rem)").matches);
-  cursor.addEventListener("input", () => {
-    choice.step = allSteps()[cursor.value];
-    refresh(CURSOR);
-  });
+  // The slider is as long as the axis of steps is, and has its scale; its keys go from one measured step to the next.
   const ends = () => {
+    const steps = allSteps(), { to, back } = stretch();
+    return { from: to(steps[0]), to: to(steps[steps.length - 1]), place: to, back };
+  };
+  cursor.addEventListener("input", () => {
+    const { from, to, back } = ends();
+    setStep(back(from + ((to - from) * cursor.value) / cursor.max));
+  });
+  cursor.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -Infinity, End: Infinity }[event.key];
+    if (by === undefined) return;
+    event.preventDefault();
+    moveStep(event.shiftKey ? 10 * by : by);
+  });
+  const range = () => {
     const all = allSteps(), from = $("from").value, to = $("to").value;
     setRange([from === "" ? all[0] : Number(from), to === "" ? all[all.length - 1] : Number(to)]);
   };
-  $("from").addEventListener("change", ends);
-  $("to").addEventListener("change", ends);
+  $("from").addEventListener("change", range);
+  $("to").addEventListener("change", range);
   $("reset").addEventListener("click", () => setRange(null));
   for (const name of ["axis", "values", "site"])
     $(name).addEventListener("change", () => {
@@ -58,15 +69,14 @@ function startBar() {
   });
   views.push({
     update(level) {
-      const steps = allSteps(), at = nearest(steps, choice.step), epochs = focused().epochs;
+      const steps = allSteps(), epochs = focused().epochs, { from, to, place } = ends();
       if (level === ALL) {
-        cursor.max = steps.length - 1;
         $("from").value = choice.range ? choice.range[0] : "";
         $("to").value = choice.range ? choice.range[1] : "";
         $("from").placeholder = steps[0];
         $("to").placeholder = steps[steps.length - 1];
       }
-      cursor.value = at;
+      cursor.value = to > from ? (cursor.max * (place(choice.step) - from)) / (to - from) : 0;
       const epoch = epochs ? `, epoch ${compact(Number((choice.step * epochs).toPrecision(3)))}` : "";
       $("step").value = `step ${whole(choice.step)}${epoch}`;
       cursor.setAttribute("aria-valuetext", $("step").value);

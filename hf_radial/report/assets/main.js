@@ -45,6 +45,7 @@ function take(found) {
     const number = page.runs.findIndex(({ name }) => name === change.run), run = page.runs[number];
     if (change.series) addRows(run, change);
     run.answer = change.answer;
+    run.epochs = change.epochs;
     document.querySelector(`#answers [data-run="${number}"] span:last-child`).textContent = change.answer.text;
     for (const site of change.sites)
       if (!page.sites.includes(site)) {

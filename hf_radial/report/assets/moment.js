@@ -223,7 +223,7 @@ class NeuronPanel extends MomentPanel {
   paint() {
     super.paint();
     const only = this.found()[0]?.cells.x;
-    if (this.note && only?.length === 1) this.note.textContent = `at step ${whole(only[0])}, the only one that was kept`;
+    if (this.note && only?.length === 1) this.note.textContent = `at step ${whole(only[0])}, the only one kept`;
   }
 
   cursor() {
