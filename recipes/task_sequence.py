@@ -54,11 +54,8 @@ def main() -> None:
     write_text(args.results / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
     replicates = list(range(study.replicates)) if args.replicates is None else args.replicates
     for stage in args.stages:
-        done = {identity(row) for row in rows_in(args.results)}
         for job in jobs_of(study, stage, rows_in(args.results), replicates):
             if args.arms and job.keys[0]["arm"] not in args.arms:
-                continue
-            if all(identity(key) in done for key in job.keys):
                 continue
             rows, found = run_job(study, job)
             with (args.results / "rows.jsonl").open("a") as file:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
@@ -137,7 +137,8 @@ def best_trial(study: Study, rows: Sequence[Mapping[str, Any]], arm: str, replic
 
 
 def jobs_of(study: Study, stage: str, rows: Sequence[Mapping[str, Any]], replicates: Sequence[int]) -> Iterator[Job]:
-    """The runs of a stage, in stacks, with those that `rows` has. A stage needs the rows of the stages before it."""
+    """The runs of a stage that `rows` does not have, in stacks. A stage needs the rows of the stages before it."""
+    done = {identity(row) for row in rows}
     tasks = study.tuning_tasks if stage == "tuning" else study.base["tasks"]
     if stage == "published":
         given = study.published
@@ -147,7 +148,7 @@ def jobs_of(study: Study, stage: str, rows: Sequence[Mapping[str, Any]], replica
                 for rate in given["learning_rates"]
                 for i in range(given["seeds"])
             ]
-            yield from _stacked(stage, given["tasks"], keys, {})
+            yield from _stacked(stage, given["tasks"], keys, {}, done)
         return
     if stage == "long":
         chosen = longest(study, rows)
@@ -170,22 +171,30 @@ def jobs_of(study: Study, stage: str, rows: Sequence[Mapping[str, Any]], replica
                 {"arm": arm.name, "replicate": replicate, "trial": None, "seed": seed + first + i, "drawn": best}
                 for i in range(count)
             ]
-        yield from _stacked(stage, tasks, keys, arm.options)
+        yield from _stacked(stage, tasks, keys, arm.options, done)
 
 
 def longest(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The arms that run longer: AdamW, and those with the best mean retention of the ones that store no images."""
+    """The arms that run longer: AdamW, and those with the best mean retention of the ones that store no images.
+
+    Arms whose judged runs learn new tasks less well than tuning asked for are left out.
+    """
     means = {}
     for arm in study.arms:
-        own = [row["retention"] for row in rows if row["stage"] == "judged" and row["arm"] == arm.name]
-        if own and not arm.options.get("replay") and arm.name != study.arms[0].name:
-            means[arm.name] = float(np.mean(own))
+        own = [row for row in rows if row["stage"] == "judged" and row["arm"] == arm.name]
+        enough = own and float(np.mean([row["current"] for row in own])) >= study.least_current
+        if enough and not arm.options.get("replay") and arm.name != study.arms[0].name:
+            means[arm.name] = float(np.mean([row["retention"] for row in own]))
     return [study.arms[0].name, *sorted(means, key=lambda name: -means[name])[: study.long["arms"]]]
 
 
-def _stacked(stage: str, tasks: int, keys: Sequence[dict[str, Any]], fixed: Mapping[str, Any]) -> Iterator[Job]:
-    for start in range(0, len(keys), TOGETHER):
-        own = tuple({"stage": stage, "tasks": tasks, **key} for key in keys[start : start + TOGETHER])
+def _stacked(
+    stage: str, tasks: int, keys: Sequence[dict[str, Any]], fixed: Mapping[str, Any], done: Collection[str]
+) -> Iterator[Job]:
+    every = [{"stage": stage, "tasks": tasks, **key} for key in keys]
+    left = [key for key in every if identity(key) not in done]
+    for start in range(0, len(left), TOGETHER):
+        own = tuple(left[start : start + TOGETHER])
         yield Job(stage, tasks, own, tuple(Options(**{**fixed, **key["drawn"]}) for key in own))
 
 

@@ -22,7 +22,13 @@ STUDY = ROOT / "recipes" / "configs" / "sequence.yaml"
 def small(folder, **changes):
     data = yaml.safe_load(STUDY.read_text())
     data |= {"base": {**data["base"], "tasks": 3, "epochs": 1, "batch_size": 100, "hidden_size": 8}, "tuning_tasks": 2}
-    data |= {"replicates": 2, "trials": 3, "judged_seeds": 2, "long": {"tasks": 4, "seeds": 1, "arms": 1}} | changes
+    data |= {
+        "least_current": 0.0,
+        "replicates": 2,
+        "trials": 3,
+        "judged_seeds": 2,
+        "long": {"tasks": 4, "seeds": 1, "arms": 1},
+    } | changes
     kept = ("AdamW", "L2 to initial weights", "penalty, paper's radius", "penalty, initial radius")
     data["arms"] = {name: data["arms"][name] for name in kept}
     data["published"] |= {"tasks": 2, "seeds": 2, "learning_rates": [1e-3]}
@@ -121,6 +127,9 @@ def test_runs_do_not_depend_on_who_is_trained_with_them(tmp_path, monkeypatch):
     args = ("--study", str(file), "--stages", "tuning", "--arms", "AdamW")
     both = recipe(tmp_path / "both", monkeypatch, *args)
     alone = recipe(tmp_path / "alone", monkeypatch, *args, "--replicates", "1")
+    assert len({identity(row) for row in both}) == len(both) == 6
+    added = recipe(tmp_path / "alone", monkeypatch, *args)  # only the other replicate is left to do
+    assert [row["replicate"] for row in added] == [1] * 3 + [0] * 3
     by_name = {identity(row): row for row in both}
     for row in alone:
         other = by_name[identity(row)]

@@ -114,6 +114,39 @@ def test_what_the_page_says_of_the_penalties():
     assert max(p_values) > 0.1 and min(p_values) == 0.0625
 
 
+def test_what_the_page_says_of_layer_norm():
+    retention = [compare(ROWS, "judged", ours, "LayerNorm", "retention") for ours in PENALTIES]
+    assert all(found.low < 0 < found.high for found in retention)  # it keeps as much
+    assert all(compare(ROWS, "judged", ours, "LayerNorm", "current").low > 0 for ours in PENALTIES)  # and learns less well
+    assert mean("LayerNorm", "early") - mean("LayerNorm", "late") > 0.02
+
+
+def test_what_the_page_says_of_the_other_methods():
+    against = {arm: compare(ROWS, "judged", arm, "AdamW", "retention") for arm in arms_of(ROWS, "judged") if arm != "AdamW"}
+    assert against["projection"].low < 0 < against["projection"].high
+    first, _, projected = STUDY.published["arms"]
+    for rate in STUDY.published["learning_rates"]:
+        found = compare(ROWS, "published", projected, first, "retention", learning_rate=rate)
+        assert found.low < 0 < found.high
+    for arm in ("ReDo", "spectral regularisation"):
+        assert mean(arm, "late") > mean(arm, "early") - 0.01 and against[arm].low < 0
+    trials = [row for row in ROWS if row["stage"] == "tuning" and row["arm"] == "EWC"]
+    assert trials and all(row["current"] < STUDY.least_current for row in trials)
+    assert mean("EWC", "current") < mean("AdamW", "current") - 0.05 and against["EWC"].low > 0
+    enough = [arm for arm in against if arm != "replay" and mean(arm, "current") >= STUDY.least_current]
+    assert mean("replay", "retention") > 2 * max(mean(arm, "retention") for arm in enough)
+
+
+def test_how_sure_the_page_says_that_it_is():
+    found = [one["retention"] for one in verdicts(ROWS, STUDY) if one["question"] == "against_l2_init"]
+    assert {round(one["p_value"], 4) for one in found} == {0.0625, 0.1875} and all(one["replicates"] == 5 for one in found)
+    kept = [mean(arm, "retention") for arm in (*PENALTIES, *FREE, "LayerNorm")]
+    assert min(kept) > 0.1 and max(kept) < 0.1749
+    learned = [compare(ROWS, "judged", ours, theirs, "current").value for ours in PENALTIES for theirs in FREE]
+    gained = [compare(ROWS, "judged", ours, theirs, "retention").value for ours in PENALTIES for theirs in FREE]
+    assert min(x - y for x, y in zip(learned, gained, strict=True)) > 0
+
+
 def test_the_published_strength_changes_little():
     for rate in STUDY.published["learning_rates"]:
         names = list(STUDY.published["arms"])
