@@ -29,6 +29,7 @@ from hf_radial.comparison.table import onset_cell, overview, short, summary  # n
 from hf_radial.comparison.times import number  # noqa: E402
 from hf_radial.safe_files import write_text  # noqa: E402
 from recipes import one_default as one_default_of  # noqa: E402
+from recipes import which_length as which_length_of  # noqa: E402
 
 RESULTS = ROOT / "recipes" / "results"
 MARKED = re.compile(r"^<!-- (?!end -->)(\w+) -->\n(.*?)^<!-- end -->$", re.S | re.M)
@@ -75,6 +76,11 @@ def compared(name: str) -> str:
 def one_default() -> str:
     """Whether one strength is right for each task of the grid `default`."""
     return one_default_of.table(comparison("default")["rows"])
+
+
+def which_length() -> str:
+    """Which layer, which side, and whether it is the scale of the logits: the answers for each setting of the grid `length`."""
+    return which_length_of.answer_table(comparison("length")["rows"])
 
 
 def verdict() -> str:
@@ -245,6 +251,7 @@ def sequence(kind: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "one_default": one_default,
+    "which_length": which_length,
     **{f"compare_{name}": partial(compared, name) for name in COMPARED},
     "verdict": verdict,
     "tuned_to": tuned_to,
