@@ -93,6 +93,7 @@ function fillSelects() {
 
 // The table of runs ------------------------------------------------------------------------------------------------
 
+const watched = new IntersectionObserver(([entry]) => entry.target.table.see(entry.isIntersecting));
 function runTable() {
   const sites = firstSites();
   const columns = [
@@ -120,8 +121,16 @@ function runTable() {
   });
   $("rows").replaceChildren(...rows.map(({ row }) => row));
   $("all-runs").hidden = page.runs.length < 3;
+  let outside = false; // nobody sees it
+  watched.disconnect();
+  watched.observe($("runs"));
   return {
+    see(visible) {
+      outside = !visible;
+      refresh(CURSOR);
+    },
     update(level) {
+      if (outside && level !== ALL) return;
       rows.forEach(({ row, box, pick, cells }, i) => {
         const run = page.runs[i];
         if (level === ALL) {
@@ -242,6 +251,7 @@ function layOut() {
   });
   $("questions").replaceChildren(...sections.filter(Boolean));
   const table = runTable();
+  $("runs").table = table;
   views.push({ of: $("runs"), update: (level) => table.update(level) });
   laidOut = inventory();
 }
