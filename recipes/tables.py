@@ -246,7 +246,9 @@ def sequence(kind: str) -> str:
 
     study = read_study(ROOT / "recipes" / "configs" / "sequence.yaml")
     rows = [json.loads(line) for line in (RESULTS / "sequence" / "rows.jsonl").read_text().splitlines()]
-    return page.judged_table(rows, study.arms[0].name) if kind == "judged" else getattr(page, f"{kind}_table")(rows, study)
+    if kind in ("judged", "long"):
+        return page.judged_table(rows, study.arms[0].name, kind)
+    return getattr(page, f"{kind}_table")(rows, study)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -267,7 +269,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "charting_libraries": partial(lines_of, "charting_libraries"),
     "benchmarks": benchmarks,
     "architectures": architectures,
-    **{f"sequence_{kind}": partial(sequence, kind) for kind in ("answers", "judged", "published", "tuned")},
+    **{f"sequence_{kind}": partial(sequence, kind) for kind in ("answers", "judged", "published", "long", "tuned")},
     "tasks": tasks,
     "task_cards": task_cards,
     "interventions": interventions,
