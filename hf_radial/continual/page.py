@@ -142,9 +142,9 @@ def verdicts(rows: Sequence[Row], study: Study) -> list[dict[str, Any]]:
         ("against_l2_init", PENALTIES[0], L2),
         ("against_l2_init", PENALTIES[1], L2),
     ):
-        retention, current = (compare(rows, "judged", ours, theirs, name) for name in ("retention", "current"))
-        if retention is not None and current is not None:
-            found.append(_verdict(question, f"{ours} against {theirs}", better(retention, current), retention, current))
+        more, also = (compare(rows, "judged", ours, theirs, name) for name in ("retention", "current"))
+        if more is not None and also is not None:
+            found.append(_verdict(question, f"{ours} against {theirs}", better(more, also), more, also))
     return found
 
 

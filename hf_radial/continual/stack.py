@@ -225,9 +225,12 @@ class Stack:
         if self.of["weight_decay"].any():
             self.rows[:, : self.decayed].mul_((1 - self.of["learning_rate"] * self.of["weight_decay"]).unsqueeze(1))
         columns = (tensor.unbind() for tensor in (self.rows, self.row_gradients, self.row_first, self.row_second))
-        for rate, *own in zip(self._rates, *columns, strict=True):
+        for rate, row, gradient, first, second in zip(self._rates, *columns, strict=True):
             torch._fused_adamw_(
-                *[[tensor] for tensor in own],
+                [row],
+                [gradient],
+                [first],
+                [second],
                 [],
                 [step],
                 lr=rate,
