@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from hf_radial.internals.frames import calling_trainer
-from hf_radial.internals.replacing import give_back, put_in_front
+from hf_radial.internals.replacing import put_in_front, set_class
 from hf_radial.penalty.config import RadialConfig
 from hf_radial.training.mixin import RadialMixin
 
@@ -139,5 +139,5 @@ class RadialCallback(TrainerCallback, ExportableState):
             self.state()
             if hasattr(self.trainer, "radial_penalty"):
                 self.trainer.end_radial()
-            give_back(self.trainer, self._plain)
+            set_class(self.trainer, self._plain)
             self.trainer = None

@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from hf_radial.tasks.tensor_rows import TensorRows
+    from hf_radial.internals.replacing import set_class
+from hf_radial.tasks.tensor_rows import TensorRows
 
 HOW = "write MODULE:FUNCTION, such as my_package:make_model, where MODULE is installed or a file beside the grid file"
 
@@ -167,5 +168,5 @@ def _with_loss(model: nn.Module, text: str) -> nn.Module:
     labels = Parameter("labels", Parameter.KEYWORD_ONLY, default=None)
     WithLoss.forward.__signature__ = before.replace(parameters=[*before.parameters.values(), labels])  # type: ignore[attr-defined]
     WithLoss.__name__, WithLoss.__qualname__ = plain.__name__, plain.__qualname__
-    model.__class__ = WithLoss
+    set_class(model, WithLoss)
     return model

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hf_radial.internals.torch_modules import fused_adam_step
 from hf_radial.interventions.boundary import draw_seed, drawn_like
 from hf_radial.interventions.ewc import ewc_gradient
 from hf_radial.interventions.l2_init import l2_init_gradient
@@ -226,21 +227,7 @@ class Stack:
             self.rows[:, : self.decayed].mul_((1 - self.of["learning_rate"] * self.of["weight_decay"]).unsqueeze(1))
         columns = (tensor.unbind() for tensor in (self.rows, self.row_gradients, self.row_first, self.row_second))
         for rate, row, gradient, first, second in zip(self._rates, *columns, strict=True):
-            torch._fused_adamw_(
-                [row],
-                [gradient],
-                [first],
-                [second],
-                [],
-                [step],
-                lr=rate,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
-                weight_decay=0.0,
-                eps=EPS,
-                amsgrad=False,
-                maximize=False,
-            )
+            fused_adam_step(row, gradient, first, second, step, rate, BETAS, EPS)
 
     def _recycle(self, sites: list[Tensor]) -> None:
         for i, h in enumerate(sites):

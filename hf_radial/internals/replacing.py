@@ -40,7 +40,7 @@ def method_replaced(thing: Any, name: str, method: Callable[..., Any]) -> Iterat
 def put_in_front(thing: Any, front: type, module: str) -> type:
     """Give an object the methods of `front` before those of its class. Returns its class until now.
 
-    `give_back` undoes it. The new class is called `Radial` and the name of the old one.
+    `set_class` undoes it. The new class is called `Radial` and the name of the old one.
 
     Args:
         thing: the object; its attributes stay.
@@ -48,10 +48,10 @@ def put_in_front(thing: Any, front: type, module: str) -> type:
         module: the module that the new class names as its own.
     """
     plain = type(thing)
-    thing.__class__ = type(f"Radial{plain.__name__}", (front, plain), {"__module__": module})
+    set_class(thing, type(f"Radial{plain.__name__}", (front, plain), {"__module__": module}))
     return plain
 
 
-def give_back(thing: Any, plain: type) -> None:
-    """Give an object the class back that `put_in_front` returned."""
-    thing.__class__ = plain
+def set_class(thing: Any, kind: type) -> None:
+    """Give an object another class, or the one back that `put_in_front` returned. Its attributes stay."""
+    thing.__class__ = kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")  # in the names of parameters, of torch.compile and of checkpointing
@@ -52,3 +53,36 @@ def storage_of(tensor: Tensor) -> int:
         return tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):  # a tensor without a storage is its own
         return id(tensor)
+
+
+def fused_adam_step(
+    parameter: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    step: Tensor,
+    learning_rate: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """One step of Adam without weight decay, in place, with the kernel of `torch.optim.AdamW(fused=True)`.
+
+    Args:
+        first, second: the moments, of the parameter's shape. They change, too.
+        step: the number of this step, from 1, as a scalar.
+    """
+    torch._fused_adamw_(
+        [parameter],
+        [gradient],
+        [first],
+        [second],
+        [],
+        [step],
+        lr=learning_rate,
+        beta1=betas[0],
+        beta2=betas[1],
+        weight_decay=0.0,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+    )

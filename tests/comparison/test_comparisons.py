@@ -20,7 +20,7 @@ from hf_radial.comparison.pooled import pooled, tunings_of
 from hf_radial.comparison.statistics import hierarchical, ratio_of_tunings, restricted_mean
 from hf_radial.comparison.table import page, page_of, summary
 from hf_radial.comparison.times import number, times_of
-from recipes import one_default
+from recipes import one_default, which_length
 from recipes.tables import COMPARED
 
 ROOT = Path(__file__).parents[2]
@@ -246,6 +246,22 @@ def test_with_nothing_tuned():
     assert said(
         f"is level with LayerNorm of all layers, {found.ratio:.1f} ({found.low:.1f} to {found.high:.1f}): the last layer"
     )
+
+
+def test_which_length():
+    rows = read("length")[0]["rows"]
+    answers = [which_length.answers(own) for own in which_length.by_setting(rows).values()]
+    assert len(answers) == 3 and "no run got there" in answers[1]["Which layer?"]
+    for one in (answers[0], answers[2]):
+        assert one["Which layer?"].startswith("the last carries it") and one["A ceiling?"].startswith("yes")
+        assert one["The scale of the logits?"].startswith("undecided")
+    assert said("the length of the last hidden layer carries the effect, and a ceiling on it is enough")
+    for own in list(which_length.by_setting(rows).values())[::2]:  # "matters little from a quarter to twice the initial radius"
+        times = which_length.mean_times(own)
+        near = [times[which_length.Held("last", "two-sided", radius, 1.0)] for radius in (0.25, 0.5, 1.0, 2.0)]
+        assert max(near) < 1.15 * min(near)
+    folder = RESULTS.parent
+    assert (folder / "which_length.md").read_text() == which_length.page(read("length")[0])
 
 
 def test_one_default():

@@ -18,9 +18,9 @@ from torch import nn
 from transformers import Trainer
 
 from hf_radial.internals.epoch import EPOCH_ARGUMENTS
-from hf_radial.internals.replacing import give_back, method_replaced, put_in_front
+from hf_radial.internals.replacing import method_replaced, put_in_front, set_class
 from hf_radial.internals.torch_compile import functorch_is_active
-from hf_radial.internals.torch_modules import is_compiled, operation, storage_of, writes
+from hf_radial.internals.torch_modules import fused_adam_step, is_compiled, operation, storage_of, writes
 from hf_radial.internals.trainer_parts import checkpoints_reentrantly, forward_without_autocast
 from hf_radial.training.mixin import RadialMixin
 
@@ -93,6 +93,18 @@ def test_only_internals_uses_private_names():
     assert {file: names for file, names in found.items() if names} == {}
 
 
+def test_the_fused_step_is_that_of_adamw():
+    torch.manual_seed(0)
+    weight, (first, second) = torch.randn(5, 7), torch.zeros(2, 5, 7)
+    reference = torch.nn.Parameter(weight.clone())
+    optimizer = torch.optim.AdamW([reference], lr=0.01, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    for step in (1.0, 2.0, 3.0):
+        reference.grad = torch.randn(5, 7)
+        fused_adam_step(weight, reference.grad, first, second, torch.tensor(step), 0.01, (0.9, 0.98), 1e-8)
+        optimizer.step()
+    assert torch.equal(weight, reference.detach())
+
+
 def test_what_is_replaced_on_an_object_is_put_back_after_an_error():
     class Thing:
         def name(self):
@@ -114,7 +126,7 @@ def test_what_is_replaced_on_an_object_is_put_back_after_an_error():
     del thing.name
     plain = put_in_front(thing, Front, __name__)
     assert thing.name() == "front of plain" and type(thing).__name__ == "RadialThing" and type(thing).__module__ == __name__
-    give_back(thing, plain)
+    set_class(thing, plain)
     assert type(thing) is Thing
 
 
