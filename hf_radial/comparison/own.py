@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from hf_radial.internals.replacing import set_class
+from hf_radial.internals.replacing import set_class
 from hf_radial.tasks.tensor_rows import TensorRows
 
 HOW = "write MODULE:FUNCTION, such as my_package:make_model, where MODULE is installed or a file beside the grid file"
