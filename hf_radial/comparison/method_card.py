@@ -26,7 +26,7 @@ TITLES = {"Method": "What it does", "Use": "How to use it", "Saved model": "What
 
 
 def parts_of(document: str) -> dict[str, str]:
-    """The first line and the four parts of an intervention's file.
+    r"""The first line and the four parts of an intervention's file.
 
     >>> parts_of("Damp: less of all.\n\nMethod: it damps.")
     {'head': 'Damp: less of all.', 'Method': 'it damps.'}

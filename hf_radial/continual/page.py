@@ -18,7 +18,7 @@ from hf_radial.comparison.times import range_text
 from hf_radial.continual.study import Study
 from hf_radial.continual.verdict import Difference, better, compare, direction, values_of
 from hf_radial.report.continual import heat_map, over_tasks
-from hf_radial.safe_files import replacing, write_text
+from hf_radial.safe_files import replacing, write_bytes, write_text
 
 Row = Mapping[str, Any]
 FIRST = LAST = 10  # tasks that "early" and "late" average over
@@ -345,7 +345,7 @@ def write_page(study: Study, rows: Sequence[Row], folder: Path) -> None:
             names = [arm.name for arm in study.arms][:4]
             for figure in figures(rows, first_matrices(folder, stage, tasks), stage, names):
                 name = f"{stage}_{figure.name}" if figure.name == "task_by_time" else figure.name
-                (folder / f"{name}.png").write_bytes(figure.render(titled=True))
+                write_bytes(folder / f"{name}.png", figure.render(titled=True))
 
 
 def _write_tidy(rows: Sequence[Row], folder: Path) -> None:

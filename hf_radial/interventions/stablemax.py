@@ -7,6 +7,7 @@ Source: Prieto et al., "Grokking at the Edge of Numerical Stability", arXiv 2501
 github.com/LucasPrietoAl/grokking-at-the-edge-of-numerical-stability.
 
 Use: `stablemax`, for models with class or next-token logits. It has no options. The trainer must have no loss of its own.
+An encoder-decoder needs `decoder_input_ids` in its rows, as `DataCollatorForSeq2Seq(tokenizer, model=model)` makes them.
 
 Saved model: weights alone. `from_pretrained` gives the model that was trained; its own `loss` is the usual cross-entropy.
 """

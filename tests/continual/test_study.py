@@ -65,6 +65,7 @@ def test_every_arm_has_the_same_budget_and_no_two_runs_share_a_seed_by_accident(
     assert not seeds["tuning"] & seeds["published"] and len(seeds["tuning"]) == study.replicates
 
 
+@pytest.mark.quick
 def test_the_best_trial_has_the_most_retention_among_those_that_learn_well_enough():
     study = read_study(STUDY)
     rows = [
@@ -137,6 +138,7 @@ def test_runs_do_not_depend_on_who_is_trained_with_them(tmp_path, monkeypatch):
         assert row["online"] == pytest.approx(other["online"], abs=0.01)
 
 
+@pytest.mark.quick
 def test_a_difference_is_that_of_pairs_with_replicates_as_the_unit():
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(6, 4))  # luck of a seed, on both arms
@@ -156,6 +158,7 @@ def of(value, low, high):
     return Difference(value, low, high, 0.1, 5)
 
 
+@pytest.mark.quick
 def test_answers_follow_the_stated_rules():
     same, worse = of(0.0, -0.01, 0.01), of(-0.05, -0.06, -0.04)
     assert better(of(0.05, 0.01, 0.09), same) == "yes"

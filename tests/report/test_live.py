@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import sys
+from functools import partial
 from http.client import HTTPConnection
 from threading import Thread
 
@@ -283,14 +285,19 @@ def test_a_client_that_says_nothing_does_not_hold_up_others(server):
 
 def test_the_command_prints_the_address_and_ends_with_ctrl_c(finished):
     command = [sys.executable, "-W", "error", "-m", "hf_radial.cli", "report", "--live", str(finished), "--title", "Sums"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
-        line = process.stdout.readline()
-        port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/  \(Ctrl\+C ends\)\n", line)[1])
-        connection = HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request("GET", "/")
-        assert "<title>Sums</title>" in connection.getresponse().read().decode()
-        process.send_signal(2)
-        assert process.wait(60) == 0 and process.stderr.read() == ""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": dict(os.environ)}
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background of a shell ignore Ctrl+C
+    with subprocess.Popen(command, **options, preexec_fn=listening) as process:
+        try:
+            line = process.stdout.readline()
+            port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/  \(Ctrl\+C ends\)\n", line)[1])
+            connection = HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", "/")
+            assert "<title>Sums</title>" in connection.getresponse().read().decode()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0 and process.stderr.read() == ""
+        finally:
+            process.kill()
 
 
 def test_many_small_writes_while_it_is_read(looked, tmp_path):

@@ -219,7 +219,7 @@ def test_fingers_move_the_cursor_and_pinch_steps(browser, pages):
     touch(browser, "touchEnd")
     touch(browser, "touchStart", (left + 0.4 * width, y), (left + 0.6 * width, y))
     touch(browser, "touchMove", (left + 0.2 * width, y), (left + 0.8 * width, y))
-    low, high = chosen(browser, "range")
+    low, high = wait_for(browser, "choice.range")
     touch(browser, "touchEnd")
     steps = browser.execute_script("return allSteps()")
     assert steps[0] < low < high < steps[-1]

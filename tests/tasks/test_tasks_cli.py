@@ -57,7 +57,7 @@ def test_a_dataset_is_written_to_a_folder_without_a_hub(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tasks", "modula"], "task='modula' is unknown; did you mean 'modular'?"),
+        (["tasks", "modula"], "task='modula' is unknown; did you mean 'modular' or 'modular_sequence'?"),
         (["tasks", "modular", "add_p97"], "'add_p97' is not a configuration of this task; one is 'add_p97_f0.5_s0'"),
         (["publish", "dataset", "modular", "--config", "add_p5_f0.5_s0"], "give --repo ORG/NAME to upload, or --folder DIR"),
         (["publish", "dataset", "modular", "--config", "add", "--repo", "a/b"], "'add' is not a configuration"),
