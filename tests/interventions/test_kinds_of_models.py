@@ -36,7 +36,7 @@ KINDS: dict[str, tuple[Any, Any, type[Trainer]]] = {
     "gpt2": (lambda: tiny_gpt2(width=8), GPT2LMHeadModel, Trainer),
     "t5": (tiny_t5, T5ForConditionalGeneration, Seq2SeqTrainer),
 }
-# As DataCollatorForSeq2Seq makes them for an encoder-decoder, which cannot make them where a loss of one's own takes the labels.
+# With decoder_input_ids, as of DataCollatorForSeq2Seq: a loss of one's own takes away the labels that T5 would make them from.
 ROWS = {
     "gpt2": token_rows(16, True),
     "t5": [{**row, "decoder_input_ids": [0, *row["input_ids"][:-1]]} for row in token_rows(16, True)],
