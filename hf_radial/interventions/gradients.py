@@ -30,7 +30,8 @@ class GradientIntervention(Intervention):
     """Changes every gradient once an optimizer step, after clipping; `change` says how.
 
     Attributes:
-        remembered: from step to step, by the parameter's name; empty at the start of each training.
+        remembered: from step to step, by the parameter's name; empty at the start of each training. If it is more than one
+            tensor of the parameter's shape, in float32 or better, override `tensors` and `set_tensors`.
     """
 
     remembered: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
@@ -57,6 +58,13 @@ class GradientIntervention(Intervention):
     ) -> None:
         for name, parameter, gradient in with_gradients(kwargs["model"]):
             self.change(name, parameter, gradient)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.remembered
+
+    def set_tensors(self, tensors: dict[str, Tensor]) -> None:
+        self.check_names(tensors)
+        self.remembered = {name: wide(tensor) for name, tensor in tensors.items()}
 
     def check_names(self, tensors: dict[str, Tensor], axes: int = 0) -> None:
         """Raise a ValueError unless the model has these parameters, of these shapes behind the first `axes` axes."""

@@ -60,13 +60,6 @@ class GrokfastEMA(GradientIntervention):
     def change(self, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
         self.remembered[name] = filter_ema(gradient, self.remembered.get(name), self.alpha, self.lamb)
 
-    def tensors(self) -> dict[str, Tensor]:
-        return self.remembered
-
-    def set_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.check_names(tensors)
-        self.remembered = {name: wide(average) for name, average in tensors.items()}
-
 
 @dataclass(eq=False)
 class GrokfastMA(GradientIntervention):

@@ -43,10 +43,3 @@ class L2Init(GradientIntervention):
         if initial is None:  # before the first step
             initial = self.remembered[name] = wide(parameter.detach()).clone()
         gradient.add_(l2_init_gradient(parameter, initial, self.strength).to(gradient.dtype))
-
-    def tensors(self) -> dict[str, Tensor]:
-        return self.remembered
-
-    def set_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.check_names(tensors)
-        self.remembered = {name: wide(tensor) for name, tensor in tensors.items()}

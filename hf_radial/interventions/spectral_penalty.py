@@ -71,9 +71,6 @@ class SpectralPenalty(GradientIntervention):
         self.remembered[name] = u
         gradient.add_(spectral_gradient(u, v, sigma, self.strength).to(gradient.dtype))
 
-    def tensors(self) -> dict[str, Tensor]:
-        return self.remembered
-
     def set_tensors(self, tensors: dict[str, Tensor]) -> None:
         rows = {name.removeprefix("module."): p.shape[:1] for name, p in self.trainer.model.named_parameters()}
         for name, tensor in tensors.items():
