@@ -160,15 +160,24 @@ class Stack:
 
         `x` is scaled already. The vectors are those before a projection, as the penalty sees them.
         """
+        _, outputs, sites = self._run(x)
+        return outputs[-1], sites
+
+    def _run(self, x: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Inputs and outputs of all linear layers, and the vectors of sites."""
+        inputs: list[Tensor] = []
+        outputs: list[Tensor] = []
         sites: list[Tensor] = []
-        for weight, bias in self.layers[:-1]:
-            h = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
-            if self.shared.normalization == "layer_norm":
-                h = F.layer_norm(h, h.shape[-1:])
-            sites.append(h)
-            x = F.relu(project_to_sphere(h, mode=self.shared.projection) if self.shared.projection else h)
-        weight, bias = self.layers[-1]
-        return torch.baddbmm(bias.unsqueeze(1), x, weight.mT), sites
+        for weight, bias in self.layers:
+            if outputs:
+                h = outputs[-1]
+                if self.shared.normalization == "layer_norm":
+                    h = F.layer_norm(h, h.shape[-1:])
+                sites.append(h)
+                x = F.relu(project_to_sphere(h, mode=self.shared.projection) if self.shared.projection else h)
+            inputs.append(x)
+            outputs.append(torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
+        return inputs, outputs, sites
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
@@ -260,14 +269,7 @@ class Stack:
         A row's gradient of a linear layer is `delta a^T`, with the layer's input `a` and the gradient `delta` of its output.
         Its square, summed over rows, is one matrix product of squares.
         """
-        inputs, outputs = [x], []
-        for i, (weight, bias) in enumerate(self.layers):
-            outputs.append(torch.baddbmm(bias.unsqueeze(1), inputs[-1], weight.mT))
-            h = outputs[-1]
-            if i < len(self.layers) - 1:
-                if self.shared.normalization == "layer_norm":
-                    h = F.layer_norm(h, h.shape[-1:])
-                inputs.append(F.relu(project_to_sphere(h, mode=self.shared.projection) if self.shared.projection else h))
+        inputs, outputs, _ = self._run(x)
         loss = F.cross_entropy(outputs[-1].mT, labels, reduction="sum")
         found = []
         for a, delta in zip(inputs, torch.autograd.grad(loss, outputs), strict=True):

@@ -19,7 +19,7 @@ import numpy as np
 from hf_radial.comparison.grid import bounds
 from hf_radial.continual.sequence import Found, train_sequence
 from hf_radial.continual.stack import SHARED, Options
-from hf_radial.runs.retention import retention_over_time, summary
+from hf_radial.runs.retention import current, retention, retention_over_time, summary
 from hf_radial.runs.text_files import read_yaml
 from hf_radial.tasks.image_sequence import ImageSequenceConfig
 from hf_radial.tasks.splits import random_generator, random_order
@@ -239,7 +239,7 @@ def _given(options: Options) -> dict[str, Any]:
 def numbers(one: Found, full: bool) -> dict[str, Any]:
     """What a row says of one member. Lists have one number a task (`retention_over_time` from the second task on)."""
     a = one.accuracy
-    last = {"current": float(np.diag(a).mean()), "retention": float(a[-1, :-1].mean())}
+    last = {"current": current(a), "retention": retention(a)}
     row: dict[str, Any] = {name: round(value, 5) for name, value in last.items()}
     row |= {"failed": one.failed, "online": round(float(np.mean(one.online)), 5)}
     if not full:
