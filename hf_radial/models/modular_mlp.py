@@ -27,6 +27,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from hf_radial.models.initial import init_linear
+
 __all__ = ["ModularMLPConfig", "ModularMLPForSequenceClassification"]
 
 
@@ -119,10 +121,8 @@ class ModularMLPForSequenceClassification(PreTrainedModel):
         # `initialization` skip what a checkpoint has already filled, as torch's would not.
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight)
-        elif isinstance(module, nn.Linear):  # as nn.Linear.reset_parameters
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            bound = 1 / math.sqrt(module.in_features)
-            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.Linear):
+            init_linear(module)
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor | None = None) -> SequenceClassifierOutput:
         """Logits over the residues, and with `labels` the mean cross-entropy.

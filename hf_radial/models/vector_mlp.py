@@ -13,7 +13,6 @@ Example:
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Any
 
@@ -21,8 +20,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
+
+from hf_radial.models.initial import init_linear
 
 __all__ = ["VectorMLPConfig", "VectorMLPForClassification"]
 
@@ -96,10 +96,8 @@ class VectorMLPForClassification(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):  # as nn.Linear.reset_parameters
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            bound = 1 / math.sqrt(module.in_features)
-            init.uniform_(module.bias, -bound, bound)
+        if isinstance(module, nn.Linear):
+            init_linear(module)
 
     def forward(self, pixels: torch.Tensor, labels: torch.Tensor | None = None) -> SequenceClassifierOutput:
         """Logits over the classes, and with `labels` the mean cross-entropy.
