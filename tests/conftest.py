@@ -17,6 +17,7 @@ from collections import Counter
 import pytest
 import two_processes
 import warm
+from chromium import browser  # noqa: F401 (a fixture)
 
 from hf_radial.penalty import functional
 
