@@ -21,7 +21,7 @@ from hf_radial.report.canvas import LIGHT
 from hf_radial.report.data import packed, page_data
 from hf_radial.report.resources import GLOSSARY, resource
 from hf_radial.report.still import drawings_of, make_report
-from hf_radial.report.tables import facts, notes, results, title_of
+from hf_radial.report.tables import facts, naming, notes, results, title_of
 from hf_radial.runs.files import Run, group_runs, read_runs
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, check_metrics
 from hf_radial.safe_files import write_bytes, write_text
@@ -98,11 +98,9 @@ def make_page(
         ValueError: an accuracy is above 1.
     """
     groups = group_runs(runs)
-    try:
+    with naming(runs):
         data = page_data(groups, train_metric, held_out_metric, every_point=live is not None)
         table = results(groups, train_metric, held_out_metric)
-    except ValueError as error:
-        raise ValueError(f"{', '.join(str(run.folder) for run in runs)}: {error}") from error
     said = notes(runs, train_metric, held_out_metric)
     if data["points"] is not None:
         said.append(f"A line has at most {data['points']} points here; the smallest and largest values are kept.")
@@ -156,14 +154,12 @@ def _page_path(runs: Sequence[Run], out: str | Path | None) -> Path:
     return path / "index.html"
 
 
-def check_named(runs: Sequence[Run], **named: tuple[str, str]) -> None:
+def check_named(runs: Sequence[Run], **metrics: tuple[str, str]) -> None:
     """Raise unless a metric that the user named is in the log of at least one run. The default metrics may be missing."""
-    for argument, (metric, usual) in named.items():
+    for argument, (metric, usual) in metrics.items():
         if metric != usual and not any(metric in logs for run in runs for logs in run.log):
             log = [logs for run in runs for logs in run.log]
             if "/" not in metric:  # without the hundreds of measurements, which would hide the evaluated metrics
                 log = [{name: value for name, value in logs.items() if "/" not in name} for logs in log]
-            try:
+            with naming(runs):
                 check_metrics(log, **{argument: metric})
-            except ValueError as error:
-                raise ValueError(f"{', '.join(str(run.folder) for run in runs)}: {error}") from None

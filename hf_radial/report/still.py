@@ -16,7 +16,7 @@ from hf_radial.report.canvas import DARK, DPI, LIGHT, Drawing
 from hf_radial.report.compared import comparisons
 from hf_radial.report.figures import figures_of
 from hf_radial.report.resources import GLOSSARY, resource
-from hf_radial.report.tables import facts, notes, results, title_of
+from hf_radial.report.tables import facts, naming, notes, results, title_of
 from hf_radial.runs.files import Group, Run, group_runs
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC
 
@@ -39,10 +39,8 @@ def make_report(
     """
     groups = group_runs(runs)
     sections = _sections(runs, groups, train_metric, held_out_metric)
-    try:
+    with naming(runs):
         table = results(groups, train_metric, held_out_metric)
-    except ValueError as error:
-        raise ValueError(f"{', '.join(str(run.folder) for run in runs)}: {error}") from error
     drawings: dict[str, Drawing] = {}
     body = []
     for i, (heading, of, parts) in enumerate(sections):
@@ -97,7 +95,7 @@ def _sections(
 ) -> list[tuple[str, str, Parts]]:
     """Heading, a note, and the figures of every section."""
     made: list[tuple[str, str, list[tuple[str, list[Drawing]]]]] = []
-    try:
+    with naming(runs):
         if len(runs) > 1:
             compared = comparisons(groups, train_metric, held_out_metric)
             made.append(("All runs compared", "", [("", compared)] if compared else []))
@@ -106,8 +104,6 @@ def _sections(
             heading = "Figures" if len(runs) == 1 else f"In detail: {group.label}"
             of = f"Drawn from the run {run.name}, one of {len(group.runs)} that differ only in their seed."
             made.append((heading, of if group.runs[1:] else "", figures_of(run, train_metric, held_out_metric)))
-    except ValueError as error:
-        raise ValueError(f"{', '.join(str(run.folder) for run in runs)}: {error}") from error
     taken: set[str] = set()
     sections: list[tuple[str, str, Parts]] = []
     for i, (heading, of, parts) in enumerate(made):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from math import isfinite
 from typing import Any
@@ -22,6 +23,15 @@ RESULTS = [
     "training, last",
     "held-out, last",
 ]
+
+
+@contextmanager
+def naming(runs: Sequence[Run]) -> Iterator[None]:
+    """Put the runs' folders in front of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{', '.join(str(run.folder) for run in runs)}: {error}") from error
 
 
 def title_of(runs: Sequence[Run]) -> str:
