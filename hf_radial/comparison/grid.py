@@ -55,8 +55,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hf_radial.comparison.grid_checks import bounds, check_options, known_keys, mapping, seeds_of, text, values_of, whole_number
-from hf_radial.runs.text_files import read_yaml
+from hf_radial.comparison.grid_checks import bounds, check_options, mapping, seeds_of, text, values_of, whole_number
+from hf_radial.runs.text_files import check_known, read_yaml
 
 KEYS = (
     "title",
@@ -184,12 +184,12 @@ def read_grid(file: Path) -> Grid:
     data = read_yaml(file)
     if not isinstance(data, dict):
         raise ValueError(f"{file}: must hold a mapping with {', '.join(KEYS)}")
-    known_keys(file, "", data, KEYS)
+    check_known(data, KEYS, f"{file}: ", "key {}")
     paired = _paired(data, file)
     seeds = () if paired else seeds_of(file, "seeds", data.get("seeds"))
     base, arms = mapping(file, "base", data.get("base")), []
     for name, given in _arms(file, data).items():
-        known_keys(file, f"arm {name!r}: ", given, ("options", "tune"))
+        check_known(given, ("options", "tune"), f"{file}: arm {name!r}: ", "key {}")
         options, tune = (mapping(file, f"arm {name!r}: {key}", given.get(key)) for key in ("options", "tune"))
         arms.append(Arm(str(name), options, tune))
     if not arms:
@@ -209,7 +209,7 @@ def read_grid(file: Path) -> Grid:
     tuning = None
     if data.get("tuning"):
         given = mapping(file, "tuning", data["tuning"])
-        known_keys(file, "tuning: ", given, TUNING_KEYS)
+        check_known(given, TUNING_KEYS, f"{file}: tuning: ", "key {}")
         tuning = Tuning(
             whole_number(file, "tuning: trials", given.get("trials")),
             seeds_of(file, "tuning: seeds", given.get("seeds")),
@@ -295,7 +295,7 @@ def _paired(data: Mapping[str, Any], file: Path) -> Paired | None:
     if not given:
         return None
     given = mapping(file, "paired", given)
-    known_keys(file, "paired: ", given, list(Paired.__dataclass_fields__))
+    check_known(given, list(Paired.__dataclass_fields__), f"{file}: paired: ", "key {}")
     whole_number(file, "paired: draws", given.get("draws"))
     mapping(file, "paired: common", given.get("common"))
     for key in ("first_seed", "sampler_seed"):

@@ -10,20 +10,10 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hf_radial.comparison.run_options import check_names
-
-
-def known_keys(file: Path, where: str, given: Mapping[Any, Any], keys: Sequence[str]) -> None:
-    """A key that is none of `keys` is an error that proposes the nearest of them."""
-    for key in given:
-        if key not in keys:
-            near = get_close_matches(str(key), keys, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else ";"
-            raise ValueError(f"{file}: {where}unknown key {key!r}{meant} there are {', '.join(keys)}")
 
 
 def mapping(file: Path, name: str, value: Any) -> dict[str, Any]:

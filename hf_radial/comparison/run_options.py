@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from hf_radial.comparison.own import check_call, is_own
-from hf_radial.runs.text_files import check_types
+from hf_radial.runs.text_files import check_known, check_types
 
 MODELS = ("mlp", "transformer")
 SIZES = ("width", "embedding_size", "layers", "heads", "layer_norm")  # options of these models only
@@ -79,12 +78,7 @@ def check_names(names: Iterable[str], where: str = "", without: Sequence[str] = 
         where: what the message begins with, such as the file that the names come from.
         without: options that cannot be given here.
     """
-    known = [name for name in Run.__dataclass_fields__ if name not in without]
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else ";"
-            raise ValueError(f"{where}unknown option {name!r} of a run{meant} there are {', '.join(known)}")
+    check_known(names, [name for name in Run.__dataclass_fields__ if name not in without], where, "option {} of a run")
 
 
 def read_run(options: dict[str, Any]) -> Run:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -50,6 +51,25 @@ def read_object(file: Path, keys: Mapping[str, type] | None = None) -> dict[str,
         if not isinstance(found[key], kind) or (kind is int and isinstance(found[key], bool)):
             raise ValueError(f"{file}: {key!r} is {_name(found[key])}, not {NAMES[kind]}")
     return found
+
+
+def check_known(names: Iterable[Any], known: Sequence[str], where: str, kind: str) -> None:
+    """Raise a ValueError that names the first of `names` that is not in `known`, and the known one that is meant.
+
+    Args:
+        where: what the message begins with, such as the file that the names come from.
+        kind: what a name is, with `{}` in the place of it.
+
+    >>> check_known(["seeds", "sede"], ["seeds", "arms"], "grid.yaml: ", "key {}")
+    Traceback (most recent call last):
+    ...
+    ValueError: grid.yaml: unknown key 'sede'; did you mean 'seeds'? there are seeds, arms
+    """
+    for name in names:
+        if name not in known:
+            near = get_close_matches(str(name), known, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ";"
+            raise ValueError(f"{where}unknown {kind.format(repr(name))}{meant} there are {', '.join(known)}")
 
 
 def read_text(file: Path) -> str:
