@@ -13,6 +13,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +66,7 @@ def mean_times(rows: Rows) -> dict[Held, float]:
     times: dict[Held, list[float]] = {}
     for row in rows:
         times.setdefault(held_by(row), []).append(time_of(row))
-    return {held: sum(own) / len(own) for held, own in times.items()}
+    return {held: fmean(own) for held, own in times.items()}
 
 
 def ratio(rows: Rows, arm: Held, reference: Held) -> PairedRatio:
@@ -92,13 +93,8 @@ def spreads(times: dict[Held, float]) -> tuple[float, float]:
         if held.radius is not None and held.radius < math.inf and (held.where, held.side) == ("last", "two-sided"):
             groups.setdefault(round(held.radius / held.temperature, 6), []).append(math.log(time))
     several = [own for own in groups.values() if len(own) > 1]
-    within = sum((x - _mean(own)) ** 2 for own in several for x in own) / sum(len(own) - 1 for own in several)
-    means = [_mean(own) for own in groups.values()]
-    return within, sum((x - _mean(means)) ** 2 for x in means) / (len(means) - 1)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    within = sum(variance(own) * (len(own) - 1) for own in several) / sum(len(own) - 1 for own in several)
+    return within, variance(map(fmean, groups.values()))
 
 
 def answers(rows: Rows) -> dict[str, str]:
