@@ -121,7 +121,8 @@ def test_the_pointer_moves_one_cursor_through_all_figures(browser, pages):
     for share in (0.2, 0.5, 0.95):
         before = chosen(browser)
         mouse(browser, "mouseMoved", left + share * width, top + height / 2)
-        wait_for(browser, f"!document.getElementById('tip').hidden && {FIRST}.told?.length && choice.step !== arguments[0]", before)
+        told = f"!document.getElementById('tip').hidden && {FIRST}.told?.length"
+        wait_for(browser, f"{told} && choice.step !== arguments[0]", before)
         steps.append(chosen(browser))
         shown = browser.execute_script(
             "refresh(CURSOR); draw(); const panels = views.filter(view => view instanceof Panel && view.inside && view.told);"
