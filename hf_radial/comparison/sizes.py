@@ -1,7 +1,8 @@
 """Runs of several model sizes: does an arm generalise earlier than the reference, and does its gain grow with the size?
 
 A row is one run: `size`, `parameters`, `arm`, `seed`, `onset` in steps (`None`: not by `last_step`), `cpu_seconds` until the
-onset, `last_cpu_seconds`, and the result of `hf_radial.runs.onset.summarise`. Rows are ordered by size, smallest first.
+onset, `last_cpu_seconds`, the result of `hf_radial.runs.onset.summarise`, and `run`, its record. Rows are ordered by size,
+smallest first.
 
 - An arm *helps* in a size if its onset is earlier than the reference's on every one of at least three seeds. It *harms* if it
   is later on every one. Otherwise it is undecided. A bound (one of the two runs ended without an onset) counts if it decides.
@@ -79,16 +80,17 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
         paper: (size, arm) -> the steps that the paper reports.
     """
     lines = [
-        f"| size | arm | reached 99 % | fit | held out at the fit | steps to 99 % | CPU seconds | {reference} / arm, by seed | "
-        "95 % | verdict | paper: steps | ratio |",
-        "|" + "---|" * 12,
+        "| size | rows | arm | reached 99 % | fit | held out at the fit | steps to 99 % | CPU seconds "
+        f"| {reference} / arm, by seed | 95 % | verdict | paper: steps | ratio |",
+        "|" + "---|" * 13,
     ]
     for size, arm in dict.fromkeys((row["size"], row["arm"]) for row in rows):
         own, times = of(rows, size, arm), onsets(rows, size, arm)
         fits = [Time(r["seed"], r["fit_step"] or r["last_step"], r["fit_step"] is None) for r in own]
         seconds = [Time(r["seed"], r["cpu_seconds"] or r["last_cpu_seconds"], r["onset"] is None) for r in own]
         at_fit = [f"{r['held_out_at_fit']:.0%}" for r in own if r["held_out_at_fit"] is not None]
-        cells = [size, arm, f"{sum(not time.censored for time in times)} of {len(own)}", _middle(fits)]
+        cells = [size, f"{own[0]['run']['facts']['train_size']:,}", arm]
+        cells += [f"{sum(not time.censored for time in times)} of {len(own)}", _middle(fits)]
         cells += [", ".join(at_fit) or "–", _middle(times), _middle(seconds)]
         if arm == reference or not of(rows, size, reference):
             cells += ["", "", ""]

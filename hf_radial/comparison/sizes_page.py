@@ -60,7 +60,7 @@ def page(rows: sizes.Rows, preset: str, planned: Sequence[Run], reference: str, 
         *([f"- Under way, and counted as not reached: {'; '.join(under_way)}."] if under_way else []),
         *(f"- Not yet run: {size}, {arm}, {count} of {seeds} seeds." for (size, arm), count in missing.items()),
         "",
-        f"{facts['train_size']:,} rows ({facts['sampling']}, {feed}), batch {args['per_device_train_batch_size']}, learning "
+        f"Rows of training: {facts['sampling']}, {feed}. Batch {args['per_device_train_batch_size']}, learning "
         f"rate {args['learning_rate']:g} ({args['lr_scheduler_type']}), weight decay {args['weight_decay']:g}, dropout "
         f"{facts['dropout']:g}, at most {args['max_steps']:,} steps, evaluated every {args['eval_steps']:g} on "
         f"{facts['validation_size']:,} held-out sums; {'; '.join(precision)}. "

@@ -129,6 +129,7 @@ def row(size, arm, seed, onset, last=1000):
         "held_out_at_fit": 0.2,
         "cpu_seconds": onset,
         "last_cpu_seconds": last,
+        "run": {"facts": {"train_size": 500}},
     }
 
 
@@ -176,7 +177,15 @@ def test_a_gain_grows_only_if_it_does_on_every_seed():
 def test_the_table_has_bounds_and_the_papers_figures_beside_ours(tmp_path):
     rows = made({("S", "none"): [800, None, None], ("S", "arm"): [400, 500, None]})
     lines = sizes.table(rows, "none", {("S", "none"): 22500, ("S", "arm"): 9800}).splitlines()
-    assert [cell.strip() for cell in lines[2].split("|")[3:8]] == ["1 of 3", "100", "20%, 20%, 20%", "> 1,000", "> 1,000"]
+    assert [cell.strip() for cell in lines[2].split("|")[2:9]] == [
+        "500",
+        "none",
+        "1 of 3",
+        "100",
+        "20%, 20%, 20%",
+        "> 1,000",
+        "> 1,000",
+    ]
     assert "| 2.00, > 2.00 |" in lines[3] and lines[3].endswith("| 9,800 | 2.3 |")
     sizes.draw(rows, "none", tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 0
@@ -229,4 +238,4 @@ def test_the_committed_page_and_table_are_those_of_the_committed_rows(recipe):
         assert made_row["precision"]["precision"] == same["precision"]["precision"]
         for name in ("learning_rate", "weight_decay", "per_device_train_batch_size", "max_steps", "warmup_steps"):
             assert made_row["run"]["training_args"][name] == ended[0]["run"]["training_args"][name]
-        assert made_row["run"]["facts"]["train_size"] == ended[0]["run"]["facts"]["train_size"]
+        assert made_row["run"]["facts"]["train_size"] == recipe.ROWS["addition_nanogpt_cpu"][made_row["size"]]
