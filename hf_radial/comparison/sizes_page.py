@@ -78,13 +78,13 @@ def search_page(runs: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# In which set-up does the model memorise first?",
         "",
-        "Made from search.json, whose entries have each run's command and curves. No penalty, one seed that is not judged;",
-        "other options are the preset's. *Fit*: the first evaluation with 99 % of the training rows. *Three at 99 %*: the",
-        "first of three evaluations in a row with 99 % of the held-out sums. Most runs were ended when they had told enough.",
+        "Made from search.json, whose entries have each run's command and curves. No penalty, no run that is judged; other",
+        "options are the preset's. *Fit*: the first evaluation with 99 % of the training rows. *Three at 99 %*: the first of",
+        "three evaluations in a row with 99 % of the held-out sums. Most runs were ended when they had told enough.",
         "",
-        "| width, layers | rows | weight decay | learning rate | dropout | fit | held out then | three at 99 % | end "
+        "| width, layers | rows | seed | weight decay | learning rate | dropout | fit | held out then | three at 99 % | end "
         "| train, held out |",
-        "|" + "---|" * 10,
+        "|" + "---|" * 11,
     ]
     for one in runs:
         log = [{"step": s, TRAIN_METRIC: a, HELD_OUT_METRIC: b} for s, a, b in zip(*one["curves"].values(), strict=True)]
@@ -92,6 +92,7 @@ def search_page(runs: Sequence[dict[str, Any]]) -> str:
         cells = [
             f"{one['width']}, {one['layers']}",
             f"{one['train_size']}",
+            f"{one['seed']}",
             f"{one['weight_decay']:g}",
             f"{one['learning_rate']:g}",
         ]
