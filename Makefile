@@ -14,8 +14,9 @@ THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Tests neither see the user's token and caches (HF_HOME and all that would override it) nor reach for the network.
-TEST_ENV = env -u HF_TOKEN -u HUGGING_FACE_HUB_TOKEN -u HF_TOKEN_PATH -u HF_HUB_CACHE -u HF_DATASETS_CACHE \
-	-u HF_MODULES_CACHE -u HF_EVALUATE_CACHE -u HF_ENDPOINT \
+# Each of their processes reads the bytecode that an earlier one kept, also where the user keeps none.
+TEST_ENV = env -u PYTHONDONTWRITEBYTECODE -u HF_TOKEN -u HUGGING_FACE_HUB_TOKEN -u HF_TOKEN_PATH -u HF_HUB_CACHE \
+	-u HF_DATASETS_CACHE -u HF_MODULES_CACHE -u HF_EVALUATE_CACHE -u HF_ENDPOINT \
 	HF_HOME=$(abspath $(VENV))/hf_home HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_IMPLICIT_TOKEN=1 \
 	HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 # A file's tests stay in one process and share what they set up; the files go in the order of tests/conftest.py.
