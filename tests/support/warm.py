@@ -39,7 +39,9 @@ SERVERS = 2
 CALL = b"run"
 LATE = ("PYTHONPATH", "PYTHONUNBUFFERED", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "PWD", "OLDPWD")
 LATE += ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-LATE_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_", "PYTEST_")
+LATE_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_", "PYTEST_", "RAY_", "HF_RADIAL_")
+# Libraries set these when a test imports them or compiles. A file that kept its environment before then needs no other server.
+LATE_PREFIXES += ("KMP_", "TORCHINDUCTOR_", "TRITON_")
 seconds_of_ended = 0.0  # CPU time of all processes that were run here and have ended
 HUGGING_FACE = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_", "NO_PROXY", "no_proxy")
 
@@ -117,7 +119,8 @@ class WarmProcess:
         with theirs, open(os.devnull, "r+b") as null:
             files = [null if file is None else file for file in (stdout, stderr)]
             request = {"argv": self.args[1:], "env": env, "cwd": str(cwd or os.getcwd())}
-            _server(env).send(request, [theirs.fileno(), null.fileno(), *(file.fileno() for file in files)])
+            self._server = _server(env)
+            self._server.send(request, [theirs.fileno(), null.fileno(), *(file.fileno() for file in files)])
         self._replies = self._socket.makefile("r")
         pid = self._replies.readline()
         assert pid, "the process from which others start has ended; its error is above"
@@ -131,6 +134,7 @@ class WarmProcess:
             status, seconds = self._replies.readline().split()
             self.returncode = int(status)
             seconds_of_ended += float(seconds)
+            self._server.seconds_of_ended += float(seconds)
             self._replies.close()
             self._socket.close()
         return self.returncode
@@ -153,6 +157,7 @@ class WarmProcess:
 
 class _Server:
     def __init__(self, env: dict[str, str], imported: str) -> None:
+        self.seconds_of_ended = 0.0
         self._socket, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, __file__, str(theirs.fileno()), imported]
@@ -165,8 +170,11 @@ class _Server:
             socket.send_fds(self._socket, [CALL], [text.fileno(), *files])
 
     def close(self) -> None:
+        """End. From now on the CPU time of its processes is counted by the system, as that of this process's children."""
+        global seconds_of_ended
         self._socket.close()
         self._process.wait()
+        seconds_of_ended -= self.seconds_of_ended
 
 
 _servers: dict[tuple[str, frozenset[tuple[str, str]]], _Server] = {}
