@@ -149,11 +149,18 @@ def compare_paired(pairs: dict[str, list[Pair]], horizons: dict[str, float], tas
     p_value = float(stats.binomtest(earlier, earlier + later).pvalue) if earlier + later else None
     if not groups:
         return PairedRatio(None, None, None, earlier, later, count, p_value)
-    draw = np.random.default_rng(seed)
+    low, high = np.quantile(_resampled_means(groups, tasks, np.random.default_rng(seed)), [0.025, 0.975])
+    ratio = float(np.mean([own.mean() for own in groups]))
+    return PairedRatio(math.exp(ratio), math.exp(low), math.exp(high), earlier, later, count, p_value)
+
+
+def _resampled_means(groups: Sequence[np.ndarray], tasks: bool, draw: np.random.Generator) -> np.ndarray:
+    """The mean over groups of the mean of each, for every sample."""
+    if len(groups) == 1:  # all samples at once: there is nothing to draw among the groups
+        (own,) = groups
+        return own[draw.integers(len(own), size=(RESAMPLES, len(own)))].mean(axis=1)
     means = []
     for _ in range(RESAMPLES):
         picked = draw.integers(len(groups), size=len(groups)) if tasks else range(len(groups))
         means.append(np.mean([groups[i][draw.integers(len(groups[i]), size=len(groups[i]))].mean() for i in picked]))
-    low, high = np.quantile(means, [0.025, 0.975])
-    ratio = float(np.mean([own.mean() for own in groups]))
-    return PairedRatio(math.exp(ratio), math.exp(low), math.exp(high), earlier, later, count, p_value)
+    return np.array(means)

@@ -90,18 +90,17 @@ def speedup(arm: Sequence[Time], reference: Sequence[Time], seed: int = 0) -> Sp
     decided = earlier + later
     p_value = float(stats.binomtest(earlier, decided).pvalue) if decided else None
     draw = np.random.default_rng(seed)
-    ratios = []
-    for _ in range(RESAMPLES):
-        if pairs:  # resample pairs: an effect of a seed on both arms is not a difference between them
-            picked = draw.integers(len(pairs), size=len(pairs))
-            ours, theirs = [pairs[i][0] for i in picked], [pairs[i][1] for i in picked]
-        else:
-            ours = [arm[i] for i in draw.integers(len(arm), size=len(arm))]
-            theirs = [reference[i] for i in draw.integers(len(reference), size=len(reference))]
-        one = _ratio(ours, theirs)
-        if one is not None:
-            ratios.append(one)
-    ratios.sort()
+    if pairs:  # resample pairs: an effect of a seed on both arms is not a difference between them
+        arms, picked = tuple(zip(*pairs, strict=True)), [draw.integers(len(pairs), size=(RESAMPLES, len(pairs)))] * 2
+    else:
+        arms = tuple(arm), tuple(reference)
+        sizes = [len(own) for own in arms]
+        drawn = [[draw.integers(size, size=size) for size in sizes] for _ in range(RESAMPLES)]
+        picked = [np.array(own) for own in zip(*drawn, strict=True)]
+    ours, theirs = map(_medians, arms, picked)
+    with np.errstate(invalid="ignore"):  # neither has a median
+        found = theirs / ours
+    ratios = np.sort(found[~np.isnan(found)]).tolist()
     low = ratios[int(0.025 * len(ratios))] if ratios else None
     high = ratios[min(int(0.975 * len(ratios)), len(ratios) - 1)] if ratios else None
     return Speedup(_ratio(arm, reference), low, high, earlier, later, len(pairs), p_value)
@@ -129,6 +128,18 @@ def _fast_median(times: Sequence[Time]) -> float | None:
                 return time.value
         at_risk -= 1
     return None
+
+
+def _medians(times: Sequence[Time], picked: np.ndarray) -> np.ndarray:
+    """`_fast_median` of each sample, a row of indices into `times`; infinite where there is none."""
+    order = sorted(range(len(times)), key=lambda i: (times[i].value, times[i].censored))
+    values = np.array([times[i].value for i in order], dtype=float)
+    events = np.array([not times[i].censored for i in order])
+    samples = np.sort(np.argsort(order)[picked], axis=1)
+    survival = np.where(events[samples], 1 - 1 / np.arange(len(times), 0, -1), 1.0).cumprod(axis=1)
+    reached = survival <= 0.5 + 1e-9
+    first = samples[np.arange(len(samples)), reached.argmax(axis=1)]
+    return np.where(reached.any(axis=1), values[first], math.inf)
 
 
 # Tunings ----------------------------------------------------------------------------------------------------------------
@@ -215,7 +226,7 @@ def hierarchical(tunings: Sequence[Tuning], measure: Measure = bounded_median, t
     by_task: dict[str, list[Tuning]] = {}
     for one in tunings:
         by_task.setdefault(one.task, []).append(one)
-    groups = list(by_task.values())
+    groups = [[(one, _pairs(one)) for one in own] for own in by_task.values()]
     found = []
     for _ in range(RESAMPLES):
         picked = [groups[i] for i in draw.integers(len(groups), size=len(groups))] if tasks else groups
@@ -223,7 +234,7 @@ def hierarchical(tunings: Sequence[Tuning], measure: Measure = bounded_median, t
         for own in picked:
             ratios = []
             for i in draw.integers(len(own), size=len(own)):
-                arm, reference = _resampled(own[i], draw)
+                arm, reference = _resampled(*own[i], draw)
                 ratios.append(math.log(measure(reference) / measure(arm)))
             logs.append(sum(ratios) / len(ratios))
         found.append(math.exp(sum(logs) / len(logs)))
@@ -231,11 +242,16 @@ def hierarchical(tunings: Sequence[Tuning], measure: Measure = bounded_median, t
     return Ratio(ratio_of_tunings(tunings, measure), found[int(0.025 * RESAMPLES)], found[int(0.975 * RESAMPLES)])
 
 
-def _resampled(one: Tuning, draw: np.random.Generator) -> tuple[list[Time], list[Time]]:
+def _pairs(one: Tuning) -> list[tuple[Time, Time]]:
+    """The times of the arm and of the reference on each seed, if both have the same seeds."""
     others = {time.seed: time for time in one.reference}
     pairs = [(time, others[time.seed]) for time in one.arm if time.seed in others]
-    if len(pairs) == len(one.arm) == len(one.reference):
-        picked = draw.integers(len(pairs), size=len(pairs))
+    return pairs if len(pairs) == len(one.arm) == len(one.reference) else []
+
+
+def _resampled(one: Tuning, pairs: Sequence[tuple[Time, Time]], draw: np.random.Generator) -> tuple[list[Time], list[Time]]:
+    if pairs:
+        picked = draw.integers(len(pairs), size=len(pairs)).tolist()
         return [pairs[i][0] for i in picked], [pairs[i][1] for i in picked]
     arm, reference = one.arm, one.reference
     return (

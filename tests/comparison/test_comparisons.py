@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -28,6 +29,7 @@ RESULTS = ROOT / "recipes" / "results" / "compare"
 COMMITTED = sorted(file.stem for file in RESULTS.glob("*.json"))
 
 
+@cache
 def read(name):
     data = json.loads((RESULTS / f"{name}.json").read_text())
     return data, summary(data["rows"], data["reference"])

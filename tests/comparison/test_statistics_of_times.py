@@ -3,9 +3,10 @@
 import math
 import random
 
+import numpy as np
 import pytest
 
-from hf_radial.comparison.statistics import Time, _fast_median, median_time, speedup
+from hf_radial.comparison.statistics import Time, _fast_median, _medians, median_time, speedup
 
 pytestmark = pytest.mark.quick
 
@@ -15,6 +16,15 @@ def test_the_two_medians_agree_on_random_samples_with_censoring_and_ties():
     for _ in range(200):
         times = [Time(i, float(draw.randint(1, 8)), draw.random() < 0.4) for i in range(draw.randint(1, 9))]
         assert median_time(times) == _fast_median(times)
+
+
+def test_the_medians_of_many_samples_at_once_are_those_of_each():
+    draw = np.random.default_rng(0)
+    for count in range(1, 10):
+        times = [Time(i, float(draw.integers(1, 8)), bool(draw.random() < 0.4)) for i in range(count)]
+        picked = draw.integers(count, size=(50, count))
+        each = [_fast_median([times[i] for i in sample]) for sample in picked]
+        assert _medians(times, picked).tolist() == [math.inf if median is None else median for median in each]
 
 
 def test_a_censored_run_is_not_left_out():
