@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -49,11 +48,9 @@ def flags(folder, **options):
 
 
 def launch(config, *arguments, **options):
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
-    command += ["--config_file", str(ROOT / "recipes" / "accelerate" / config), str(RECIPE), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT, check=False, **options)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    return result
+    """Run under `accelerate launch`, which starts a new interpreter for the recipe."""
+    command = ["-m", "accelerate.commands.launch", "--config_file", ROOT / "recipes" / "accelerate" / config, RECIPE]
+    return run_python(*command, *arguments, env=ENVIRONMENT, check=True, **options)
 
 
 @pytest.fixture(scope="module")
