@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from warm import run_python
 
 from hf_radial.cli.main import main as command_line
 
@@ -77,14 +78,24 @@ def environment(built, tmp_path_factory):
 
 @pytest.fixture
 def run(environment, tmp_path):
-    """Run a program of the new environment in an empty folder; gives what it says."""
+    """Run the new environment's Python, or a program of it, in an empty folder; gives what it says."""
 
-    def start(program, *words, status=0):
+    def start(program, *words):
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        command = [str(environment / program), *map(str, words)]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
-        assert done.returncode == status, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout + done.stderr
+        script = [] if program == "python" else [environment / program]
+        done = run_python(*script, *words, cwd=tmp_path, env=env, check=True, merge=True, python=environment / "python")
+        return done.stdout
+
+    return start
+
+
+@pytest.fixture
+def run_recipe(run, environment):
+    """Run a recipe as `hf-radial run` has it run; test_run_verb.py has what is passed on to the file."""
+    (folder,) = environment.parent.glob("lib/python*/site-packages/hf_radial/recipes")
+
+    def start(name, *words):
+        return run("python", folder / f"{name}.py", *words)
 
     return start
 
@@ -123,8 +134,11 @@ def test_the_committed_comparisons_read_the_same_without_the_curves(built, tmp_p
         assert capsys.readouterr().out == compact
 
 
-def test_the_new_environment_has_nothing_of_the_checkout(run):
-    said = run("python", "-c", "import hf_radial, sys; print(hf_radial.__file__, *sys.path, sep='\\n')").splitlines()
+def test_the_new_environment_has_nothing_of_the_checkout(environment, tmp_path):
+    code = "import hf_radial, sys; print(hf_radial.__file__, *sys.path, sep='\\n')"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [environment / "python", "-c", code]
+    said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "site-packages" in said[0] and str(ROOT) not in said[0]
     assert not [path for path in said[1:] if path == str(ROOT) or path.startswith(f"{ROOT}/recipes")]
 
@@ -142,7 +156,7 @@ def test_recipe_modular_runs_with_an_intervention_and_a_metric_of_the_example_pa
     assert len(ratios) == 3 and min(ratios) > 1
 
 
-def test_recipe_compare_runs_a_grid_of_the_example_packages_model_data_task_and_intervention(run, tmp_path):
+def test_recipe_compare_runs_a_grid_of_the_example_packages_model_data_task_and_intervention(run, run_recipe, tmp_path):
     base = {"epochs": 2, "evaluate_every": 1, "batch_size": 16}
     ours = {"task": "squares", "fields": {"p": 7}, "train_fraction": 0.6, "width": 16, "embedding_size": 8}
     own = {"task": "radial_example.grid:make_rows", "fields": {"bits": 5}, "split_by_seed": True}
@@ -150,7 +164,7 @@ def test_recipe_compare_runs_a_grid_of_the_example_packages_model_data_task_and_
     arms = {"AdamW": {}, "noise": {"options": {"interventions": ["sign_noise:p=0.1"]}}}
     grid = {"title": "Tiny", "base": base, "axes": {"cell": [ours, own]}, "arms": arms, "seeds": [0]}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(grid))
-    said = run("hf-radial", "run", "compare", "tiny.yaml", "--jobs", "0", "--runs", "runs")
+    said = run_recipe("compare", "tiny.yaml", "--jobs", "0", "--runs", "runs")
     assert "runs/tables/tiny.md" in said
     data = json.loads((tmp_path / "runs" / "tables" / "tiny.json").read_text())
     assert data["missing"] == 0 and [row["status"] for row in data["rows"]] == ["censored"] * 4
@@ -159,13 +173,13 @@ def test_recipe_compare_runs_a_grid_of_the_example_packages_model_data_task_and_
     assert "Tiny" in run("hf-radial", "compare", "tiny", "--results", "runs/tables")
 
 
-def test_recipes_sweep_and_addition_run(run, tmp_path):
+def test_recipes_sweep_and_addition_run(run, run_recipe, tmp_path):
     sweep = ["--p", "7", *TINY, "--num_train_epochs", "2", "--seeds", "0", "1", "--output_dir", "runs/sweep"]
     run("hf-radial", "run", "sweep", *sweep, "--report_to", "none")
     assert len(list((tmp_path / "runs" / "sweep").glob("*/results.json"))) == 2
     addition = ["--digits", "1", "--train_size", "40", "--validation_size", "20", "--test_size", "20", "--max_steps", "2"]
     addition += ["--arms", "penalty", "--output_dir", "runs/addition", "--report_to", "none"]
-    run("hf-radial", "run", "addition", *addition)
+    run_recipe("addition", *addition)
     assert (tmp_path / "runs" / "addition" / "results.json").is_file()
 
 

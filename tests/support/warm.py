@@ -33,7 +33,7 @@ from typing import IO, Any, NoReturn
 
 TORCH = "import pandas, psutil, pyarrow.dataset, pyarrow.json, pyarrow.parquet, regex, scipy.optimize, scipy.stats, sympy\n"
 TORCH += "import torch._dynamo, torch.distributed.checkpoint, torch.distributed.fsdp, torch.distributed.tensor"
-TRANSFORMERS = "import torch, datasets, transformers; from transformers import Trainer, AutoModelForCausalLM, AutoTokenizer"
+TRANSFORMERS = "import matplotlib.backends.backend_agg, matplotlib.figure, torch, datasets, transformers; from transformers import Trainer, AutoModelForCausalLM, AutoTokenizer"
 IMPORTED = {"torch": TORCH, "transformers": TRANSFORMERS}
 SERVERS = 2
 CALL = b"run"
@@ -53,6 +53,7 @@ def run_python(
     timeout: float = 600,
     check: bool = False,
     merge: bool = False,
+    python: str | Path = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments (a script, `-c code` or `-m module`, then its words) until it ends.
 
@@ -62,9 +63,10 @@ def run_python(
         timeout: seconds, after which it is killed and `subprocess.TimeoutExpired` raised.
         check: the exit status must be 0.
         merge: what is written to stderr comes in `stdout`, in the order in which it was written.
+        python: the interpreter, of this environment by default. Another one needs a server of its own.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = WarmProcess(*arguments, env=env, cwd=cwd, stdout=out, stderr=out if merge else err)
+        process = WarmProcess(*arguments, env=env, cwd=cwd, stdout=out, stderr=out if merge else err, python=python)
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -111,15 +113,16 @@ class WarmProcess:
         cwd: str | Path | None = None,
         stdout: IO[Any] | None = None,
         stderr: IO[Any] | None = None,
+        python: str | Path = sys.executable,
     ) -> None:
         env = dict(os.environ if env is None else env)
-        self.args = [sys.executable, *map(str, arguments)]
+        self.args = [str(python), *map(str, arguments)]
         self.returncode: int | None = None
         self._socket, theirs = socket.socketpair()
         with theirs, open(os.devnull, "r+b") as null:
             files = [null if file is None else file for file in (stdout, stderr)]
             request = {"argv": self.args[1:], "env": env, "cwd": str(cwd or os.getcwd())}
-            self._server = _server(env)
+            self._server = _server(env, self.args[0])
             self._server.send(request, [theirs.fileno(), null.fileno(), *(file.fileno() for file in files)])
         self._replies = self._socket.makefile("r")
         pid = self._replies.readline()
@@ -156,11 +159,11 @@ class WarmProcess:
 
 
 class _Server:
-    def __init__(self, env: dict[str, str], imported: str) -> None:
+    def __init__(self, python: str, env: dict[str, str], imported: str) -> None:
         self.seconds_of_ended = 0.0
         self._socket, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, __file__, str(theirs.fileno()), imported]
+            command = [python, __file__, str(theirs.fileno()), imported]
             self._process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
 
     def send(self, request: dict[str, Any], files: list[int]) -> None:
@@ -177,17 +180,17 @@ class _Server:
         seconds_of_ended -= self.seconds_of_ended
 
 
-_servers: dict[tuple[str, frozenset[tuple[str, str]]], _Server] = {}
+_servers: dict[tuple[str, str, frozenset[tuple[str, str]]], _Server] = {}
 _choosing = threading.Lock()
 
 
-def _server(env: dict[str, str]) -> _Server:
+def _server(env: dict[str, str], python: str) -> _Server:
     ours, theirs = ({k: v for k, v in each.items() if k.startswith(HUGGING_FACE)} for each in (os.environ, env))
     imported, late = ("transformers", LATE_PREFIXES) if ours == theirs else ("torch", (*LATE_PREFIXES, *HUGGING_FACE))
     early = {name: value for name, value in env.items() if name not in LATE and not name.startswith(late)}
-    key = imported, frozenset(early.items())
+    key = python, imported, frozenset(early.items())
     with _choosing:
-        server = _servers.pop(key, None) or _Server(early, imported)
+        server = _servers.pop(key, None) or _Server(python, early, imported)
         while len(_servers) >= SERVERS:
             _servers.pop(next(iter(_servers))).close()
         _servers[key] = server
