@@ -9,9 +9,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf_radial.interventions.grokfast import filter_ema, filter_ma
 from hf_radial.interventions.heads import hidden_layers
+from hf_radial.interventions.losses import mean_loss
 from hf_radial.interventions.muon import MuonAndAdamW
 from hf_radial.interventions.orthogonal_gradient import orthogonal
-from hf_radial.interventions.stablemax import log_stablemax, stablemax_loss
+from hf_radial.interventions.stablemax import StableMax, log_stablemax
 
 pytestmark = pytest.mark.quick
 
@@ -101,18 +102,9 @@ def test_stablemax_is_its_definition_and_has_a_gradient_everywhere():
     x = torch.tensor([[3.0, 0.0, -2.0], [1e6, -1e6, 0.5]], dtype=torch.float64, requires_grad=True)
     s = torch.where(x >= 0, x + 1, 1 / (1 - x))
     torch.testing.assert_close(log_stablemax(x), (s / s.sum(-1, keepdim=True)).log(), rtol=1e-12, atol=1e-12)
-    stablemax_loss(x, torch.tensor([2, 1])).backward()
+    mean_loss(x, torch.tensor([2, 1]), [StableMax()]).backward()
     assert x.grad.isfinite().all()
     torch.autograd.gradcheck(log_stablemax, (torch.randn(3, 5, dtype=torch.float64, requires_grad=True),))
-
-
-def test_stablemax_shifts_leaves_out_and_divides():
-    torch.manual_seed(0)
-    logits, labels = torch.randn(2, 4, 5, dtype=torch.float64), torch.tensor([[1, -100, 2, 3], [-100, 4, 0, -100]])
-    log_p = log_stablemax(logits)
-    picked = [-log_p[b, t, labels[b, t + 1]] for b in range(2) for t in range(3) if labels[b, t + 1] != -100]
-    torch.testing.assert_close(stablemax_loss(logits, labels, shift=True), torch.stack(picked).mean())
-    torch.testing.assert_close(stablemax_loss(logits, labels, 10, shift=True), torch.stack(picked).sum() / 10)
 
 
 def test_muon_has_the_hidden_matrices_and_adamw_the_rest(tmp_path):
