@@ -69,6 +69,8 @@ INTERVENTIONS = Registry(
         "radial_gradient": "hf_radial.interventions.radial_gradient:RadialGradient",
         "grokfast_ema": "hf_radial.interventions.grokfast:GrokfastEMA",
         "grokfast_ma": "hf_radial.interventions.grokfast:GrokfastMA",
+        "egalitarian_gradient": "hf_radial.interventions.egalitarian_gradient:EgalitarianGradient",
+        "column_normalization": "hf_radial.interventions.column_normalization:ColumnNormalization",
         "orthogonal_gradient": "hf_radial.interventions.orthogonal_gradient:OrthogonalGradient",
         "stablemax": "hf_radial.interventions.stablemax:StableMax",
         "muon": "hf_radial.interventions.muon:Muon",

@@ -41,6 +41,8 @@ SETTINGS = {
     "grokfast_ma": "grokfast_ma:window_size=2",
     "orthogonal_gradient": "orthogonal_gradient",
     "stablemax": "stablemax",
+    "egalitarian_gradient": "egalitarian_gradient",
+    "column_normalization": "column_normalization",
     "logit_norm": "logit_norm:strength=0.1",
     "z_loss": "z_loss:strength=0.1",
     "label_smoothing": "label_smoothing:factor=0.2",
