@@ -71,6 +71,7 @@ INTERVENTIONS = Registry(
         "grokfast_ma": "hf_radial.interventions.grokfast:GrokfastMA",
         "egalitarian_gradient": "hf_radial.interventions.egalitarian_gradient:EgalitarianGradient",
         "column_normalization": "hf_radial.interventions.column_normalization:ColumnNormalization",
+        "sam": "hf_radial.interventions.sam:SAM",
         "orthogonal_gradient": "hf_radial.interventions.orthogonal_gradient:OrthogonalGradient",
         "stablemax": "hf_radial.interventions.stablemax:StableMax",
         "muon": "hf_radial.interventions.muon:Muon",
