@@ -66,6 +66,7 @@ INTERVENTIONS = Registry(
         "logit_norm": "hf_radial.interventions.logit_norm:LogitNorm",
         "z_loss": "hf_radial.interventions.z_loss:ZLoss",
         "label_smoothing": "hf_radial.interventions.label_smoothing:LabelSmoothing",
+        "jacobian": "hf_radial.interventions.jacobian:Jacobian",
         "radial_gradient": "hf_radial.interventions.radial_gradient:RadialGradient",
         "grokfast_ema": "hf_radial.interventions.grokfast:GrokfastEMA",
         "grokfast_ma": "hf_radial.interventions.grokfast:GrokfastMA",

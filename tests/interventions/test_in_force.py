@@ -47,6 +47,7 @@ SETTINGS = {
     "logit_norm": "logit_norm:strength=0.1",
     "z_loss": "z_loss:strength=0.1",
     "label_smoothing": "label_smoothing:factor=0.2",
+    "jacobian": "jacobian:strength=0.1",
     "muon": "muon",
     "optim": "optim:optim=adafactor",
     "embedding_rate": "embedding_rate:ratio=3",
