@@ -62,6 +62,7 @@ INTERVENTIONS = Registry(
         "weight_norm": "hf_radial.interventions.weight_norm:WeightNorm",
         "record": "hf_radial.interventions.replay:Record",
         "replay": "hf_radial.interventions.replay:Replay",
+        "initial_scale": "hf_radial.interventions.initial_scale:InitialScale",
         "logit_temperature": "hf_radial.interventions.logit_temperature:LogitTemperature",
         "logit_norm": "hf_radial.interventions.logit_norm:LogitNorm",
         "z_loss": "hf_radial.interventions.z_loss:ZLoss",

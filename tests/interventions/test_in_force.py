@@ -44,6 +44,7 @@ SETTINGS = {
     "egalitarian_gradient": "egalitarian_gradient",
     "column_normalization": "column_normalization",
     "sam": "sam:rho=0.5",
+    "initial_scale": "initial_scale:factor=0.5",
     "logit_norm": "logit_norm:strength=0.1",
     "z_loss": "z_loss:strength=0.1",
     "label_smoothing": "label_smoothing:factor=0.2",
