@@ -8,8 +8,8 @@ An intervention is written `name` or `name:option=value,option=value`. Several t
 An intervention is in force whenever the trainer trains: with `model=` or `model_init=`, in every trial of
 `hyperparameter_search`, in a second `train()`, and in a run that is resumed.
 
-A saved model loads with `from_pretrained` alone, with three exceptions: `projection`, `logit_temperature` and `replay` of the
-radius change what the model computes in a way that no weights can hold. For these:
+A saved model loads with `from_pretrained` alone, with four exceptions: `projection`, `logit_temperature`, `cosine_head` and
+`replay` of the radius change what the model computes in a way that no weights can hold. For these:
 
     model = AutoModelForCausalLM.from_pretrained(folder)
     restore(model)                                                 # puts them in force again, and does nothing for other models
@@ -67,6 +67,7 @@ INTERVENTIONS = Registry(
         "logit_norm": "hf_radial.interventions.logit_norm:LogitNorm",
         "z_loss": "hf_radial.interventions.z_loss:ZLoss",
         "label_smoothing": "hf_radial.interventions.label_smoothing:LabelSmoothing",
+        "cosine_head": "hf_radial.interventions.cosine_head:CosineHead",
         "jacobian": "hf_radial.interventions.jacobian:Jacobian",
         "radial_gradient": "hf_radial.interventions.radial_gradient:RadialGradient",
         "grokfast_ema": "hf_radial.interventions.grokfast:GrokfastEMA",

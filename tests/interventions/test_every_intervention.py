@@ -37,6 +37,7 @@ SETTINGS = {
     "logit_norm": "logit_norm:strength=0.1",
     "z_loss": "z_loss:strength=0.1",
     "label_smoothing": "label_smoothing:factor=0.2",
+    "cosine_head": "cosine_head:scale=5",
     "jacobian": "jacobian:strength=0.1",
     "muon": "muon",
     "optim": "optim:optim=adafactor",
@@ -93,7 +94,7 @@ def test_what_is_saved_loads_and_says_the_same(name, tmp_path):
     trainer = run(tmp_path, [SETTINGS[name]])
     trainer.save_model()
     loaded = ModularMLPForSequenceClassification.from_pretrained(tmp_path)
-    if name in ("projection",):
+    if name in ("projection", "cosine_head"):
         loaded = make(tmp_path / "again", [SETTINGS[name]], model=loaded).model  # in force before it trains, too
     with torch.no_grad():
         ours, theirs = (model.eval()(input_ids=PAIRS).logits for model in (trainer.model, loaded))

@@ -48,6 +48,7 @@ SETTINGS = {
     "logit_norm": "logit_norm:strength=0.1",
     "z_loss": "z_loss:strength=0.1",
     "label_smoothing": "label_smoothing:factor=0.2",
+    "cosine_head": "cosine_head:scale=5",
     "jacobian": "jacobian:strength=0.1",
     "muon": "muon",
     "optim": "optim:optim=adafactor",
@@ -63,7 +64,7 @@ SETTINGS = {
     "replay radius": "replay:what=radius,file=FILE",
 }
 # What no weights can hold; `restore` puts it in force again.
-RESTORED = {"projection", "logit_temperature", "replay radius"}
+RESTORED = {"projection", "logit_temperature", "cosine_head", "replay radius"}
 STEPS = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "max_grad_norm": 0.0}
 
 
