@@ -77,6 +77,7 @@ INTERVENTIONS = Registry(
         "sam": "hf_radial.interventions.sam:SAM",
         "orthogonal_gradient": "hf_radial.interventions.orthogonal_gradient:OrthogonalGradient",
         "stablemax": "hf_radial.interventions.stablemax:StableMax",
+        "soap": "hf_radial.interventions.soap:SOAP",
         "muon": "hf_radial.interventions.muon:Muon",
         "optim": "hf_radial.interventions.optim:Optim",
         "l2_init": "hf_radial.interventions.l2_init:L2Init",

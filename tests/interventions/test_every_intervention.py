@@ -39,6 +39,7 @@ SETTINGS = {
     "label_smoothing": "label_smoothing:factor=0.2",
     "cosine_head": "cosine_head:scale=5",
     "jacobian": "jacobian:strength=0.1",
+    "soap": "soap:frequency=2",
     "muon": "muon",
     "optim": "optim:optim=adafactor",
     "l2_init": "l2_init:strength=0.1",
@@ -80,6 +81,8 @@ def test_it_trains_otherwise_than_without_it_in_any_trainer(name, tmp_path):
 def test_accumulated_gradients_are_one_step(name, tmp_path):
     if name in ("dropout", "spectral_norm", "jacobian"):
         pytest.skip("draws or estimates something in every forward pass")
+    if name == "soap":
+        pytest.skip("rounding decides the eigenvectors of the first gradients, which have not full rank")
     whole = weights(run(tmp_path / "a", [SETTINGS[name]], max_grad_norm=0.0, train_sampling_strategy="sequential"))
     split = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "train_sampling_strategy": "sequential"}
     parts = weights(run(tmp_path / "b", [SETTINGS[name]], max_grad_norm=0.0, max_steps=3, **split))
