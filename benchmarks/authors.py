@@ -310,7 +310,7 @@ def one_direction() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.randn, torch.randn_like = kept  # type: ignore[assignment]
+        torch.randn, torch.randn_like = kept
 
 
 def commit_of(folder: Path, file: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Trainer
@@ -111,9 +112,8 @@ def mean_loss(logits: Tensor, labels: Tensor, parts: Sequence[LossIntervention],
     values = [part.of_positions(logits, labels) for part in parts]
     if not replaced:
         values.append(F.cross_entropy(wide(logits), labels, reduction="none"))
-    total = sum(value.masked_fill(ignored, 0.0).sum() for value in values)
-    mean: Tensor = total / ((~ignored).sum().clamp(min=1) if items is None else items)
-    return mean
+    total = torch.stack([value.masked_fill(ignored, 0.0).sum() for value in values]).sum()
+    return total / ((~ignored).sum().clamp(min=1) if items is None else items)
 
 
 def predicts_the_next(model: Any) -> bool:
