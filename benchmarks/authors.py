@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import torch._dynamo
 from transformers import set_seed
@@ -113,6 +114,69 @@ def muon(code: Any, groups: list[dict[str, Any]]) -> Any:
     return Both()
 
 
+def whitened(name: str) -> Loop:
+    """Their step of plain gradient descent, for the gradient of a first layer, at each hidden matrix. Theirs are transposed."""
+
+    def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
+        step, optimizer = getattr(code, name), torch.optim.AdamW(groups, lr=RATE)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            model(**batch).loss.backward()
+            for layer in model.hidden:
+                gradient = layer.weight.grad.T.numpy()
+                # From weights of 0 at a learning rate of 1, the step is the gradient that they make of this one.
+                step.__globals__.update(lr=1.0, cross_entropy_loss=None)
+                step.__globals__["jax"].grad = lambda loss, gradient=gradient: lambda *inputs: (gradient, 0.0, 0.0)
+                layer.weight.grad = -torch.from_numpy(step((np.zeros_like(gradient), 0.0, 0.0), None, None)[0].T.copy())
+            optimizer.step()
+
+    return loop
+
+
+def sharpness_aware(rho: float) -> Loop:
+    def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
+        optimizer = code.SAM(groups, torch.optim.AdamW, rho=rho, lr=RATE)
+        for _ in range(STEPS):
+            model(**batch).loss.backward()
+            optimizer.first_step(zero_grad=True)
+            model(**batch).loss.backward()
+            optimizer.second_step(zero_grad=True)
+
+    return loop
+
+
+def with_jacobian(strength: float) -> Loop:
+    def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
+        def after_the_embedding(x: torch.Tensor) -> torch.Tensor:
+            h = x.flatten(1)
+            for layer in model.hidden:
+                h = layer(h).relu()
+            return model.classifier(h)
+
+        optimizer, norm = torch.optim.AdamW(groups, lr=RATE), code.GrokAlign(after_the_embedding, device="cpu")
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(batch["input_ids"]).logits, batch["labels"])
+            (loss + strength * norm(model.embedding(batch["input_ids"]))).backward()
+            optimizer.step()
+
+    return loop
+
+
+def in_double(inner: Loop) -> Loop:
+    """The loop with tensors of float64 where their code names no type."""
+
+    def loop(*args: Any) -> None:
+        kept = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            inner(*args)
+        finally:
+            torch.set_default_dtype(kept)
+
+    return loop
+
+
 # Intervention -> repository, commit, file ("" for a package that is installed), what is taken of it, and the loop with it.
 SOURCES: dict[str, tuple[str, str, str, tuple[str, ...], Loop]] = {
     "grokfast_ema:alpha=0.9,lamb=2": (
@@ -153,6 +217,34 @@ SOURCES: dict[str, tuple[str, str, str, tuple[str, ...], Loop]] = {
         ("L2", "rescale"),
         held_to_a_norm(0.8),
     ),
+    "egalitarian_gradient": (
+        "asahebpa/Egalitarian-Gradient-Descent",
+        "046e066064d538e8e00adf23268df71fb67ffcd3",
+        "Egalitarian-Gradient-Descent/main-results/mod_add.py",
+        ("egd_update",),
+        whitened("egd_update"),
+    ),
+    "column_normalization": (
+        "asahebpa/Egalitarian-Gradient-Descent",
+        "046e066064d538e8e00adf23268df71fb67ffcd3",
+        "Egalitarian-Gradient-Descent/main-results/mod_add.py",
+        ("col_norm_update",),
+        whitened("col_norm_update"),
+    ),
+    "sam:rho=0.05": (
+        "davda54/sam",
+        "3c3afdbd71cff2462ec91c734b3d1170bd0f3707",
+        "sam/sam.py",
+        ("SAM",),
+        sharpness_aware(0.05),
+    ),
+    "jacobian:strength=0.1": (
+        "mitchell-solomon/grokalign",
+        "48842722680f3638561348caae125dd03d2d097f",
+        "grokalign/utils.py",
+        ("GrokAlign",),
+        in_double(with_jacobian(0.1)),
+    ),
     "muon": (
         "MoonshotAI/Moonlight",
         "c2ad5b20c605086526a179d36901bfc41b52b44b",
@@ -188,7 +280,9 @@ def load(folder: Path, file: str, names: Sequence[str]) -> Any:
     missing = set(names) - set(first)
     if missing:
         raise ValueError(f"{path} has no {', '.join(sorted(missing))}; check out the commit that SOURCES names")
-    known: dict[str, Any] = {"torch": torch, "nn": torch.nn, "math": math, "deque": deque, **vars(typing)}
+    known: dict[str, Any] = {"torch": torch, "nn": torch.nn, "math": math, "deque": deque}
+    # Functions for jax run on numpy's arrays, with gradients that the loop gives them.
+    known |= {"jnp": np, "jax": SimpleNamespace(jit=lambda function: function), **vars(typing)}
     exec(compile(ast.Module(list(parts), []), str(path), "exec"), known)
     return SimpleNamespace(**{name: known[name] for name in names})
 
@@ -202,6 +296,21 @@ def no_bfloat16() -> Iterator[None]:
         yield
     finally:
         torch.Tensor.bfloat16 = kept  # type: ignore[method-assign]
+
+
+@contextmanager
+def one_direction() -> Iterator[None]:
+    """`torch.randn` and `torch.randn_like` give every row the same numbers: both sides then project on the same direction."""
+    kept = torch.randn, torch.randn_like
+
+    def same(*shape: int, **kwargs: Any) -> torch.Tensor:
+        return torch.linspace(-1.0, 2.0, shape[-1], dtype=torch.float64).expand(shape).clone()
+
+    torch.randn, torch.randn_like = same, lambda like, **kwargs: same(*like.shape)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.randn, torch.randn_like = kept
 
 
 def commit_of(folder: Path, file: str) -> str:

@@ -35,6 +35,7 @@ from benchmarks.authors import (  # noqa: E402
     fresh,
     load,
     no_bfloat16,
+    one_direction,
     rows,
     theirs,
 )
@@ -99,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
                 entry["commit"] = commit_of(given.code, file) or commit
             if text == "muon":
                 rounding = f"{check(text, code, loop):.1e}"
-            with no_bfloat16():
+            with no_bfloat16(), one_direction():
                 entry["difference"] = check(text, code, loop)
         entries.append(entry)
     data = {"steps": STEPS, "entries": entries, "environment": describe_environment()}

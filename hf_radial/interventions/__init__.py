@@ -8,8 +8,8 @@ An intervention is written `name` or `name:option=value,option=value`. Several t
 An intervention is in force whenever the trainer trains: with `model=` or `model_init=`, in every trial of
 `hyperparameter_search`, in a second `train()`, and in a run that is resumed.
 
-A saved model loads with `from_pretrained` alone, with three exceptions: `projection`, `logit_temperature` and `replay` of the
-radius change what the model computes in a way that no weights can hold. For these:
+A saved model loads with `from_pretrained` alone, with four exceptions: `projection`, `logit_temperature`, `cosine_head` and
+`replay` of the radius change what the model computes in a way that no weights can hold. For these:
 
     model = AutoModelForCausalLM.from_pretrained(folder)
     restore(model)                                                 # puts them in force again, and does nothing for other models
@@ -62,12 +62,22 @@ INTERVENTIONS = Registry(
         "weight_norm": "hf_radial.interventions.weight_norm:WeightNorm",
         "record": "hf_radial.interventions.replay:Record",
         "replay": "hf_radial.interventions.replay:Replay",
+        "initial_scale": "hf_radial.interventions.initial_scale:InitialScale",
         "logit_temperature": "hf_radial.interventions.logit_temperature:LogitTemperature",
+        "logit_norm": "hf_radial.interventions.logit_norm:LogitNorm",
+        "z_loss": "hf_radial.interventions.z_loss:ZLoss",
+        "label_smoothing": "hf_radial.interventions.label_smoothing:LabelSmoothing",
+        "cosine_head": "hf_radial.interventions.cosine_head:CosineHead",
+        "jacobian": "hf_radial.interventions.jacobian:Jacobian",
         "radial_gradient": "hf_radial.interventions.radial_gradient:RadialGradient",
         "grokfast_ema": "hf_radial.interventions.grokfast:GrokfastEMA",
         "grokfast_ma": "hf_radial.interventions.grokfast:GrokfastMA",
+        "egalitarian_gradient": "hf_radial.interventions.egalitarian_gradient:EgalitarianGradient",
+        "column_normalization": "hf_radial.interventions.column_normalization:ColumnNormalization",
+        "sam": "hf_radial.interventions.sam:SAM",
         "orthogonal_gradient": "hf_radial.interventions.orthogonal_gradient:OrthogonalGradient",
         "stablemax": "hf_radial.interventions.stablemax:StableMax",
+        "soap": "hf_radial.interventions.soap:SOAP",
         "muon": "hf_radial.interventions.muon:Muon",
         "optim": "hf_radial.interventions.optim:Optim",
         "l2_init": "hf_radial.interventions.l2_init:L2Init",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from hf_radial.interventions.base import Intervention
+from hf_radial.interventions.heads import hidden_layers, input_axes
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -23,6 +24,14 @@ def with_gradients(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Tensor
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             yield name.removeprefix("module."), parameter, parameter.grad
+
+
+def check_plain_gradients(trainer: Trainer, name: str) -> None:
+    """Raise a ValueError for a trainer whose callbacks see other gradients than those that its optimizer will use."""
+    if trainer.accelerator.scaler is not None:
+        raise ValueError(f"{name}: fp16=True scales the gradients before callbacks see them; use bf16=True or float32 instead")
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise ValueError(f"{name}: FSDP and DeepSpeed shard the gradients; use one process or DDP instead")
 
 
 @dataclass(eq=False)
@@ -41,13 +50,7 @@ class GradientIntervention(Intervention):
         raise NotImplementedError
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a trainer whose callbacks see other gradients than those that its optimizer will use."""
-        if trainer.accelerator.scaler is not None:
-            raise ValueError(
-                f"{self.name}: fp16=True scales the gradients before callbacks see them; use bf16=True or float32 instead"
-            )
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise ValueError(f"{self.name}: FSDP and DeepSpeed shard the gradients; use one process or DDP instead")
+        check_plain_gradients(trainer, self.name)
 
     def begin(self, trainer: Trainer) -> None:
         self.remembered = {}
@@ -72,3 +75,38 @@ class GradientIntervention(Intervention):
         for name, tensor in tensors.items():
             if shapes.get(name) != tensor.shape[axes:]:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape[axes:])} there and {shapes.get(name)} in the model")
+
+
+@dataclass(eq=False)
+class MatrixGradientIntervention(GradientIntervention):
+    """Changes the gradients of the hidden matrices, neither those of embeddings nor that of the head.
+
+    Attributes:
+        axes: the axis of the inputs of each of these matrices, by the parameter's `id`.
+    """
+
+    axes: dict[int, int] = field(default_factory=dict, init=False, repr=False)
+
+    def changed(self, gradient: Tensor, axis: int) -> Tensor:
+        """What takes the place of a matrix's gradient, in float32 or better.
+
+        Args:
+            gradient: shape `(out, in)`, or `(in, out)` where `axis` is 0; in float32 or better.
+            axis: that of the inputs.
+        """
+        raise NotImplementedError
+
+    def check(self, trainer: Trainer) -> None:
+        super().check(trainer)
+        if trainer.model is None or not hidden_layers(trainer.model):
+            raise ValueError(f"{self.name}: {type(trainer.model).__name__} has no hidden matrices")
+
+    def begin(self, trainer: Trainer) -> None:
+        super().begin(trainer)
+        model: Any = trainer.model
+        self.axes = input_axes(hidden_layers(model).values())
+
+    @torch.no_grad()
+    def change(self, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
+        if id(parameter) in self.axes:
+            gradient.copy_(self.changed(wide(gradient), self.axes[id(parameter)]))

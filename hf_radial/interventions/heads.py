@@ -1,11 +1,13 @@
-"""Which layer of a model gives its logits, and which matrices lie before it."""
+"""Which layer of a model gives its logits, which matrices lie before it, and which axis of a matrix is that of its units."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
+from transformers.pytorch_utils import Conv1D
 
 NAMES = ("lm_head", "classifier", "score")
 
@@ -45,3 +47,8 @@ def hidden_layers(model: nn.Module) -> dict[str, nn.Module]:
         ):
             found[name] = module
     return found
+
+
+def input_axes(layers: Iterable[nn.Module]) -> dict[int, int]:
+    """The axis of each layer's matrix along which its inputs lie, by the parameter's `id`: 0 for a `Conv1D`, else 1."""
+    return {id(matrix_of(layer)): 0 if isinstance(layer, Conv1D) else 1 for layer in layers}

@@ -6,7 +6,9 @@ and schedule are those of the trainer's arguments. (`pytorch_optimizer.Muon` has
 learning rate of its second group.)
 
 Source: Jordan et al., kellerjordan.github.io/posts/muon; the step length from "Muon is Scalable for LLM Training", arXiv
-2502.16982.
+2502.16982. Tveit et al., arXiv 2504.16041, report that Muon groks earlier than AdamW. Essential AI, "Muon Doesn't Clearly Grok
+Faster", essential.ai/blog/grokking (2025), found the same under some settings, and no advantage over a wider range of
+hyperparameters and model sizes: a comparison at one setting does not tell.
 
 Use: `muon`, with the learning rate that you would give AdamW. Not with float16 weights, in which AdamW's epsilon is zero: use
 bfloat16 or float32.
@@ -25,7 +27,7 @@ from transformers import Trainer
 
 from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.heads import hidden_layers, matrix_of
-from hf_radial.interventions.optim import check_no_optimizer
+from hf_radial.interventions.optim import check_own_optimizer, decay_groups, own_optimizer
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -72,46 +74,27 @@ class Muon(Intervention):
     nesterov: bool = field(default=True, metadata={"help": "Whether the momentum looks one step ahead."})
 
     def check(self, trainer: Trainer) -> None:
-        model, chosen = trainer.model, trainer.optimizer_cls_and_kwargs
-        if self.trainer is not trainer:
-            check_no_optimizer(trainer, self.name)
-        elif chosen is None or chosen[1].get("method") is not self:
-            raise ValueError("muon: the trainer was given another optimizer after it; leave one of them out")
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise ValueError("muon: FSDP and DeepSpeed are not supported; use one process or DDP")
-        if model is None:
-            raise ValueError("muon: the trainer has no model")
+        check_own_optimizer(trainer, self)
+        model: Any = trainer.model
         if not hidden_matrices(model):
             raise ValueError(f"muon: {type(model).__name__} has no hidden matrices that are trained")
-        if any(p.dtype == torch.float16 and p.requires_grad for p in model.parameters()):
-            raise ValueError("muon: in float16 weights AdamW's epsilon is zero and steps become NaN; use bfloat16 or float32")
 
     def attach(self, trainer: Trainer) -> None:
         super().attach(trainer)
-        # As `Trainer` has it for optimizers that share the parameters out: called with the model, once there is none.
-        trainer.optimizer_cls_and_kwargs = (_factory, {"method": self, "trainer": trainer})  # type: ignore[assignment]
+        own_optimizer(trainer, self)
 
     def optimizer(self, model: Any, trainer: Trainer) -> MuonAndAdamW:
         """Both optimizers for the parameters of `model`."""
         args, matrices = trainer.args, hidden_matrices(model)
-        hidden, decayed = {id(p) for p in matrices}, set(trainer.get_decay_parameter_names(model))
-        others: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for name, parameter in model.named_parameters():
-            if id(parameter) not in hidden and parameter.requires_grad:
-                others[name in decayed].append(parameter)
-        rate, decay = args.learning_rate, args.weight_decay
         muon = torch.optim.Muon(
             matrices,
-            lr=rate,
-            weight_decay=decay,
+            lr=args.learning_rate,
+            weight_decay=args.weight_decay,
             momentum=self.momentum,
             nesterov=self.nesterov,
             adjust_lr_fn="match_rms_adamw",
         )
-        groups = [{"params": params, "weight_decay": decay if yes else 0.0} for yes, params in others.items() if params]
-        adamw = torch.optim.AdamW(groups, lr=rate, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon)
+        groups = decay_groups(trainer, model, {id(p) for p in matrices})
+        betas = (args.adam_beta1, args.adam_beta2)
+        adamw = torch.optim.AdamW(groups, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon)
         return MuonAndAdamW([muon, adamw])
-
-
-def _factory() -> Any:
-    return lambda model, method, trainer: method.optimizer(model, trainer)

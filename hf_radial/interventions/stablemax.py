@@ -15,18 +15,12 @@ Saved model: weights alone. `from_pretrained` gives the model that was trained; 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import Trainer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from hf_radial.interventions.base import Intervention
-
-IGNORED = -100
+from hf_radial.interventions.losses import LossIntervention
 
 
 def log_stablemax(logits: Tensor) -> Tensor:
@@ -41,50 +35,12 @@ def log_stablemax(logits: Tensor) -> Tensor:
     return log_s - log_s.logsumexp(-1, keepdim=True)
 
 
-def stablemax_loss(logits: Tensor, labels: Tensor, items: Tensor | int | None = None, shift: bool = False) -> Tensor:
-    """Cross-entropy of `log_stablemax`.
-
-    Args:
-        logits: shape `(..., classes)`.
-        labels: shape `(...)`; positions with -100 do not count.
-        items: the sum is divided by this; `None` for the number of labels that count.
-        shift: whether the answer of a position is the label of the next.
-    """
-    if shift:
-        logits, labels = logits[..., :-1, :], labels[..., 1:]
-    labels = labels.reshape(-1).to(logits.device)
-    log_p = log_stablemax(logits.reshape(-1, logits.shape[-1]))
-    total = F.nll_loss(log_p, labels, ignore_index=IGNORED, reduction="sum")
-    return total / ((labels != IGNORED).sum().clamp(min=1) if items is None else items)
-
-
 @dataclass(eq=False)
-class StableMax(Intervention):
-    """Replaces the loss of a model with class or next-token logits, in training and in evaluation."""
+class StableMax(LossIntervention):
+    """Replaces the cross-entropy, in training and in evaluation."""
 
     name: ClassVar[str] = "stablemax"
+    replaces: ClassVar[bool] = True
 
-    def check(self, trainer: Trainer) -> None:
-        loss = trainer.compute_loss_func
-        others = loss is not None and not (isinstance(loss, partial) and loss.func is loss_of_outputs)
-        if others or trainer.label_smoother is not None:
-            raise ValueError("stablemax: the trainer has a loss of its own (compute_loss_func or label smoothing); use one")
-        if self.trainer is trainer and loss is None:
-            raise ValueError("stablemax: the trainer's compute_loss_func was taken away after it; leave one of them out")
-
-    def put_in_force(self, model: Any) -> None:
-        if self.trainer is not None:
-            causal = (
-                getattr(model, "loss_type", None) == "ForCausalLM"
-                or type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-            )
-            self.trainer.compute_loss_func = partial(loss_of_outputs, causal)
-
-
-def loss_of_outputs(
-    causal: bool, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
-) -> Tensor:
-    """As `Trainer` calls its `compute_loss_func`."""
-    if labels is None:
-        raise ValueError("stablemax: the batch has no labels")
-    return stablemax_loss(outputs["logits"], labels, num_items_in_batch, shift=causal)
+    def of_positions(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return -log_stablemax(logits).gather(-1, labels.unsqueeze(-1)).squeeze(-1)

@@ -233,6 +233,23 @@ class RadialMixin(RunMixin, FastEpochMixin, ResidentMixin, CheckpointMixin):
             self._end_group(window)
         return task_loss + weighted if weighted is not None and window.radial_penalty.radial_lambda > 0 else task_loss
 
+    @contextmanager
+    def step_repeated(self, batches: int) -> Iterator[None]:
+        """Let `training_step` run the micro-batches of the present step once more, without a trace in the logs.
+
+        Args:
+            batches: how many micro-batches the step has.
+        """
+        window = self._radial_window
+        if window is not None:
+            again = self._radial_window = Window(window.radial_penalty, window.device)
+            again.compiled, again.is_single_batch_step = window.compiled, window.is_single_batch_step
+        self._micro_batches_left = batches
+        try:
+            yield
+        finally:
+            self._radial_window = window
+
     def _end_group(self, window: Window) -> None:
         if self.accelerator.sync_gradients:
             window.end_step()

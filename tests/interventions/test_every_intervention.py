@@ -30,6 +30,16 @@ SETTINGS = {
     "grokfast_ma": "grokfast_ma:window_size=2",
     "orthogonal_gradient": "orthogonal_gradient",
     "stablemax": "stablemax",
+    "egalitarian_gradient": "egalitarian_gradient",
+    "column_normalization": "column_normalization",
+    "sam": "sam:rho=0.5",
+    "initial_scale": "initial_scale:factor=0.5",
+    "logit_norm": "logit_norm:strength=0.1",
+    "z_loss": "z_loss:strength=0.1",
+    "label_smoothing": "label_smoothing:factor=0.2",
+    "cosine_head": "cosine_head:scale=5",
+    "jacobian": "jacobian:strength=0.1",
+    "soap": "soap:frequency=2",
     "muon": "muon",
     "optim": "optim:optim=adafactor",
     "l2_init": "l2_init:strength=0.1",
@@ -69,8 +79,10 @@ def test_it_trains_otherwise_than_without_it_in_any_trainer(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_accumulated_gradients_are_one_step(name, tmp_path):
-    if name in ("dropout", "spectral_norm"):
+    if name in ("dropout", "spectral_norm", "jacobian"):
         pytest.skip("draws or estimates something in every forward pass")
+    if name == "soap":
+        pytest.skip("rounding decides the eigenvectors of the first gradients, which have not full rank")
     whole = weights(run(tmp_path / "a", [SETTINGS[name]], max_grad_norm=0.0, train_sampling_strategy="sequential"))
     split = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "train_sampling_strategy": "sequential"}
     parts = weights(run(tmp_path / "b", [SETTINGS[name]], max_grad_norm=0.0, max_steps=3, **split))
@@ -85,7 +97,7 @@ def test_what_is_saved_loads_and_says_the_same(name, tmp_path):
     trainer = run(tmp_path, [SETTINGS[name]])
     trainer.save_model()
     loaded = ModularMLPForSequenceClassification.from_pretrained(tmp_path)
-    if name in ("projection",):
+    if name in ("projection", "cosine_head"):
         loaded = make(tmp_path / "again", [SETTINGS[name]], model=loaded).model  # in force before it trains, too
     with torch.no_grad():
         ours, theirs = (model.eval()(input_ids=PAIRS).logits for model in (trainer.model, loaded))

@@ -1,4 +1,4 @@
-"""Grokfast, the orthogonal gradient and StableMax against float64 written out; Muon's groups."""
+"""Grokfast, the orthogonal and the egalitarian gradient and StableMax against float64 written out; Muon's groups."""
 
 from collections import deque
 
@@ -7,11 +7,14 @@ import torch
 from intervention_runs import make
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from hf_radial.interventions.column_normalization import normalised_units
+from hf_radial.interventions.egalitarian_gradient import egalitarian
 from hf_radial.interventions.grokfast import filter_ema, filter_ma
 from hf_radial.interventions.heads import hidden_layers
+from hf_radial.interventions.losses import mean_loss
 from hf_radial.interventions.muon import MuonAndAdamW
 from hf_radial.interventions.orthogonal_gradient import orthogonal
-from hf_radial.interventions.stablemax import log_stablemax, stablemax_loss
+from hf_radial.interventions.stablemax import StableMax, log_stablemax
 
 pytestmark = pytest.mark.quick
 
@@ -81,6 +84,61 @@ def test_a_gradient_along_its_weight_leaves_nothing_and_no_rounding_that_is_scal
         assert float(orthogonal(slightly, w).norm()) == pytest.approx(float(slightly.norm()), rel=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)])
+def test_the_egalitarian_gradient_is_the_inverse_root_times_the_gradient(shape):
+    torch.manual_seed(0)
+    g = torch.randn(*shape, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(g @ g.T)
+    inverse_root = vectors @ torch.diag(torch.where(values > 1e-10, values.clamp(min=1e-30) ** -0.5, 0.0)) @ vectors.T
+    torch.testing.assert_close(egalitarian(g), inverse_root @ g, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(torch.linalg.svdvals(egalitarian(g)), torch.ones(3 + (shape == (4, 4)), dtype=torch.float64))
+
+
+def test_a_direction_without_a_gradient_gets_none_from_rounding():
+    """In float32, the singular values that should be 0 are 1e-7 of the largest, and may lie above an absolute floor."""
+    torch.manual_seed(0)
+    g = 1e3 * torch.randn(20, 1) @ torch.randn(1, 30)
+    s = torch.linalg.svdvals(egalitarian(g))
+    assert float(s[0]) == pytest.approx(1, rel=1e-4) and float(s[1]) < 0.2
+    small = 1e-3 * torch.eye(3)
+    torch.testing.assert_close(egalitarian(small, floor=0.01), 0.1 * torch.eye(3))  # below the floor: by the floor
+    assert not egalitarian(torch.zeros(2, 3)).any()
+    g = torch.randn(8, 6)
+    g[2], g[:, 3] = 0.0, 0.0  # units without a gradient: not even rounding, which Adam would scale up
+    assert not egalitarian(g)[2].any() and not egalitarian(g)[:, 3].any()
+    broken = torch.tensor([[1.0, float("nan")]])
+    assert torch.equal(egalitarian(broken).isnan(), broken.isnan())  # the run is lost, but not by an error of the decomposition
+
+
+def test_each_unit_gets_a_gradient_of_length_one_or_less():
+    torch.manual_seed(0)
+    g = torch.randn(3, 4, dtype=torch.float64)
+    g[1] *= 1e-4
+    for axis, matrix in ((1, g), (0, g.T)):
+        found = normalised_units(matrix, axis, 0.01)
+        rows = found if axis else found.T
+        for row, before in zip(rows, g, strict=True):
+            torch.testing.assert_close(row, before / max(float(before.norm()), 0.01), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("text", ["egalitarian_gradient", "column_normalization"])
+def test_only_hidden_matrices_get_another_gradient_and_units_are_found_in_a_transformer(text, tmp_path):
+    start, sizes = {"learning_rate": 1.0, "optim": "sgd", "max_grad_norm": 0.0, "max_steps": 1}, {}
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=11))
+    rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 16
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer = make(tmp_path, [text], model=model, rows=rows, **start)
+    trainer.train()
+    for name, p in model.named_parameters():
+        step = (before[name] - p.detach()).double()
+        if step.ndim == 2:
+            sizes[name] = torch.linalg.svdvals(step) if text == "egalitarian_gradient" else step.norm(dim=0)
+    for name in ("attn.c_attn", "mlp.c_fc", "mlp.c_proj"):
+        size = sizes[f"transformer.h.0.{name}.weight"]
+        assert float(size.max()) == pytest.approx(1, rel=1e-3), name
+    assert abs(float(sizes["transformer.wte.weight"].max()) - 1) > 0.01
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_moving_average_does_not_stand_still_in_half_precision(dtype):
     """In bfloat16, 1 - alpha = 0.02 of a small difference is below half of the distance to the next number."""
@@ -101,18 +159,9 @@ def test_stablemax_is_its_definition_and_has_a_gradient_everywhere():
     x = torch.tensor([[3.0, 0.0, -2.0], [1e6, -1e6, 0.5]], dtype=torch.float64, requires_grad=True)
     s = torch.where(x >= 0, x + 1, 1 / (1 - x))
     torch.testing.assert_close(log_stablemax(x), (s / s.sum(-1, keepdim=True)).log(), rtol=1e-12, atol=1e-12)
-    stablemax_loss(x, torch.tensor([2, 1])).backward()
+    mean_loss(x, torch.tensor([2, 1]), [StableMax()]).backward()
     assert x.grad.isfinite().all()
     torch.autograd.gradcheck(log_stablemax, (torch.randn(3, 5, dtype=torch.float64, requires_grad=True),))
-
-
-def test_stablemax_shifts_leaves_out_and_divides():
-    torch.manual_seed(0)
-    logits, labels = torch.randn(2, 4, 5, dtype=torch.float64), torch.tensor([[1, -100, 2, 3], [-100, 4, 0, -100]])
-    log_p = log_stablemax(logits)
-    picked = [-log_p[b, t, labels[b, t + 1]] for b in range(2) for t in range(3) if labels[b, t + 1] != -100]
-    torch.testing.assert_close(stablemax_loss(logits, labels, shift=True), torch.stack(picked).mean())
-    torch.testing.assert_close(stablemax_loss(logits, labels, 10, shift=True), torch.stack(picked).sum() / 10)
 
 
 def test_muon_has_the_hidden_matrices_and_adamw_the_rest(tmp_path):

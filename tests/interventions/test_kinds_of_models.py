@@ -22,6 +22,7 @@ from hf_radial.interventions.replay import FILE
 
 OF_THE_MLP = {name: f"{name}: the model was made with normalization=None" for name in ("layer_norm", "ngpt")}
 OF_THE_MLP["redo"] = "redo: .* has no layers `hidden` and `classifier`"
+OF_THE_MLP["jacobian"] = "jacobian: .* has logits at each position"
 NAMES = [name for name in SETTINGS if name not in OF_THE_MLP]
 STEPS: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4}
 
