@@ -33,7 +33,8 @@ from typing import IO, Any, NoReturn
 
 TORCH = "import pandas, psutil, pyarrow.dataset, pyarrow.json, pyarrow.parquet, regex, scipy.optimize, scipy.stats, sympy\n"
 TORCH += "import torch._dynamo, torch.distributed.checkpoint, torch.distributed.fsdp, torch.distributed.tensor"
-TRANSFORMERS = "import matplotlib.backends.backend_agg, matplotlib.figure, torch, datasets, transformers; from transformers import Trainer, AutoModelForCausalLM, AutoTokenizer"
+TRANSFORMERS = "import matplotlib.backends.backend_agg, matplotlib.figure, torch, datasets, transformers\n"
+TRANSFORMERS += "from transformers import Trainer, AutoModelForCausalLM, AutoTokenizer"
 IMPORTED = {"torch": TORCH, "transformers": TRANSFORMERS}
 SERVERS = 2
 CALL = b"run"
