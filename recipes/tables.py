@@ -23,10 +23,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-from hf_radial.comparison.paired_page import main_table, ratio_text, references_of, shares  # noqa: E402
+from hf_radial.comparison.paired_page import main_table  # noqa: E402
 from hf_radial.comparison.propositions import readme_table  # noqa: E402
-from hf_radial.comparison.table import onset_cell, overview, short, summary  # noqa: E402
-from hf_radial.comparison.times import number  # noqa: E402
+from hf_radial.comparison.replicated_page import by_setting_table, over_settings, over_settings_table  # noqa: E402
+from hf_radial.comparison.table import onset_cell, overview, summary  # noqa: E402
+from hf_radial.comparison.times import number, short  # noqa: E402
 from hf_radial.safe_files import write_text  # noqa: E402
 from recipes import one_default as one_default_of  # noqa: E402
 from recipes import which_length as which_length_of  # noqa: E402
@@ -35,6 +36,7 @@ RESULTS = ROOT / "recipes" / "results"
 MARKED = re.compile(r"^<!-- (?!end -->)(\w+) -->\n(.*?)^<!-- end -->$", re.S | re.M)
 # Comparisons that are shown on a page: the grid, and which of its arms (`None` for all).
 COMPARED: dict[str, Sequence[str] | None] = {
+    "replicated": None,
     "anew": None,
     "paired": None,
     "tuned": None,
@@ -70,6 +72,8 @@ def compared(name: str) -> str:
     data = comparison(name)
     if data.get("paired"):
         return main_table(data)
+    if data.get("replicates"):
+        return by_setting_table(data)
     return overview(summary(data["rows"], data["reference"]), COMPARED[name], fit=name in WITH_FIT)
 
 
@@ -84,17 +88,11 @@ def which_length() -> str:
 
 
 def verdict() -> str:
-    """With nothing tuned: at how many settings each method of `paired` got there, and by what factor it is earlier."""
-    data = comparison("paired")
+    """Every arm tuned again and again (`replicated`): how often it never got there, and by what factor it is earlier."""
     names = {"LayerNorm, last layer": "LayerNorm of the last layer", "initial radius": "penalty, initial radius"}
     names |= {"paper's radius": "penalty, the paper's radius"}
-    lines = ["| | got there | times as early as AdamW | times as early as LayerNorm |", "|---|---|---|---|"]
-    for entry in shares(data["rows"], references_of(data)):
-        if entry["setting"] is None:
-            ratios = [ratio_text(entry["against"].get(reference))[0] for reference in ("AdamW", "LayerNorm")]
-            cells = [names.get(entry["arm"], entry["arm"]), f"{entry['solved']} of {entry['runs']}", *ratios]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    references = ["AdamW", "LayerNorm"]
+    return over_settings_table(over_settings(comparison("replicated")["rows"], references), references, names)
 
 
 def tuned_to() -> str:

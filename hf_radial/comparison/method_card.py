@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 from hf_radial.comparison.pooled import pooled
-from hf_radial.comparison.table import onset_cell, short, summary
-from hf_radial.comparison.times import number
+from hf_radial.comparison.table import onset_cell, summary
+from hf_radial.comparison.times import number, short
 from hf_radial.interventions import INTERVENTIONS
 from hf_radial.interventions.options import example, explain, options_of
 from hf_radial.runs.shipped import comparisons_folder

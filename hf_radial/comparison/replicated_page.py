@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_radial.comparison.paired import time_of
 from hf_radial.comparison.paired_page import horizons_of
 from hf_radial.comparison.pooled import tunings_of
 from hf_radial.comparison.replicates import at_edge, sign_flip_test, spread_of
-from hf_radial.comparison.statistics import hierarchical, restricted_mean
-from hf_radial.comparison.times import number, range_text
+from hf_radial.comparison.statistics import Ratio, Time, hierarchical, restricted_mean
+from hf_radial.comparison.times import number, range_text, short
 
 HEAD = ["arm", "never got there", "mean time", "by tuning", "spread: tuning", "spread: seeds", "speed-up", "95 %, over tunings"]
 HEAD += ["tunings earlier / later", "p", "at an edge"]
@@ -73,6 +73,74 @@ def replicated_table(entries: Sequence[dict[str, Any]], setting: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def mean_time(times: Sequence[Time]) -> float:
+    """The mean of times. A run that never got there counts with the end of its setting, which its time is."""
+    return sum(time.value for time in times) / len(times)
+
+
+def over_settings(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
+    """One entry for each arm: how often it never got there, and its ratio to each reference over all settings.
+
+    A ratio is the geometric mean over settings and tunings of the reference's mean time by the arm's. Its interval resamples
+    settings, tunings and seeds. `above` counts the settings where the interval over tunings alone lies above 1.
+    """
+    judged = [row for row in rows if row["stage"] == "judged"]
+    settings = dict.fromkeys(row["setting"] for row in judged)
+    entries = []
+    for arm in dict.fromkeys(row["arm"] for row in judged):
+        own = [row for row in judged if row["arm"] == arm]
+        entry: dict[str, Any] = {"arm": arm, "runs": len(own), "never": sum(row["status"] != "solved" for row in own)}
+        entry["against"] = {}
+        for reference in references:
+            if arm != reference and (tunings := tunings_of(judged, arm, reference)):
+                by_setting = [[one for one in tunings if one.task == setting] for setting in settings]
+                within = [hierarchical(part, mean_time, tasks=False) for part in by_setting if part]
+                entry["against"][reference] = {
+                    "ratio": hierarchical(tunings, mean_time),
+                    "above": sum(one.low > 1 for one in within),
+                    "below": sum(one.high < 1 for one in within),
+                    "settings": len(within),
+                }
+        entries.append(entry)
+    return entries
+
+
+def over_settings_table(
+    entries: Sequence[dict[str, Any]], references: Sequence[str], names: Mapping[str, str] | None = None
+) -> str:
+    """Markdown of `over_settings`; `names` replaces names of arms."""
+    head = ["", "never got there"]
+    for reference in references:
+        head += [f"times as early as {reference}, 95 %", "tasks above 1 / below 1"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for one in entries:
+        cells = [(names or {}).get(one["arm"], one["arm"]), f"{one['never'] / one['runs']:.0%} of {one['runs']}"]
+        for reference in references:
+            found = one["against"].get(reference)
+            counts = f"{found['above']} / {found['below']} of {found['settings']}" if found else "–"
+            cells += [ratio_text(found["ratio"]) if found else "–", counts]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def by_setting_table(data: dict[str, Any]) -> str:
+    """Markdown: a row an arm, a column a setting; how often it never got there, and its ratio to the reference."""
+    entries = replicated(data)
+    settings = list(dict.fromkeys(entry["setting"] for entry in entries))
+    lines = ["|  | " + " | ".join(map(short, settings)) + " |", "|" + "---|" * (1 + len(settings))]
+    for arm in dict.fromkeys(entry["arm"] for entry in entries):
+        cells = []
+        for one in (entry for entry in entries if entry["arm"] == arm):
+            ratio = ratio_text(one["ratio"]) + "; " if "ratio" in one else ""
+            cells.append(f"{ratio}{one['never'] / one['runs']:.0%} never")
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def ratio_text(ratio: Ratio) -> str:
+    return f"{number(ratio.value)} ({number(ratio.low)} to {number(ratio.high)})"
+
+
 def replicated_page(data: dict[str, Any]) -> str:
     """The page: the question, what would count as an answer, the rules, and the tables."""
     entries, tuning = replicated(data), data["tuning"]
@@ -104,6 +172,10 @@ def replicated_page(data: dict[str, Any]) -> str:
         "tunings; its interval resamples tunings, and seeds within them. *p*: exact sign-flip test over tunings. *At an edge*: "
         "tuned values within a twentieth of an end of their range, and in how many tunings.",
         "",
+        "Over all settings, the interval resamples settings, too. *Tasks above 1 / below 1* counts the settings whose own "
+        "interval, over tunings, lies there.",
+        "",
+        over_settings_table(over_settings(judged, [data["reference"]]), [data["reference"]]),
         f"Runs made on {made_on}, at revision {revisions}.",
         "",
     ]

@@ -17,7 +17,7 @@ from hf_radial.comparison.paired_page import paired_page
 from hf_radial.comparison.pooled import over_all, over_all_text
 from hf_radial.comparison.replicated_page import replicated_page
 from hf_radial.comparison.statistics import median_time, speedup, survival
-from hf_radial.comparison.times import BOUNDS, NEVER, horizon_of, number, range_text, times_of
+from hf_radial.comparison.times import BOUNDS, NEVER, horizon_of, number, range_text, short, times_of
 from hf_radial.runs.record import made_on
 from hf_radial.safe_files import replacing, write_text
 
@@ -123,17 +123,6 @@ def overview(entries: Sequence[dict[str, Any]], arms: Sequence[str] | None = Non
         grid = [list(line) for line in zip(*grid, strict=True)]
     lines = ["| " + " | ".join(line) + " |" for line in grid]
     return "\n".join([lines[0], "|" + "---|" * len(grid[0]), *lines[1:]]) + "\n"
-
-
-def short(setting: str) -> str:
-    """A setting without the sizes that do not distinguish tasks.
-
-    >>> short("sparse_parity, bits 40, k 3, train_size 1000, test_size 1000, embedding_size 4")
-    'sparse_parity, bits 40, k 3'
-    """
-    dropped = ("validation_size", "test_size", "embedding_size", "epochs", "evaluate_every", "sampling", "reverse", "zero_pad")
-    parts = [part for part in setting.split(", ") if not part.startswith(dropped)]
-    return ", ".join(part for part in parts if not (part.startswith("train_size") and "sparse_parity" in parts))
 
 
 def beside_published(data: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[str]:

@@ -54,3 +54,14 @@ def range_text(choice: dict[str, Any] | None) -> str:
     if kind == "choices":
         return "of " + ", ".join(map(str, values))
     return f"{values[0]:g} to {values[1]:g}" + (" (log)" if kind == "log" else "")
+
+
+def short(setting: str) -> str:
+    """A setting without the sizes that do not distinguish tasks.
+
+    >>> short("sparse_parity, bits 40, k 3, train_size 1000, test_size 1000, embedding_size 4")
+    'sparse_parity, bits 40, k 3'
+    """
+    dropped = ("validation_size", "test_size", "embedding_size", "epochs", "evaluate_every", "sampling", "reverse", "zero_pad")
+    parts = [part for part in setting.split(", ") if not part.startswith(dropped)]
+    return ", ".join(part for part in parts if not (part.startswith("train_size") and "sparse_parity" in parts))

@@ -15,7 +15,7 @@ import yaml
 from hf_radial.comparison.grid import read_grid, replicates_of, run_name
 from hf_radial.comparison.jobs import TuningJob, TuningJobs
 from hf_radial.comparison.outcome import RESULT_FILE, write_json
-from hf_radial.comparison.replicated_page import replicated
+from hf_radial.comparison.replicated_page import over_settings, over_settings_table, replicated
 from hf_radial.comparison.replicates import sign_flip_test, spread_of
 from hf_radial.comparison.statistics import Time, Tuning, hierarchical, ratio_of_tunings, restricted_mean
 from hf_radial.comparison.trials import best_trial, judged_cells, tuning_cells
@@ -201,3 +201,20 @@ def test_a_page_counts_runs_that_never_got_there_and_values_at_an_edge():
     assert adamw["never"] == 3 and adamw["mean"] == 70 and dict(adamw["edges"]) == {"learning_rate high": 3}
     assert penalty["ratio"].value == pytest.approx(3.5) and (penalty["earlier"], penalty["later"]) == (3, 0)
     assert penalty["p_value"] == 0.25 and not penalty["edges"]
+
+
+def test_over_settings_a_run_that_never_got_there_counts_with_the_end_of_its_setting():
+    rows = []
+    for setting, end, onsets in (("x", 100, {"AdamW": 40, "penalty": 20}), ("y", 50, {"AdamW": None, "penalty": 25})):
+        for arm, onset in onsets.items():
+            for replicate in range(3):
+                for seed in range(2):
+                    row = {"setting": setting, "arm": arm, "stage": "judged", "replicate": replicate, "seed": seed, "last": end}
+                    rows.append({**row, "status": "censored" if onset is None else "solved", "onset": onset})
+    adamw, penalty = over_settings(rows, ["AdamW"])
+    assert (adamw["never"], adamw["runs"], adamw["against"]) == (6, 12, {})
+    found = penalty["against"]["AdamW"]
+    assert found["ratio"].value == pytest.approx(2) == found["ratio"].low  # 40 / 20 and 50 / 25: no spread
+    assert (found["above"], found["below"], found["settings"]) == (2, 0, 2)
+    lines = over_settings_table([adamw, penalty], ["AdamW"], {"penalty": "ours"}).splitlines()
+    assert lines[2:] == ["| AdamW | 50% of 12 | – | – |", "| ours | 0% of 12 | 2 (2 to 2) | 2 / 0 of 2 |"]
