@@ -23,7 +23,7 @@ from hf_radial.penalty import functional
 
 FEW = functional.FEW
 # They cost most, so they begin first: else one process would be left with them in the end.
-FIRST = ("test_compare_recipe", "test_geometry_callback", "test_report", "test_cards_recipe", "test_compile")
+FIRST = ("test_compare_recipe", "test_compile", "test_installed", "test_report", "test_geometry_callback")
 
 
 @pytest.fixture(autouse=True)

@@ -234,7 +234,8 @@ def hierarchical(tunings: Sequence[Tuning], measure: Measure = bounded_median, t
         for own in picked:
             ratios = []
             for i in draw.integers(len(own), size=len(own)):
-                arm, reference = _resampled(*own[i], draw)
+                tuning, pairs = own[i]
+                arm, reference = _resampled(tuning, pairs, draw)
                 ratios.append(math.log(measure(reference) / measure(arm)))
             logs.append(sum(ratios) / len(ratios))
         found.append(math.exp(sum(logs) / len(logs)))

@@ -7,7 +7,7 @@ so that no reader sees a part of it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Table:
     def add(self, step: int, epoch: float | None, readings: Iterable[Reading]) -> None:
         """Append the readings of one measurement."""
         for reading in readings:
-            row = {"step": step, "epoch": epoch, **asdict(reading)}
+            row = {"step": step, "epoch": epoch, **vars(reading)}
             for name, column in self.columns.items():
                 column.append(row[name])
 

@@ -28,6 +28,7 @@ from hf_radial.geometry.measure import DEFAULT_GROUPS, GROUPS, ModularTable, mea
 from hf_radial.geometry.memory import MEMORY_FILE
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, read_table
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+from hf_radial.penalty import functional
 from hf_radial.sites.preserve import preserve_random_state
 from hf_radial.training.rows import batch_of_rows
 from runs import arguments, make_trainer
@@ -230,13 +231,13 @@ def test_each_group_has_its_own_interval_and_the_last_step_has_all(tmp_path):
 def test_a_budget_skips_expensive_groups_and_no_others(tmp_path):
     def run(budget):
         callback = GeometryCallback(every=1, metrics=["radial", "curvature"], budget=budget)
-        trainer = make_trainer("trainer", tmp_path, callbacks=[callback], max_steps=6)
+        trainer = make_trainer("trainer", tmp_path, callbacks=[callback], max_steps=3)
         trainer.train()
         logs = geometry_logs(trainer)
         return [sum(name in one for one in logs) for name in (f"geometry/{SITES[0]}/radius_mean", "geometry/hessian_trace")]
 
-    assert run(None) == [7, 7]
-    assert run(0.0) == [7, 1]
+    assert run(None) == [4, 4]
+    assert run(0.0) == [4, 1]
 
 
 def test_a_budget_holds(tmp_path, monkeypatch):
@@ -470,23 +471,31 @@ def test_outside_a_trainer_it_says_so(tmp_path):
 # Resuming -------------------------------------------------------------------------------------------------------------
 
 
+def nine_steps(folder):
+    callback = GeometryCallback(every=2, metrics=NO_TABLE, budget=None)
+    return make_trainer("trainer", folder, callbacks=[callback], max_steps=9, save_strategy="steps", save_steps=3)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The folder of a whole run."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functional, "FEW", 0)  # as in the tests
+        nine_steps(folder).train()
+    return folder
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_resumed_run_has_the_table_of_an_unbroken_one(elsewhere, tmp_path):
+def test_a_resumed_run_has_the_table_of_an_unbroken_one(elsewhere, unbroken, tmp_path):
     """From a checkpoint that later measurements lie behind, in its own folder or from another one."""
-
-    def trainer(folder):
-        callback = GeometryCallback(every=2, metrics=NO_TABLE, budget=None)
-        return make_trainer("trainer", folder, callbacks=[callback], max_steps=9, save_strategy="steps", save_steps=3)
-
-    whole = trainer(tmp_path / "whole")
-    whole.train()
-    expected = numbers(read_table(tmp_path / "whole" / TABLE_FILE))
+    expected = numbers(read_table(unbroken / TABLE_FILE))
     folder = tmp_path / "broken"
-    shutil.copytree(tmp_path / "whole", folder)
+    shutil.copytree(unbroken, folder)
     checkpoint = folder / "checkpoint-3"
     if elsewhere:
         folder = tmp_path / "new"
-    resumed = trainer(folder)
+    resumed = nine_steps(folder)
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert numbers(read_table(folder / TABLE_FILE)) == expected
     assert [one["step"] for one in geometry_logs(resumed)] == [0, 2, 4, 6, 8, 9]

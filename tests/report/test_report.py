@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fake_runs import GROUPS, SITES, fake_run, readings_at
 from html_page import Page
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from hf_radial.cli.main import main
 from hf_radial.geometry.reading import TABLE_FILE, Reading, Table, logs_of
@@ -31,9 +32,15 @@ from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, format_step, sum
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """Figures at a tenth of their size: what is drawn stays, and a page takes a second."""
+def small(monkeypatch):
+    """Figures at a tenth of their size."""
     monkeypatch.setattr(canvas, "DPI", 20)
+
+
+@pytest.fixture
+def quick(small, monkeypatch):
+    """And nothing makes room for their texts, which is half of what drawing costs: what is drawn stays."""
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda self, figure: None)
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def undrawn(monkeypatch):
 
 
 @pytest.mark.quick
-def test_a_page_of_a_whole_run_has_every_figure_and_needs_nothing_else(quick, tmp_path):
+def test_a_page_of_a_whole_run_has_every_figure_and_needs_nothing_else(small, tmp_path):
     fake_run(tmp_path / "run")
     path = write_report([tmp_path / "run"], static=True)
     assert path == tmp_path / "run" / "report" / "index.html"
@@ -330,7 +337,7 @@ def test_few_points_are_kept_when_there_are_too_many_but_no_spike_is_lost():
     assert len(keep) <= 2_000 and {77, 31_234} <= set(keep.tolist()) and (np.diff(keep) > 0).all()
 
 
-def test_the_same_files_give_the_same_page_and_figures(quick, tmp_path):
+def test_the_same_files_give_the_same_page_and_figures(small, tmp_path):
     fake_run(tmp_path / "run", groups=("fourier",), steps=500, sites=SITES[:2])
     run = tmp_path / "run"
     pages = [write_report([run], tmp_path / name, figures=["png", "svg"]) for name in ("a", "b.html")]

@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 TORCH = "import pandas, psutil, pyarrow.dataset, pyarrow.json, pyarrow.parquet, regex, scipy.optimize, scipy.stats, sympy\n"
-TORCH += "import torch._dynamo, torch.distributed.checkpoint, torch.distributed.fsdp, torch.distributed.tensor"
+TORCH += "import torch._dynamo, torch.distributed.checkpoint, torch.distributed.fsdp, torch.distributed.tensor\n"
+TORCH += "import fsspec.implementations.local, httpx, jinja2, requests, tokenizers, yaml"
 TRANSFORMERS = "import matplotlib.backends.backend_agg, matplotlib.figure, torch, datasets, transformers\n"
 TRANSFORMERS += "from transformers import Trainer, AutoModelForCausalLM, AutoTokenizer"
 IMPORTED = {"torch": TORCH, "transformers": TRANSFORMERS}
@@ -40,11 +41,12 @@ SERVERS = 2
 CALL = b"run"
 LATE = ("PYTHONPATH", "PYTHONUNBUFFERED", "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "PWD", "OLDPWD")
 LATE += ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-LATE_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_", "PYTEST_", "RAY_", "HF_RADIAL_")
+LATE_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_", "PYTEST_", "RAY_")
 # Libraries set these when a test imports them or compiles. A file that kept its environment before then needs no other server.
 LATE_PREFIXES += ("KMP_", "TORCHINDUCTOR_", "TRITON_")
 seconds_of_ended = 0.0  # CPU time of all processes that were run here and have ended
 HUGGING_FACE = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_", "NO_PROXY", "no_proxy")
+OURS = "HF_RADIAL_"  # read by what is not imported yet
 
 
 def run_python(
@@ -186,7 +188,10 @@ _choosing = threading.Lock()
 
 
 def _server(env: dict[str, str], python: str) -> _Server:
-    ours, theirs = ({k: v for k, v in each.items() if k.startswith(HUGGING_FACE)} for each in (os.environ, env))
+    env = {name: value for name, value in env.items() if not name.startswith(OURS)}
+    ours, theirs = (
+        {k: v for k, v in each.items() if k.startswith(HUGGING_FACE) and not k.startswith(OURS)} for each in (os.environ, env)
+    )
     imported, late = ("transformers", LATE_PREFIXES) if ours == theirs else ("torch", (*LATE_PREFIXES, *HUGGING_FACE))
     early = {name: value for name, value in env.items() if name not in LATE and not name.startswith(late)}
     key = python, imported, frozenset(early.items())
