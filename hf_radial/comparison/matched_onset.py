@@ -57,7 +57,7 @@ class Statement:
         n = len(self.margins)
         if n < LEAST_SEEDS:
             return None
-        mean, half = fmean(self.margins), stats.t.ppf(0.975, n - 1) * stdev(self.margins) / math.sqrt(n)
+        mean, half = fmean(self.margins), float(stats.t.ppf(0.975, n - 1)) * stdev(self.margins) / math.sqrt(n)
         return mean, mean - half, mean + half
 
     @property
