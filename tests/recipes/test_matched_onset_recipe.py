@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from hf_radial.comparison.matched_onset import by_model, geometric, numbers_at, sites_of, statements, verdict
 from hf_radial.comparison.run import make_run
 from recipes import matched_onset
 from recipes.matched_onset import GROUPS, NAME, RESULTS, SEEDS, TINY, main, make_row, page, settings
@@ -110,3 +112,55 @@ def test_every_planned_run_is_committed_and_its_page_is_made_from_it():
     assert (RESULTS / f"{NAME}.md").read_text() == page(data)
     assert "dirty" not in data["environment"]["revision"]
     assert str(Path.home()) not in json.dumps(data) and "/tmp" not in json.dumps(data)
+
+
+def test_what_the_page_says_of_five_seeds_is_what_the_rows_say():
+    rows = by_model(committed()["rows"])
+    found = {(model, arm): statements(own, arm) for model, own in rows.items() for arm in ("paper's radius", "initial radius")}
+
+    def answers(which, model, arm):
+        return verdict([one for one in found[model, arm] if one.proposition == which]).split()[0]
+
+    def values(model, arm, place, site, metric):
+        return [numbers[metric] for numbers in numbers_at(rows[model], arm, place, site).values()]
+
+    # Proposition 1
+    assert answers(1, "transformer", "initial radius") == "yes"
+    assert all(answers(1, *cell) == "undecided" for cell in found if cell != ("transformer", "initial radius"))
+    for site in sites_of(rows["transformer"]):
+        for place in ("half", "onset"):
+            # The mean of R/r is below 0.01.
+            assert sum(values("transformer", "initial radius", place, site, "prop1_shrink")) / 4 > 0.99
+    onsets = {(row["arm"], row["seed"]): row["onset"] for row in rows["transformer"] if row["status"] == "solved"}
+    pairs = [(onsets["initial radius", s], onsets["AdamW", s]) for s in SEEDS if ("AdamW", s) in onsets]
+    assert (sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)) == (2, 2)
+    attention = sites_of(rows["transformer"])[0]
+    for place in ("half", "onset"):
+        assert max(values("transformer", "paper's radius", place, attention, "prop1_shrink")) < 0
+        assert max(values("transformer", "paper's radius", place, attention, "prop1_cosine")) < -0.98
+    for arm in ("paper's radius", "initial radius"):
+        assert abs(sum(values("MLP", arm, "onset", "hidden.0", "prop1_shrink")) / 5) < 0.03
+        assert sum(values("MLP", arm, "onset", "hidden.0", "prop1_cosine")) < 0
+    # Proposition 2
+    assert {answers(2, *cell) for cell in found} == {"no", "undecided"}
+    for model, own in rows.items():
+        for arm in settings()[model]:
+            assert all(geometric(values(model, arm, "onset", site, "radial_energy")) > 1 for site in sites_of(own))
+    right = [(*cell, s.place, s.site) for cell, own in found.items() for s in own if s.proposition == 2 and s.answer == "yes"]
+    assert set(right) == {("MLP", "initial radius", "half", "hidden.0")}
+    # Proposition 3
+    assert all(answers(3, "MLP", arm) == "yes" for arm in ("paper's radius", "initial radius"))
+    for cell, own in found.items():
+        for one in (one for one in own if one.proposition == 3):
+            if cell[0] == "transformer":
+                assert one.answer == "undecided"
+            else:
+                low, high = (2, 4) if one.letter == "a" else (3, 6)
+                assert low <= math.exp(one.interval[0]) <= high
+    # Censored runs
+    censored = [(row["model"], row["arm"]) for row in committed()["rows"] if row["status"] != "solved"]
+    assert sorted(censored) == [
+        ("MLP", "AdamW, settings of paper's radius"),
+        ("transformer", "AdamW"),
+        ("transformer", "initial radius"),
+    ]
