@@ -23,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+from hf_radial.comparison import matched_onset as matched_onset_of  # noqa: E402
 from hf_radial.comparison.paired_page import main_table  # noqa: E402
 from hf_radial.comparison.propositions import readme_table  # noqa: E402
 from hf_radial.comparison.replicated_page import by_setting_table, over_settings, over_settings_table  # noqa: E402
@@ -130,6 +131,12 @@ def addition_by_size() -> str:
 def geometry_study() -> str:
     """What six runs say of the paper's propositions."""
     return readme_table(json.loads((RESULTS / "geometry_study.json").read_text())["arms"])
+
+
+def matched_onset(kind: str) -> str:
+    """The answers to the three propositions on five seeds, or what was measured at the onset."""
+    rows = json.loads((RESULTS / "matched_onset.json").read_text())["rows"]
+    return matched_onset_of.answer_table(rows) if kind == "answers" else matched_onset_of.number_table(rows, ["onset"])
 
 
 def lines_of(name: str) -> str:
@@ -259,6 +266,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "addition_cpu": addition_cpu,
     "addition_nanogpt_cpu": addition_by_size,
     "geometry_study": geometry_study,
+    "matched_onset": partial(matched_onset, "answers"),
+    "matched_onset_numbers": partial(matched_onset, "numbers"),
     "geometry_cost": partial(lines_of, "geometry_cost"),
     "harmless": partial(lines_of, "harmless"),
     "task_speed": partial(lines_of, "task_speed"),

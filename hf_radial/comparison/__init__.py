@@ -12,5 +12,5 @@ A grid, from its file to its page:
 Studies with recipes of their own:
 
 - `sizes.py`, `sizes_page.py`: addition at several model sizes. `variants.py`: variants of the penalty on addition.
-- `propositions.py`: the paper's three propositions on the modular MLP.
+- `propositions.py`: the paper's three propositions on the modular MLP. `matched_onset.py`: on five seeds of tuned runs.
 """
