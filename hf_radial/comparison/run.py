@@ -23,11 +23,15 @@ _ROWS: dict[str, tuple[dict[str, Any], int, bool]] = {}
 
 
 def make_run(
-    folder: Path, options: dict[str, Any], then: Callable[[Any, dict[str, Any]], None] | None = None
+    folder: Path,
+    options: dict[str, Any],
+    then: Callable[[Any, dict[str, Any]], None] | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Train one run in `folder` and return its result. The result file is written last.
 
-    `then` is called with the trainer and the result before the file is written.
+    `then` is called with the trainer and the result before the file is written. `callbacks` are added to the trainer; they must
+    not change the training.
     """
     from transformers.trainer_callback import PrinterCallback
 
@@ -42,6 +46,8 @@ def make_run(
     clock = Clock(time.process_time if trainer.args.device.type == "cpu" else time.perf_counter)
     trainer.add_callback(clock.callback())
     add_interventions(trainer, methods)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     trainer.train()
     result = judge(trainer, run, rows, clock)
     if then is not None:
