@@ -18,6 +18,7 @@ from hf_radial.comparison.grid import read_grid
 from hf_radial.comparison.paired import paired_cells
 from hf_radial.comparison.paired_page import references_of, shares
 from hf_radial.comparison.pooled import pooled, tunings_of
+from hf_radial.comparison.replicated_page import over_settings, replicated
 from hf_radial.comparison.statistics import hierarchical, ratio_of_tunings, restricted_mean
 from hf_radial.comparison.table import page, page_of, summary
 from hf_radial.comparison.times import number, times_of
@@ -26,6 +27,7 @@ from recipes.tables import COMPARED
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "compare"
+WORDS = {2: "two", 3: "three", 4: "four"}
 COMMITTED = sorted(file.stem for file in RESULTS.glob("*.json"))
 
 
@@ -219,6 +221,41 @@ def _all_runs_of_what_is_judged(rows, setting, arm):
     own = [row for row in rows if (row["setting"], row["arm"]) == (setting, arm)]
     drawn = next(row["drawn"] for row in own if row["stage"] == "judged")
     return times_of([row for row in own if row["drawn"] == drawn])
+
+
+def test_tuned_again_and_again():
+    data, _ = read("replicated")
+    entries = {entry["arm"]: entry for entry in over_settings(data["rows"], ["AdamW", "LayerNorm"])}
+    radius, paper, last = (entries[arm] for arm in ("initial radius", "paper's radius", "LayerNorm, last layer"))
+    tasks = radius["against"]["AdamW"]["settings"]
+
+    def ratio(entry, reference):
+        found = entry["against"][reference]["ratio"]
+        return f"{found.value:.1f} times ({found.low:.1f} to {found.high:.1f})"
+
+    def never(entry):
+        return f"{entry['never'] / entry['runs']:.0%}"
+
+    assert data["replicates"] == 8 and said("Each arm is tuned eight times at each task, from the start")
+    found = radius["against"]["AdamW"]
+    assert found["above"] > tasks / 2 and found["below"] == 0  # what was stated to be a yes
+    yes = f"Against AdamW the answer is yes: over the {WORDS[tasks]} tasks the initial radius is"
+    assert said(f"{yes} {ratio(radius, 'AdamW')} as early")
+    assert found["above"] == tasks and said("On each task the interval lies above 1")
+    assert said(f"{never(radius)} of its judged runs never got there, and {never(entries['AdamW'])} of AdamW's")
+    # Level, as it was stated: neither's interval against AdamW excludes the other's ratio, on each task.
+    every = {(entry["setting"], entry["arm"]): entry.get("ratio") for entry in replicated(data)}
+    for setting in {setting for setting, _ in every}:
+        found, other = (every[setting, arm] for arm in ("initial radius", "LayerNorm"))
+        assert other.low < found.value < other.high and found.low < other.value < found.high
+    direct = radius["against"]["LayerNorm"]
+    assert direct["ratio"].low < 1 < direct["ratio"].high
+    assert said(f"The initial radius and LayerNorm are level: {ratio(radius, 'LayerNorm')} as early as LayerNorm")
+    assert said(f"LayerNorm of the last layer alone is level with LayerNorm of all layers, {ratio(last, 'LayerNorm')}")
+    assert last["against"]["LayerNorm"]["ratio"].low < 1 < last["against"]["LayerNorm"]["ratio"].high
+    assert said(f"The paper's radius is {ratio(paper, 'AdamW')} as early as AdamW")
+    spreads = [entry["spread"].tuning for entry in replicated(data)]
+    assert said(f"Tuning alone makes times differ by a factor of {min(spreads):.1f} to {max(spreads):.1f}")
 
 
 def test_with_nothing_tuned():
