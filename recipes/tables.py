@@ -40,6 +40,7 @@ COMPARED: dict[str, Sequence[str] | None] = {
     "replicated": None,
     "anew": None,
     "paired": None,
+    "rivals_2026": None,
     "tuned": None,
     "beyond": None,
     "decay": None,
