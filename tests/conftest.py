@@ -22,6 +22,7 @@ from chromium import browser  # noqa: F401 (a fixture)
 from hf_radial.penalty import functional
 
 FEW = functional.FEW
+LOG_LEVEL = pytest.StashKey[int]()
 # They cost most, so they begin first: else one process would be left with them in the end.
 FIRST = ("test_compare_recipe", "test_compile", "test_installed", "test_report", "test_geometry_callback")
 
@@ -38,13 +39,15 @@ def as_in_other_processes(as_if_vectors_were_many, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def log_level_of_transformers():
-    """A test that quietens transformers, as recipes do, leaves it as loud as it was for the next one."""
-    logging = sys.modules.get("transformers.utils.logging")
-    before = logging.get_verbosity() if logging else None
-    yield
-    if before is not None:
-        logging.set_verbosity(before)
+def log_level_of_transformers(request):
+    """Each test finds transformers as loud as it was after collection, whatever was run before: recipes quieten it."""
+    if (logging := sys.modules.get("transformers.utils.logging")) and (level := request.config.stash.get(LOG_LEVEL, None)):
+        logging.set_verbosity(level)
+
+
+def pytest_collection_finish(session):
+    if logging := sys.modules.get("transformers.utils.logging"):
+        session.config.stash[LOG_LEVEL] = logging.get_verbosity()
 
 
 # Order ----------------------------------------------------------------------------------------------------------------

@@ -84,3 +84,16 @@ def test_a_warm_process_can_be_killed_and_is_waited_for() -> None:
     assert process.wait() == process.poll() == -signal.SIGKILL
     with pytest.raises(subprocess.TimeoutExpired):
         run_python("-c", "import time; time.sleep(600)", timeout=0.2)
+
+
+@pytest.fixture(scope="module")
+def quiet_recipe():
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+
+
+def test_a_fixture_that_quietens_transformers_does_not_quieten_a_test(quiet_recipe):
+    from transformers.utils import logging
+
+    assert logging.get_verbosity() == logging.WARNING
