@@ -2,19 +2,17 @@
 
 import pytest
 import torch
-from intervention_runs import PAIRS, P, make, weights
+from intervention_runs import PAIRS, P, make, seeded_model, weights
 from reference import tiny_gpt2
 
 from hf_radial.interventions.cosine_head import cosine_logits
-from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 
 pytestmark = pytest.mark.quick
 SCALE = 7.0
 
 
 def start():
-    torch.manual_seed(1)
-    return ModularMLPForSequenceClassification(ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8)).double()
+    return seeded_model().double()
 
 
 def by_hand(model):

@@ -5,54 +5,17 @@ More ways to train, resuming among them, are in `test_in_force.py`.
 
 import pytest
 import torch
-from intervention_runs import PAIRS, P, make, same, weights
+from intervention_runs import PAIRS, SETTINGS, Ours, make, same, small_config, weights
 from transformers import Trainer
 
-from hf_radial import RadialTrainer
 from hf_radial.interventions import INTERVENTIONS, configure, intervention
-from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+from hf_radial.models.modular_mlp import ModularMLPForSequenceClassification
 
-# One setting of each; `record` and `replay` have tests of their own.
-SETTINGS = {
-    "weight_decay": "weight_decay:value=0.5",
-    "embedding_rate": "embedding_rate:ratio=3",
-    "dropout": "dropout:p=0.2",
-    "layer_norm": "layer_norm:affine=true",
-    "ngpt": "ngpt",
-    "spectral_norm": "spectral_norm",
-    "activation_norm": "activation_norm:strength=0.1",
-    "radial": "radial:strength=0.1",
-    "projection": "projection",
-    "weight_norm": "weight_norm:factor=0.8",
-    "logit_temperature": "logit_temperature:temperature=2",
-    "radial_gradient": "radial_gradient",
-    "grokfast_ema": "grokfast_ema:alpha=0.5",
-    "grokfast_ma": "grokfast_ma:window_size=2",
-    "orthogonal_gradient": "orthogonal_gradient",
-    "stablemax": "stablemax",
-    "egalitarian_gradient": "egalitarian_gradient",
-    "column_normalization": "column_normalization",
-    "sam": "sam:rho=0.5",
-    "initial_scale": "initial_scale:factor=0.5",
-    "logit_norm": "logit_norm:strength=0.1",
-    "z_loss": "z_loss:strength=0.1",
-    "label_smoothing": "label_smoothing:factor=0.2",
-    "cosine_head": "cosine_head:scale=5",
-    "jacobian": "jacobian:strength=0.1",
-    "soap": "soap:frequency=2",
-    "muon": "muon",
-    "optim": "optim:optim=adafactor",
-    "l2_init": "l2_init:strength=0.1",
-    "spectral_penalty": "spectral_penalty:strength=0.1",
-    "shrink_perturb": "shrink_perturb:every=2",
-    "redo": "redo:threshold=0.5,every=2",
-    "ewc": "ewc:strength=100,every=2",
-}
 NAMES = sorted(set(INTERVENTIONS) - {"record", "replay"})
 
 
 def config(given):
-    return configure(ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8), given)
+    return configure(small_config(), given)
 
 
 def run(folder, given, kind=Trainer, **options):
@@ -67,10 +30,6 @@ def test_it_trains_otherwise_than_without_it_in_any_trainer(name, tmp_path):
     theirs = weights(run(tmp_path / "a", [SETTINGS[name]]))
     assert plain.keys() != theirs.keys() or not same(plain, theirs)
     assert all(value.isfinite().all() for value in theirs.values())
-
-    class Ours(RadialTrainer):
-        def __init__(self, **kwargs):
-            super().__init__(radial_lambda=0.0, **kwargs)
 
     ours = weights(run(tmp_path / "b", [SETTINGS[name]], Ours))
     for key, value in theirs.items():

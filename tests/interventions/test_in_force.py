@@ -10,55 +10,27 @@ from functools import cache
 
 import pytest
 import torch
-from intervention_runs import PAIRS, ROWS, P, make, same, weights
+from intervention_runs import PAIRS, ROWS, Ours, make, same, small_config, weights
+from intervention_runs import SETTINGS as ALL
 from reference import tiny_gpt2, token_rows
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel, Trainer, TrainerCallback, set_seed
 
-from hf_radial import RadialArguments, RadialCallback, RadialTrainer
+from hf_radial import RadialArguments, RadialCallback
 from hf_radial.geometry.observe import observe, quiet
 from hf_radial.hub.publish_model import _card_of_checkpoint, published
 from hf_radial.interventions import INTERVENTIONS, add_interventions, configure, restore
 from hf_radial.interventions.replay import FILE
-from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+from hf_radial.models.modular_mlp import ModularMLPForSequenceClassification
 from hf_radial.sites.find import find_sites
 from hf_radial.sites.hooks import is_hooked
 from hf_radial.tasks.tensor_rows import as_batch
 
-SETTINGS = {
-    "weight_decay": "weight_decay:value=0.5",
-    "dropout": "dropout:p=0.2",
-    "layer_norm": "layer_norm:affine=true",
-    "ngpt": "ngpt",
-    "spectral_norm": "spectral_norm",
-    "activation_norm": "activation_norm:strength=0.1",
+SETTINGS = ALL | {
     "radial": "radial:strength=0.1,radius=initial",
     "projection": "projection:mode=straight_through,radius=3",
-    "weight_norm": "weight_norm:factor=0.8",
     "logit_temperature": "logit_temperature:temperature=3",
-    "radial_gradient": "radial_gradient",
-    "grokfast_ema": "grokfast_ema:alpha=0.5",
-    "grokfast_ma": "grokfast_ma:window_size=2",
-    "orthogonal_gradient": "orthogonal_gradient",
-    "stablemax": "stablemax",
-    "egalitarian_gradient": "egalitarian_gradient",
-    "column_normalization": "column_normalization",
-    "sam": "sam:rho=0.5",
-    "initial_scale": "initial_scale:factor=0.5",
-    "logit_norm": "logit_norm:strength=0.1",
-    "z_loss": "z_loss:strength=0.1",
-    "label_smoothing": "label_smoothing:factor=0.2",
-    "cosine_head": "cosine_head:scale=5",
-    "jacobian": "jacobian:strength=0.1",
-    "soap": "soap:frequency=2",
-    "muon": "muon",
-    "optim": "optim:optim=adafactor",
-    "embedding_rate": "embedding_rate:ratio=3",
-    "l2_init": "l2_init:strength=0.1",
-    "spectral_penalty": "spectral_penalty:strength=0.1",
-    "shrink_perturb": "shrink_perturb:every=2",
     "redo": "redo:threshold=0.5,every=1",
-    "ewc": "ewc:strength=100,every=2",
     "record": "record",
     "replay weight_norm": "replay:what=weight_norm,file=FILE",
     "replay logit_scale": "replay:what=logit_scale,file=FILE",
@@ -111,14 +83,7 @@ def base(name):
     """The model that all runs of an intervention start from."""
     set_seed(3)
     given = [SETTINGS[name]] if name in ("layer_norm", "ngpt") else []
-    return ModularMLPForSequenceClassification(configure(ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8), given))
-
-
-class Ours(RadialTrainer):
-    """Without a penalty of its own."""
-
-    def __init__(self, **kwargs):
-        super().__init__(radial_lambda=0.0, **kwargs)
+    return ModularMLPForSequenceClassification(configure(small_config(), given))
 
 
 class Watch(TrainerCallback):

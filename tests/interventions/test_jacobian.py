@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from intervention_runs import PAIRS, P, make, weights
+from intervention_runs import PAIRS, P, make, small_config, weights
 from torch.func import jacrev
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from hf_radial.interventions.jacobian import jacobian_norms
-from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+from hf_radial.models.modular_mlp import ModularMLPForSequenceClassification
 
 pytestmark = pytest.mark.quick
 
@@ -28,7 +28,7 @@ def after_the_embedding(model):
 
 def test_the_estimate_is_the_jacobian_and_its_gradient_on_average():
     torch.manual_seed(0)
-    model = ModularMLPForSequenceClassification(ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8)).double()
+    model = ModularMLPForSequenceClassification(small_config()).double()
     parameters = {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
     x = model.embedding(PAIRS[:5]).detach().requires_grad_()
     logits = torch.stack([after_the_embedding(model)(parameters, row) for row in x])
@@ -48,7 +48,7 @@ def test_the_jacobian_is_in_the_loss_in_training_alone(tmp_path, monkeypatch):
     def fixed(like, dtype=None):
         return first.setdefault("v", torch.linspace(-1, 2, like.numel(), dtype=torch.float64).view(like.shape)).to(dtype)
 
-    model = ModularMLPForSequenceClassification(ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8)).double()
+    model = ModularMLPForSequenceClassification(small_config()).double()
     start = copy.deepcopy(model)
     options = {"learning_rate": 1.0, "optim": "sgd", "max_grad_norm": 0.0, "max_steps": 1, "per_device_train_batch_size": 49}
     trainer = make(tmp_path, ["jacobian:strength=0.5"], model=model, train_sampling_strategy="sequential", **options)

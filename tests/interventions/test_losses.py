@@ -4,16 +4,15 @@ import copy
 
 import pytest
 import torch
-from intervention_runs import PAIRS, P, make, weights
+from intervention_runs import PAIRS, Ours, P, make, small_config, weights
 from reference import tiny_gpt2
 from transformers import Trainer
 from transformers.trainer_pt_utils import LabelSmoother
 
-from hf_radial import RadialTrainer
 from hf_radial.interventions import intervention
 from hf_radial.interventions.losses import mean_loss
 from hf_radial.interventions.stablemax import log_stablemax
-from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
+from hf_radial.models.modular_mlp import ModularMLPForSequenceClassification
 from hf_radial.tasks.tensor_rows import TensorRows, as_batch
 
 pytestmark = pytest.mark.quick
@@ -80,17 +79,12 @@ def test_half_precision_logits_give_a_finite_loss_in_float32(text, dtype):
     assert logits.grad.isfinite().all()
 
 
-class Ours(RadialTrainer):
-    def __init__(self, **kwargs):
-        super().__init__(radial_lambda=0.0, **kwargs)
-
-
 @pytest.mark.parametrize("kind", [Trainer, Ours])
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_micro_batch_weighs_as_much_as_it_has_rows(text, kind, tmp_path):
     """Of 20 rows in micro-batches of 8, the last has 4: a mean of means would count them twice."""
     rows = TensorRows({"input_ids": PAIRS[:20], "labels": PAIRS[:20].sum(1) % P})
-    model = ModularMLPForSequenceClassification(ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8)).double()
+    model = ModularMLPForSequenceClassification(small_config()).double()
     start = copy.deepcopy(model)
     common = {"learning_rate": 1.0, "optim": "sgd", "max_grad_norm": 0.0, "num_train_epochs": 1, "max_steps": -1}
     trainer = make(

@@ -4,18 +4,15 @@ import copy
 
 import pytest
 import torch
-from intervention_runs import PAIRS, P, make, weights
+from intervention_runs import PAIRS, P, make, seeded_model, weights
 from transformers.trainer_utils import SchedulerType
-
-from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 
 pytestmark = pytest.mark.quick
 WHOLE = {"per_device_train_batch_size": 49, "max_grad_norm": 0.0, "weight_decay": 0.5, "train_sampling_strategy": "sequential"}
 
 
 def start():
-    torch.manual_seed(1)
-    return ModularMLPForSequenceClassification(ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8)).double()
+    return seeded_model().double()
 
 
 def trained(make_optimizer, steps, rates=None):

@@ -4,29 +4,19 @@ import copy
 
 import pytest
 import torch
-from intervention_runs import PAIRS, P, make, weights
+from intervention_runs import PAIRS, Ours, P, make, seeded_model, weights
 from transformers import Trainer
 
-from hf_radial import RadialTrainer
 from hf_radial.interventions import add_interventions
 from hf_radial.interventions.sam import ascents
-from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 
 pytestmark = pytest.mark.quick
 LABELS = PAIRS.sum(1) % P
 RHO, STRENGTH, RADIUS = 0.7, 0.3, 2.0
 
 
-class Ours(RadialTrainer):
-    """Without a penalty of its own."""
-
-    def __init__(self, **kwargs):
-        super().__init__(radial_lambda=0.0, **kwargs)
-
-
 def start():
-    torch.manual_seed(1)
-    return ModularMLPForSequenceClassification(ModularMLPConfig(modulus=P, embedding_size=4, hidden_size=8)).double()
+    return seeded_model().double()
 
 
 def loss_of(model, penalised):
