@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_radial.comparison.paired import PairedRatio, compare_paired, pairs_of, time_of
 from hf_radial.comparison.statistics import Time, restricted_mean
-from hf_radial.comparison.times import number, range_text
+from hf_radial.comparison.times import number, range_text, with_interval
 
 HEAD = ["arm", "solved", "never got there", "mean time"]
 
@@ -59,7 +59,7 @@ def ratio_text(found: PairedRatio | None) -> list[str]:
     """
     if found is None:
         return ["–", "–"]
-    ratio = "–" if found.ratio is None else f"{number(found.ratio)} ({number(found.low)} to {number(found.high)})"
+    ratio = "–" if found.ratio is None else with_interval(found.ratio, found.low, found.high)
     p_value = "" if found.p_value is None else f", p {found.p_value:.2g}"
     return [ratio, f"{found.earlier} / {found.later} of {found.draws}{p_value}"]
 

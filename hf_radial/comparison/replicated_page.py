@@ -5,17 +5,29 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from hf_radial.comparison.paired import time_of
 from hf_radial.comparison.paired_page import horizons_of
 from hf_radial.comparison.pooled import tunings_of
 from hf_radial.comparison.replicates import at_edge, sign_flip_test, spread_of
-from hf_radial.comparison.statistics import Ratio, Time, hierarchical, restricted_mean
-from hf_radial.comparison.times import number, range_text, short
+from hf_radial.comparison.statistics import Ratio, Time, Tuning, hierarchical
+from hf_radial.comparison.times import number, range_text, short, with_interval
 
 HEAD = ["arm", "never got there", "mean time", "by tuning", "spread: tuning", "spread: seeds", "speed-up", "95 %, over tunings"]
 HEAD += ["tunings earlier / later", "p", "at an edge"]
+
+
+def mean_time(times: Sequence[Time]) -> float:
+    """The mean of times. A run that never got there counts with the end of its setting, which its time is."""
+    return sum(time.value for time in times) / len(times)
+
+
+@cache  # a page and the tables of the documentation ask for the same
+def speed_up(tunings: tuple[Tuning, ...], tasks: bool) -> Ratio:
+    """The ratio of mean times; see `hierarchical`."""
+    return hierarchical(tunings, mean_time, tasks)
 
 
 def replicated(data: dict[str, Any]) -> list[dict[str, Any]]:
@@ -24,9 +36,8 @@ def replicated(data: dict[str, Any]) -> list[dict[str, Any]]:
     judged = [row for row in rows if row["stage"] == "judged"]
     common, own_ranges = data["tuning"]["common"], data["tuning"]["own"]
     entries = []
-    for setting, horizon in horizons_of(judged).items():
+    for setting in horizons_of(judged):
         here = [row for row in judged if row["setting"] == setting]
-        measure = restricted_mean(horizon)
         for arm in dict.fromkeys(row["arm"] for row in here):
             own = [row for row in here if row["arm"] == arm]
             replicates = sorted({row["replicate"] for row in own})
@@ -45,10 +56,10 @@ def replicated(data: dict[str, Any]) -> list[dict[str, Any]]:
                 "spread": spread_of(times),
                 "edges": Counter(edge for one in drawn for edge in at_edge(one, ranges)),
             }
-            tunings = tunings_of(here, arm, reference)
+            tunings = tuple(tunings_of(here, arm, reference))
             if arm != reference and tunings:
-                logs = [math.log(measure(one.reference) / measure(one.arm)) for one in tunings]
-                entry["ratio"] = hierarchical(tunings, measure, tasks=False)
+                logs = [math.log(mean_time(one.reference) / mean_time(one.arm)) for one in tunings]
+                entry["ratio"] = speed_up(tunings, tasks=False)
                 entry["earlier"], entry["later"] = sum(one > 0 for one in logs), sum(one < 0 for one in logs)
                 entry["p_value"] = sign_flip_test(logs)
             entries.append(entry)
@@ -73,11 +84,6 @@ def replicated_table(entries: Sequence[dict[str, Any]], setting: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def mean_time(times: Sequence[Time]) -> float:
-    """The mean of times. A run that never got there counts with the end of its setting, which its time is."""
-    return sum(time.value for time in times) / len(times)
-
-
 def over_settings(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
     """One entry for each arm: how often it never got there, and its ratio to each reference over all settings.
 
@@ -92,11 +98,11 @@ def over_settings(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> 
         entry: dict[str, Any] = {"arm": arm, "runs": len(own), "never": sum(row["status"] != "solved" for row in own)}
         entry["against"] = {}
         for reference in references:
-            if arm != reference and (tunings := tunings_of(judged, arm, reference)):
-                by_setting = [[one for one in tunings if one.task == setting] for setting in settings]
-                within = [hierarchical(part, mean_time, tasks=False) for part in by_setting if part]
+            if arm != reference and (tunings := tuple(tunings_of(judged, arm, reference))):
+                by_setting = [tuple(one for one in tunings if one.task == setting) for setting in settings]
+                within = [speed_up(part, tasks=False) for part in by_setting if part]
                 entry["against"][reference] = {
-                    "ratio": hierarchical(tunings, mean_time),
+                    "ratio": speed_up(tunings, tasks=True),
                     "above": sum(one.low > 1 for one in within),
                     "below": sum(one.high < 1 for one in within),
                     "settings": len(within),
@@ -138,7 +144,7 @@ def by_setting_table(data: dict[str, Any]) -> str:
 
 
 def ratio_text(ratio: Ratio) -> str:
-    return f"{number(ratio.value)} ({number(ratio.low)} to {number(ratio.high)})"
+    return with_interval(ratio.value, ratio.low, ratio.high)
 
 
 def replicated_page(data: dict[str, Any]) -> str:

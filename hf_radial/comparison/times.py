@@ -42,6 +42,15 @@ def number(value: float | None, unknown: str = "–") -> str:
     return "inf" if math.isinf(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A number and its interval.
+
+    >>> with_interval(2.0, 1.5, 2.5)
+    '2 (1.5 to 2.5)'
+    """
+    return f"{number(value)} ({number(low)} to {number(high)})"
+
+
 def range_text(choice: dict[str, Any] | None) -> str:
     """A range in words.
 
