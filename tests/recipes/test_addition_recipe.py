@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ import two_processes
 import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from warm import WarmProcess, run_python
+from warm import WarmProcess, kill_at_a_checkpoint, run_python
 
 from hf_radial import RadialArguments
 from hf_radial.runs.start import parse_options
@@ -142,12 +140,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(one_process, tmp_pa
     process = WarmProcess(*command, env=ENVIRONMENT)
     # In the second arm: the first one is finished then, and must not be trained again.
     checkpoint = tmp_path / "out" / "penalty" / "checkpoint-3" / "trainer_state.json"
-    for _ in range(12_000):
-        if checkpoint.exists() or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_at_a_checkpoint(process, tmp_path / "out" / "penalty")
     assert checkpoint.exists(), "the run ended before its checkpoint"
     finished = (tmp_path / "out" / "none" / "model.safetensors").stat().st_mtime_ns
     command += ["--resume_from_checkpoint", "true"]

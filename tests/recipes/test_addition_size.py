@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from warm import WarmProcess
+from warm import WarmProcess, kill_at_a_checkpoint
 
 from hf_radial.comparison import sizes
 from hf_radial.comparison.sizes_page import page, search_page
@@ -81,12 +79,7 @@ def test_a_study_that_is_killed_goes_on_and_ends_with_the_same_curves(whole, tmp
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = WarmProcess(RECIPE, *words_for(tmp_path, steps=30), env=environment)
     arm = tmp_path / "runs" / "addition_nanogpt_cpu" / "0.4M_paper_seed0" / "paper"
-    for _ in range(60_000):
-        if any(arm.glob("checkpoint-*/trainer_state.json")) or process.poll() is not None:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_at_a_checkpoint(process, arm)
     assert not (arm / "trainer_state.json").exists(), "the run ended before it was killed"
 
     recipe.main(words_for(tmp_path, "--report", steps=30))

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from warm import WarmProcess, run_python
+from warm import WarmProcess, kill_at_a_checkpoint, run_python
 
 from hf_radial import RadialArguments
 from hf_radial.runs.epochs import in_steps
@@ -98,12 +96,7 @@ def test_the_snippet_of_the_card_runs(finished: tuple[Path, str]) -> None:
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(finished: tuple[Path, str], recipe: Any, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     process = WarmProcess(*command(folder), env=ENVIRONMENT)
-    for _ in range(60_000):
-        if list(folder.glob("checkpoint-*/trainer_state.json")) or process.poll() is not None:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_at_a_checkpoint(process, folder)
     (folder / "results.json").unlink(missing_ok=True)  # it may have been faster than the signal
     (folder / "trainer_state.json").unlink(missing_ok=True)
     whole = load_file(finished[0] / "model.safetensors")

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,6 +160,17 @@ class WarmProcess:
 
 
 # The server, seen from the tests --------------------------------------------------------------------------------------
+
+
+def kill_at_a_checkpoint(process: WarmProcess, folder: Path) -> None:
+    """Kill a process by SIGKILL, as soon as the run in a folder has a checkpoint that was written to its end."""
+    from hf_radial.runs.resume import last_complete_checkpoint
+
+    end = time.monotonic() + 600
+    while last_complete_checkpoint(folder) is None and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 class _Server:
