@@ -25,9 +25,14 @@ from hf_radial.safe_files import locked
 LOCK_FILE = ".lock"  # in a run's folder
 # Options in which runs that share their steps may differ, besides the strength of the penalty.
 SHARED = ("learning_rate", "weight_decay", "radial_lambda", "warmup_steps", "adam_beta2", "max_grad_norm", "seed")
-STACKED = ("radial", "layer_norm", "logit_temperature")  # interventions that stacked models have
-# Options of interventions in which they may differ, too.
-SHARED_OPTIONS = {"radial": ("strength", "radius", "side", "sites"), "logit_temperature": ("temperature",)}
+# Interventions that runs with shared steps can have, each with the options in which these runs may differ.
+STACKED: dict[str, tuple[str, ...]] = {
+    "radial": ("strength", "radius", "side", "sites"),
+    "layer_norm": (),
+    "logit_temperature": ("temperature",),
+    "embedding_rate": ("ratio", "weight_decay"),
+    "initial_scale": ("factor",),
+}
 
 
 @dataclass(frozen=True)
@@ -117,9 +122,9 @@ def _not_shared(text: str) -> str:
     ('radial:schedule=cosine', '', 'layer_norm')
     """
     name, _, options = text.partition(":")
-    if name not in SHARED_OPTIONS:
+    if not (shared := STACKED.get(name, ())):
         return text
-    rest = [option for option in options.split(",") if option.partition("=")[0].strip() not in SHARED_OPTIONS[name]]
+    rest = [option for option in options.split(",") if option.partition("=")[0].strip() not in shared]
     return f"{name}:{','.join(rest)}" if any(rest) else ""
 
 

@@ -90,10 +90,12 @@ def make_runs(together: Runs) -> None:
 
 
 def put_in_member(member: Any, methods: Sequence[Any]) -> None:
-    """Attach interventions to a run that shares its steps: penalty and temperature become its own; others are in its model.
+    """Attach interventions to a run that shares its steps: they become its own options, or change its model now.
 
     Other kinds need the loop of `Trainer`, which such a run does not have; see `jobs.stacks`.
     """
+    from hf_radial.interventions.embedding_rate import EmbeddingRate
+    from hf_radial.interventions.initial_scale import InitialScale, scale_weights
     from hf_radial.interventions.logit_temperature import LogitTemperature
     from hf_radial.interventions.radial import Radial, add_penalty
 
@@ -102,6 +104,10 @@ def put_in_member(member: Any, methods: Sequence[Any]) -> None:
             add_penalty(member, method.options(), method.name)
         elif isinstance(method, LogitTemperature):
             member.logit_temperature = method.temperature
+        elif isinstance(method, EmbeddingRate):
+            member.embedding_rate, member.embedding_weight_decay = method.ratio, method.weight_decay
+        elif isinstance(method, InitialScale):
+            scale_weights(member.model, method.factor)
         method.check(member)
 
 

@@ -19,12 +19,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.gradients import wide
 from hf_radial.interventions.weight_norm import trained
+
+
+@torch.no_grad()
+def scale_weights(model: nn.Module, factor: float) -> None:
+    """Multiply all trained parameters of a model by `factor`, in place."""
+    for parameter in trained(model):
+        parameter.copy_(wide(parameter) * factor)
 
 
 @dataclass(eq=False)
@@ -35,13 +42,11 @@ class InitialScale(Intervention):
     factor: float = field(metadata={"help": "What the weights are multiplied by.", "above": 0, "example": 0.5})
     unscaled: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
-    @torch.no_grad()
     def begin(self, trainer: Trainer) -> None:
         super().begin(trainer)
         model: Any = trainer.model
         self.unscaled = [parameter.detach().clone() for parameter in trained(model)]
-        for parameter in trained(model):
-            parameter.copy_(wide(parameter) * self.factor)
+        scale_weights(model, self.factor)
 
     @torch.no_grad()
     def resume(self, folder: Path, device: torch.device) -> None:

@@ -61,9 +61,13 @@ class SweepMember(RadialTrainer):
     Attributes:
         failure: why the run ended early, if its loss became NaN or infinite; else `None`.
         logit_temperature: what the logits are divided by; set it before training.
+        embedding_rate: learning rate of the embedding, as a multiple of that of the rest; set it before training.
+        embedding_weight_decay: weight decay of the embedding; `None` for that of the rest. Set it before training.
     """
 
     logit_temperature: float = 1.0
+    embedding_rate: float = 1.0
+    embedding_weight_decay: float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -30,6 +30,7 @@ from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequence
 SHAPE = ("modulus", "num_operands", "embedding_size", "hidden_size", "num_hidden_layers", "normalization")
 STACKED_NORMALIZATIONS = ("none", "layer_norm", "layer_norm_last")
 EPS = nn.LayerNorm(1).eps
+EMBEDDING = "embedding.weight"
 FIRST = "hidden.0.weight"  # its columns are ordered by operand
 BLOCK = 2**18  # activations of one layer that fit into a processor's cache; members beyond that are computed afterwards
 

@@ -33,7 +33,7 @@ from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import EvalPrediction, SchedulerType
 
 from hf_radial.sweep.members import SweepMember, check_members
-from hf_radial.sweep.stacked_mlp import StackedMLP, side_bounds
+from hf_radial.sweep.stacked_mlp import EMBEDDING, StackedMLP, side_bounds
 
 
 def train_together(members: Sequence[SweepMember], on_end: Callable[[SweepMember], None] | None = None) -> None:
@@ -46,7 +46,7 @@ def train_together(members: Sequence[SweepMember], on_end: Callable[[SweepMember
         members: trainers of `ModularMLPForSequenceClassification` of one shape, with `TensorRows` to train on and `TensorRows`
             by name to evaluate on: the same ones, or draws of one size. Their arguments may differ in seed, data_seed,
             learning_rate, weight_decay, warmup_steps, adam_beta2, max_grad_norm, in where they write, and in radial_lambda,
-            radial_radius, radial_side and radial_sites.
+            radial_radius, radial_side and radial_sites. Members may also differ in the attributes that `SweepMember` lists.
         on_end: called with each member when it ends: its model has its last weights, its state has its log.
 
     Raises:
@@ -131,18 +131,23 @@ class _Sweep:
     def _make_optimizer(self) -> None:
         """AdamW as `Trainer` makes it; neighbours of equal learning rate and weight decay form one group.
 
-        Parameters, gradients and both moments are views of the stacked tensors.
+        The embedding has a group of its own where its learning rate or weight decay differs from that of the rest. Parameters,
+        gradients and both moments are views of the stacked tensors.
         """
         step_at = self.device if Trainer.get_optimizer_cls_and_kwargs(self.args)[1].get("fused") else "cpu"
         groups: list[dict[str, Any]] = []
         state: dict[Tensor, dict[str, Tensor]] = {}
         start = 0
-        for (rate, decay, beta2, warmup), run in groupby(self.members, self._steps_like):
+        for (rate, decay, beta2, warmup, embedding_rate, embedding_decay), run in groupby(self.members, self._steps_like):
             block = slice(start, start := start + len(list(run)))
-            for decayed in (True, False):
+            decays = {name: decay if name in self.decayed else 0.0 for name in self.stack.parameters}
+            rates = dict.fromkeys(self.stack.parameters, rate)
+            rates[EMBEDDING] *= embedding_rate
+            decays[EMBEDDING] = decays[EMBEDDING] if embedding_decay is None else embedding_decay
+            for own_rate, own_decay in dict.fromkeys(zip(rates.values(), decays.values(), strict=True)):
                 params = []
                 for name, pieces in self.stack.parameters.items():
-                    if (name in self.decayed) != decayed:
+                    if (rates[name], decays[name]) != (own_rate, own_decay):
                         continue
                     for piece, gradient, moments in zip(pieces, self.stack.gradients[name], self.moments[name], strict=True):
                         params.append(piece[block])
@@ -152,11 +157,11 @@ class _Sweep:
                 groups.append(
                     {
                         "params": params,
-                        "lr": rate,
-                        "own_lr": rate,
+                        "lr": own_rate,
+                        "own_lr": own_rate,
                         "warmup_steps": warmup,
                         "betas": (self.args.adam_beta1, beta2),
-                        "weight_decay": decay if decayed else 0.0,
+                        "weight_decay": own_decay,
                     }
                 )
         limits = [member.args.max_grad_norm or 0.0 for member in self.members]
@@ -166,10 +171,11 @@ class _Sweep:
         self.optimizer = kind(groups, **options)
         self.optimizer.state.update(state)
 
-    def _steps_like(self, member: SweepMember) -> tuple[float, float, float, int]:
+    def _steps_like(self, member: SweepMember) -> tuple[float, float, float, int, float, float | None]:
         """Members for which this is equal are stepped as one group."""
-        args = member.args
-        return args.learning_rate, args.weight_decay, args.adam_beta2, self._warmup_steps(member)
+        args, warmup = member.args, self._warmup_steps(member)
+        own = (member.embedding_rate, member.embedding_weight_decay)
+        return (args.learning_rate, args.weight_decay, args.adam_beta2, warmup, *own)
 
     # Training ---------------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,8 @@ def test_runs_that_differ_in_where_and_how_the_penalty_acts_share_their_steps_bu
         "radial:strength=2,warmup_steps=9",
     ]
     runs = [(Path(f"run-{i}"), {"seed": 0, "split_by_seed": True, "interventions": [text]}) for i, text in enumerate(texts)]
-    runs.append((Path("run-5"), {"seed": 0, "split_by_seed": True, "interventions": []}))
+    own = ["embedding_rate:ratio=3", "initial_scale:factor=0.5", "radial:strength=1"]
+    runs.append((Path("run-5"), {"seed": 0, "split_by_seed": True, "interventions": own}))
     assert sorted(names(jobs_of(runs, 8))) == [["run-0", "run-1", "run-2", "run-5"], ["run-3", "run-4"]]
 
 

@@ -17,7 +17,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_callback import PrinterCallback
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
-from hf_radial.interventions import add_interventions
+from hf_radial.comparison.run import put_in_member
+from hf_radial.interventions import add_interventions, interventions
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.penalty.functional import radial_penalty
 from hf_radial.sweep.members import SweepMember
@@ -78,7 +79,7 @@ def trainers(cls: type, folder: Path, model: type = ModularMLPForSequenceClassif
     for i, (seed, radial_lambda, weight_decay, learning_rate) in enumerate(grid):
         swept = {"seed": seed, "radial_lambda": radial_lambda, "weight_decay": weight_decay, "learning_rate": learning_rate}
         swept |= own[i]
-        temperature = swept.pop("temperature", 1.0)
+        methods = swept.pop("interventions", [])
         if own_rows:
             train, splits = rows_of(shape["num_operands"], seed=i)
         args = RadialArguments(output_dir=str(folder / cls.__name__ / str(i)), **{**OPTIONS, **swept, **options})
@@ -96,10 +97,10 @@ def trainers(cls: type, folder: Path, model: type = ModularMLPForSequenceClassif
             callbacks=callbacks(),
         )
         trainer.remove_callback(PrinterCallback)
-        if temperature != 1 and cls is SweepMember:
-            trainer.logit_temperature = temperature
-        elif temperature != 1:
-            add_interventions(trainer, [f"logit_temperature:temperature={temperature}"])
+        if cls is SweepMember:
+            put_in_member(trainer, interventions(methods))
+        else:
+            add_interventions(trainer, methods)
         yield trainer
 
 
@@ -154,13 +155,39 @@ def check_equal(singles: list[Any], members: list[Any], weights: float, logged: 
         {
             "radial_warmup_steps": 10,
             "own": [
-                {"radial_radius": "0.5*initial", "radial_side": "below", "radial_sites": ["hidden.1"], "temperature": 0.5},
-                {"radial_radius": "2*sqrt_d", "radial_side": "above", "temperature": 3.0},
+                {
+                    "radial_radius": "0.5*initial",
+                    "radial_side": "below",
+                    "radial_sites": ["hidden.1"],
+                    "interventions": ["logit_temperature:temperature=0.5"],
+                },
+                {"radial_radius": "2*sqrt_d", "radial_side": "above", "interventions": ["logit_temperature:temperature=3"]},
                 {"radial_radius": "2*initial", "radial_sites": ["hidden.0"]},
             ],
         },
+        {
+            "radial_radius": "initial",
+            "lr_scheduler_type": "cosine",
+            "own": [
+                {"interventions": ["embedding_rate:ratio=3"]},
+                {"interventions": ["embedding_rate:ratio=0.5,weight_decay=0", "initial_scale:factor=2"]},
+                {"interventions": ["initial_scale:factor=0.5"]},
+            ],
+        },
     ],
-    ids=["plain", "schedules", "clipping", "initial", "full batch", "epochs", "norm", "last norm", "each its own", "penalties"],
+    ids=[
+        "plain",
+        "schedules",
+        "clipping",
+        "initial",
+        "full batch",
+        "epochs",
+        "norm",
+        "last norm",
+        "each its own",
+        "penalties",
+        "embeddings and scales",
+    ],
 )
 def test_members_are_their_single_runs_in_float64(tmp_path: Path, options: dict[str, Any]) -> None:
     """Beyond a doubt: where rounding is 1e-16, weights after 40 steps agree to 1e-11."""
