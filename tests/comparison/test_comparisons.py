@@ -410,6 +410,26 @@ def test_addition():
     assert (found["earlier"], found["later"], found["pairs"]) == (3, 0, 5) and arms["AdamW"]["last"] == 600
     assert data["rows"][0]["options"]["fields"]["train_size"] == 500 and len(data["tuning"]["finalist_seeds"]) == 4
 
+    mean, seeds = restricted_mean(600), 1 + len(data["tuning"]["finalist_seeds"])
+    best = {}
+    for arm in arms:
+        tried = [row for row in data["rows"] if row["arm"] == arm and row["stage"] == "tuning"]
+        finalists = [[row for row in tried if row["drawn"] == drawn] for drawn in (row["drawn"] for row in tried)]
+        times = {json.dumps(own[0]["drawn"]): mean(times_of(own)) for own in finalists if len(own) == seeds}
+        assert len(times) == data["tuning"]["finalists"]
+        best[arm] = min(times, key=lambda drawn: times[drawn])
+        assert best[arm] == json.dumps(arms[arm]["drawn"])
+    assert said("by their mean, with runs that did not get there counted at epoch 600, the same configuration of each arm")
+    judged = [row for row in data["rows"] if row["stage"] == "judged"]
+    radius, adamw = (
+        mean(times_of([row for row in judged if row["arm"] == arm])) for arm in ("penalty, initial radius", "AdamW")
+    )
+    ratio = hierarchical(tunings_of(data["rows"], "penalty, initial radius", "AdamW"), mean, tasks=False)
+    assert said(
+        f"The mean times of the judged seeds are {adamw:.0f} epochs for AdamW and {radius:.0f} for the initial radius, "
+        f"{ratio.value:.1f} times as early ({ratio.low:.1f} to {ratio.high:.1f} over seeds)"
+    )
+
 
 def test_what_rivals_and_variants_do_with_more_data():
     data, entries = read("rivals")
