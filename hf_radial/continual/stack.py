@@ -240,7 +240,7 @@ class Stack:
 
     def _recycle(self, sites: list[Tensor]) -> None:
         for i, h in enumerate(sites):
-            which = dormant(h.relu(), self.of["redo_threshold"].unsqueeze(1))
+            which = dormant(h.relu().mean(-2), self.of["redo_threshold"].unsqueeze(1))
             weight, bias, after = (self.parameters[place] for place in (2 * i, 2 * i + 1, 2 * i + 2))
             seeds = [draw_seed(seed, self.step_number, i) for seed in self.seeds]
             fresh = torch.stack([drawn_like(own, seed) for own, seed in zip(self.initial[2 * i], seeds, strict=True)])

@@ -1,9 +1,9 @@
 """ReDo: give new weights to hidden units that no longer answer.
 
-Method: every `every` steps, the score of a unit is its mean activation on the batch, divided by that of its layer. A unit with
-a score of at most `threshold` gets new incoming weights and zero outgoing weights, and the optimizer's moments of both are set
-to zero. New weights are normal with the standard deviation that the layer's weights had at the start of training. Their biases
-become 0.
+Method: every `every` steps, the score of a unit is its mean activation on the batch (of all micro-batches and processes),
+divided by that of its layer. A unit with a score of at most `threshold` gets new incoming weights and zero outgoing weights,
+and the optimizer's moments of both are set to zero. New weights are normal with the standard deviation that the layer's weights
+had at the start of training. Their biases become 0.
 
 Source: Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning", arXiv 2302.12902.
 
@@ -26,21 +26,21 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from hf_radial.interventions.base import Intervention
 from hf_radial.interventions.boundary import draw_seed, drawn_like
+from hf_radial.interventions.gradients import wide
 from hf_radial.sites.hooks import Hook, unhook
 
 
-def dormant(activations: Tensor, threshold: float | Tensor) -> Tensor:
-    """Which units are dormant: their mean activation is at most `threshold` times the mean over the units of their layer.
+def dormant(activation: Tensor, threshold: float | Tensor) -> Tensor:
+    """Which units are dormant: their activation is at most `threshold` times the mean over the units of their layer.
 
     Args:
-        activations: after the ReLU, `(..., rows, units)`.
+        activation: of each unit after the ReLU, the mean or sum over rows, `(..., units)`.
         threshold: a number, or a tensor that broadcasts with `(..., 1)`.
 
-    >>> dormant(torch.tensor([[0.0, 1.0, 2.0], [0.1, 1.0, 4.0]]), 0.1)
+    >>> dormant(torch.tensor([0.05, 1.0, 3.0]), 0.1)
     tensor([ True, False, False])
     """
-    mean = activations.abs().mean(-2)
-    return mean <= threshold * mean.mean(-1, keepdim=True)
+    return activation <= threshold * activation.mean(-1, keepdim=True)
 
 
 def recycle(incoming: Tensor, bias: Tensor, outgoing: Tensor, which: Tensor, fresh: Tensor) -> None:
@@ -82,7 +82,8 @@ class ReDo(Intervention):
 
         def keep(i: int, module: Any, args: Any, output: Tensor) -> None:
             if module.training:
-                self.seen.setdefault(i, []).append(output.detach().relu())  # one for each micro-batch
+                activation = output.detach().relu().flatten(0, -2)
+                self.seen.setdefault(i, []).append(wide(activation).sum(0))  # one for each micro-batch
 
         norms = getattr(model, "norms", None)
         for i, layer in enumerate(model.hidden if norms is None else norms):
@@ -103,7 +104,9 @@ class ReDo(Intervention):
         model = self.trainer.model
         layers = [*model.hidden, model.classifier]
         for i, (layer, after) in enumerate(pairwise(layers)):
-            which = dormant(torch.cat(seen[i]), self.threshold)
+            activation = torch.stack(seen[i]).sum(0)
+            # Summed over processes: otherwise each would give new weights to units of its own.
+            which = dormant(self.trainer.accelerator.reduce(activation, reduction="sum"), self.threshold)
             fresh = drawn_like(self.initial[i], draw_seed(args.seed, state.global_step, i))
             recycle(layer.weight, layer.bias, after.weight, which, fresh.to(layer.weight.dtype))
             for parameter, where in (
