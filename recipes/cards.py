@@ -2,6 +2,7 @@
 
     python recipes/cards.py                                     # all of them, in less than an hour on one core
     python recipes/cards.py --only transformer_add_p97
+    python recipes/cards.py --of runs/addition_nanogpt_cpu/10.6M_paper_seed0/paper --name nanogpt_addition   # trained already
     hf-radial publish model runs/cards/mlp_add_p97 --repo ORG/NAME
 
 Models stay in runs/cards. Cards go to model_cards/, and the data that they are made from to recipes/results/cards.
@@ -26,6 +27,7 @@ from hf_radial.hub.model_card import make_card  # noqa: E402
 from hf_radial.hub.usage import MODULAR_MLP  # noqa: E402
 from hf_radial.runs.onset import summarise  # noqa: E402
 from hf_radial.runs.record import describe_run  # noqa: E402
+from hf_radial.runs.results import RESULTS_FILE  # noqa: E402
 
 CARDS, DATA = ROOT / "model_cards", ROOT / "recipes" / "results" / "cards"
 ADDITION = {"operation": "add", "digits": 3, "sampling": "uniform", "reverse": True, "zero_pad": True}
@@ -94,6 +96,21 @@ def train(name: str, run: Run, folder: Path) -> dict[str, Any]:
     return made
 
 
+def made_before(name: str, folder: Path) -> dict[str, Any]:
+    """What the card is made from, of a run of recipes/addition.py or modular.py that has ended.
+
+    Raises:
+        ValueError: `folder` holds no such run.
+    """
+    files = [folder / "run.json", folder / "trainer_state.json", folder.parent / RESULTS_FILE]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise ValueError(f"--of {str(folder)!r} is no arm of a recipe's run that has ended: {missing[0]} is missing")
+    record, state, results = (json.loads(file.read_text()) for file in files)
+    record["facts"]["results"] = next(result for result in results.values() if result["arm"] == folder.name)
+    record["training_args"] = {key: value for key, value in record["training_args"].items() if not key.endswith("_dir")}
+    return {"name": name, "record": record, "steps": state["global_step"], "log": state["log_history"]}
+
+
 def test_saved_model(folder: Path, run: Run) -> dict[str, Any]:
     """Exact match of the saved model, loaded from disk, on the test rows, which nothing read before."""
     import torch
@@ -116,19 +133,32 @@ def card_of(made: dict[str, Any], model_id: str) -> Any:
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(MODELS), default=list(MODELS), help="which of them (all)")
+    parser.add_argument("--of", type=Path, metavar="FOLDER", help="an arm's folder, of a recipe's run: its card, no training")
+    parser.add_argument("--name", help="of the model and its card, with --of")
     parser.add_argument("--epochs", type=int, help="fewer than a model's own, to try it out")
     parser.add_argument("--runs", type=Path, default=Path("runs/cards"), help="where models go (%(default)s)")
     parser.add_argument("--cards", type=Path, default=CARDS, help="where cards go")
     parser.add_argument("--data", type=Path, default=DATA, help="where the data of the cards go")
     options = parser.parse_args(argv)
+    if (options.of is None) != (options.name is None):
+        parser.error("--of and --name belong together")
     options.cards.mkdir(parents=True, exist_ok=True)
     options.data.mkdir(parents=True, exist_ok=True)
+    if options.of:
+        keep(made_before(options.name, options.of), options)
+        return
     for name in options.only:
         run = replace(MODELS[name], **({"epochs": options.epochs} if options.epochs else {}))
-        made = train(name, run, options.runs / name)
-        (options.data / f"{name}.json").write_text(json.dumps(made, indent=1) + "\n")
-        card_of(made, f"ORG/{name}").save(options.cards / f"{name}.md")
-        print(f"{name}: model {options.runs / name}, card {options.cards / name}.md")
+        keep(train(name, run, options.runs / name), options)
+        print(f"model {options.runs / name}")
+
+
+def keep(made: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write a card, and the data that it is made from."""
+    name = made["name"]
+    (options.data / f"{name}.json").write_text(json.dumps(made, indent=1) + "\n")
+    card_of(made, f"ORG/{name}").save(options.cards / f"{name}.md")
+    print(f"card {options.cards / name}.md")
 
 
 if __name__ == "__main__":

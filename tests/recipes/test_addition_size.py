@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -67,6 +68,20 @@ def test_each_run_leaves_a_row_from_which_it_can_be_made_again(whole):
         if none["training_args"][name] != paper["training_args"].get(name) and "dir" not in name
     }
     assert paper["radial"]["variant"] == "paper" and paper["radial"]["radial_lambda"] == 0.01
+
+
+def test_a_run_can_have_its_card_among_the_committed_ones(whole, tmp_path):
+    sys.path.insert(0, str(ROOT))
+    from recipes import cards
+
+    folder = whole / "runs" / "addition_nanogpt_cpu" / "0.4M_paper_seed0" / "paper"
+    places = ["--cards", str(tmp_path / "cards"), "--data", str(tmp_path / "data")]
+    cards.main(["--of", str(folder), "--name", "small", *places])
+    card, data = (tmp_path / "cards" / "small.md").read_text(), (tmp_path / "data" / "small.json").read_text()
+    assert 'from_pretrained("ORG/small")' in card and "of 50 held-out problems" in card and "arm **paper**" in card
+    assert str(whole) not in data
+    with pytest.raises(ValueError, match=re.escape("run.json is missing")):
+        cards.main(["--of", str(folder / "runs"), "--name", "small", *places])
 
 
 def test_what_is_not_yet_run_stands_on_the_page(whole):

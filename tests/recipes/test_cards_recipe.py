@@ -29,6 +29,8 @@ def test_committed_cards_are_those_of_the_committed_data():
     sys.path.insert(0, str(ROOT))
     from recipes.cards import CARDS, MODELS, card_of
 
-    for name in MODELS:
-        made = json.loads((DATA / f"{name}.json").read_text())
-        assert (CARDS / f"{name}.md").read_text() == str(card_of(made, f"ORG/{name}"))
+    files = list(DATA.glob("*.json"))
+    assert {*MODELS} <= {file.stem for file in files}
+    for file in files:
+        made = json.loads(file.read_text())
+        assert (CARDS / f"{file.stem}.md").read_text() == str(card_of(made, f"ORG/{file.stem}"))
