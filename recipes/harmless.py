@@ -3,10 +3,12 @@
     curl -O https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt
     python recipes/harmless.py --file input.txt          # Tiny Shakespeare, as the paper; an hour on one core
     python recipes/harmless.py --results out             # without a download: the reference texts that Python ships
+    python recipes/harmless.py --file input.txt --size 10.6M --seeds 0 --bf16 --arms "penalty 0.01 (paper)"   # a nanoGPT
 
 Held-out loss is the task loss without the penalty, on windows of the last tenth of the text; the effective rank is that of the
 last layer's feed-forward output on the same windows. The paper trains about 500,000 parameters and reports 1.585 (effective
-rank 94) without the penalty and 1.608 (108) with it. Data and table go to recipes/results/harmless.{json,md}.
+rank 94) without the penalty and 1.608 (108) with it. Data and table go to recipes/results/harmless.{json,md}, those of another
+size to harmless_SIZE. They are written after each run. With `--go-on` only the runs are made that are not there.
 """
 
 from __future__ import annotations
@@ -29,17 +31,23 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this 
 from hf_radial.runs import text_files
 from hf_radial.runs.record import describe_environment, made_on
 from hf_radial.runs.script import run_recipe
+from hf_radial.safe_files import write_text
 
 RESULTS = Path(__file__).resolve().parent / "results"
+NO_PENALTY = "no penalty"
 ARMS: dict[str, dict[str, Any]] = {
-    "no penalty": {"radial_lambda": 0.0},
+    NO_PENALTY: {"radial_lambda": 0.0},
     "penalty 0.01 (paper)": {"radial_lambda": 0.01},
     "penalty 0.05": {"radial_lambda": 0.05},
     "penalty 0.05, initial radius": {"radial_lambda": 0.05, "radial_radius": "initial"},
     "penalty 0.5, initial radius": {"radial_lambda": 0.5, "radial_radius": "initial"},
     "one-sided 0.01": {"radial_lambda": 0.01, "radial_side": "above"},
 }
-MODEL: dict[str, Any] = {"n_embd": 128, "n_layer": 2, "n_head": 4}
+SIZES: dict[str, dict[str, Any]] = {
+    "0.4M": {"n_embd": 128, "n_layer": 2, "n_head": 4},
+    "10.6M": {"n_embd": 384, "n_layer": 6, "n_head": 6},
+}
+SMALL = "0.4M"  # its files have no size in their names
 LENGTH, BATCH, HELD_OUT_WINDOWS = 64, 16, 400
 
 
@@ -62,7 +70,7 @@ def read_text(file: Path | None) -> tuple[str, str]:
     return text, file.name
 
 
-def run(text: str, arm: dict[str, Any], seed: int, steps: int) -> dict[str, Any]:
+def run(text: str, size: str, arm: dict[str, Any], seed: int, steps: int, bf16: bool) -> dict[str, Any]:
     """Train one model; its losses, and the radius and effective rank of its last feed-forward layer."""
     from transformers import GPT2Config, GPT2LMHeadModel, set_seed
     from transformers.trainer_callback import PrinterCallback
@@ -75,7 +83,7 @@ def run(text: str, arm: dict[str, Any], seed: int, steps: int) -> dict[str, Any]
     cut = len(ids) * 9 // 10
     held_out = CharacterWindows(ids[cut:], LENGTH, HELD_OUT_WINDOWS, seed=0)
     set_seed(seed)
-    config = GPT2Config(vocab_size=len(alphabet), n_positions=LENGTH, bos_token_id=None, eos_token_id=None, **MODEL)
+    config = GPT2Config(vocab_size=len(alphabet), n_positions=LENGTH, bos_token_id=None, eos_token_id=None, **SIZES[size])
     config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
     model: Any = GPT2LMHeadModel(config)
     model.loss_type = "ForCausalLM"
@@ -90,6 +98,7 @@ def run(text: str, arm: dict[str, Any], seed: int, steps: int) -> dict[str, Any]
             lr_scheduler_type="cosine",
             weight_decay=0.1,
             seed=seed,
+            bf16=bf16,
             logging_steps=max(1, steps // 10),
             save_strategy="no",
             report_to="none",
@@ -123,22 +132,23 @@ def run(text: str, arm: dict[str, Any], seed: int, steps: int) -> dict[str, Any]
 
 
 def markdown(data: dict[str, Any]) -> str:
-    """The table of the data, with each seed's difference from no penalty."""
+    """The table of the data, with each seed's difference from no penalty. Runs that are not there yet are left out."""
     text = data["text"]
     runs: dict[str, list[dict[str, Any]]] = data["arms"]
-    base = {run["seed"]: run["held_out_loss"] for run in runs["no penalty"]}
+    base = {run["seed"]: run["held_out_loss"] for run in runs[NO_PENALTY]}
     lines = [
         "# Is the penalty harmless where there is nothing to grok?",
         "",
         f"`{data['command']}` on {text['name']} ({text['characters']:,} characters, SHA-256 {text['sha256'][:12]}), "
         f"{data['steps']:,} steps of {data['batch']} windows of {data['length']} characters, "
         f"{runs['no penalty'][0]['parameters']:,} parameters; {made_on(data['environment'])}, revision "
-        f"{data['environment']['revision']}. Medians over {len(base)} seeds.",
+        f"{data['environment']['revision']}{', bfloat16' * data.get('bf16', False)}. "
+        f"{'One seed' if len(base) == 1 else f'Medians over {len(base)} seeds'}.",
         "",
         "| arm | held-out loss | minus no penalty, by seed | training loss | effective rank | radius |",
         "|---|---|---|---|---|---|",
     ]
-    for arm, found in runs.items():
+    for arm, found in ((arm, found) for arm, found in runs.items() if found):
         middle = {
             name: median(run[name] for run in found) for name in ("held_out_loss", "train_loss", "effective_rank", "radius")
         }
@@ -155,8 +165,12 @@ def main(argv: Sequence[str]) -> Path:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, help="the text; without it, the reference texts that Python ships")
+    parser.add_argument("--size", choices=SIZES, default=SMALL, help="number of parameters (%(default)s)")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="some of them; 'no penalty' is always run")
     parser.add_argument("--steps", type=int, default=3000, help="of each run (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast: faster on processors with units for it")
+    parser.add_argument("--go-on", action="store_true", help="keep the runs that the results have, and make the others")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where data and table go (%(default)s)")
     options = parser.parse_args(argv)
     if options.steps < 1 or len(set(options.seeds)) < len(options.seeds):
@@ -164,30 +178,53 @@ def main(argv: Sequence[str]) -> Path:
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     text, name = read_text(options.file)
-    environment = describe_environment()
-    arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-    with tqdm(total=len(ARMS) * len(options.seeds), unit="run", dynamic_ncols=True) as bar:
-        for seed in options.seeds:
-            for arm, changes in ARMS.items():
-                arms[arm].append(run(text, changes, seed, options.steps))
-                bar.set_postfix_str(f"{arm}: {arms[arm][-1]['held_out_loss']:.3f}")
-                bar.update()
+    names = [arm for arm in ARMS if arm in options.arms or arm == NO_PENALTY]
+    words = "".join(f' "{arm}"' for arm in names)
+    command = "python recipes/harmless.py" + (f" --file {name}" if options.file else "")
+    if options.size != SMALL:
+        command += f" --size {options.size} --seeds {' '.join(map(str, options.seeds))}{' --bf16' * options.bf16} --arms{words}"
     data = {
-        "command": "python recipes/harmless.py" + (f" --file {name}" if options.file else ""),
-        "environment": environment,
+        "command": command,
+        "environment": describe_environment(),
         "text": {"name": name, "characters": len(text), "sha256": sha256(text.encode()).hexdigest()},
         "steps": options.steps,
         "batch": BATCH,
         "length": LENGTH,
-        "model": MODEL,
-        "options": ARMS,
-        "arms": arms,
+        "model": SIZES[options.size],
+        "bf16": options.bf16,
+        "options": {arm: ARMS[arm] for arm in names},
+        "arms": {arm: [] for arm in names},
     }
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "harmless.json").write_text(json.dumps(data, indent=1) + "\n")
-    (options.results / "harmless.md").write_text(markdown(data))
+    file = options.results / f"harmless{'' if options.size == SMALL else '_' + options.size}.json"
+    if options.go_on and file.is_file():
+        data["arms"] |= runs_there(file, data)
+    todo = [(seed, arm) for seed in options.seeds for arm in names if seed not in [run["seed"] for run in data["arms"][arm]]]
+    for seed, arm in tqdm(todo, unit="run", dynamic_ncols=True):
+        data["arms"][arm].append(run(text, options.size, ARMS[arm], seed, options.steps, options.bf16))
+        write_text(file, json.dumps(data, indent=1) + "\n")
+        write_text(table_of(file), markdown(data))
     print(markdown(data))
-    return options.results / "harmless.md"
+    return table_of(file)
+
+
+def table_of(file: Path) -> Path:
+    """The table beside the data, whose name may have a dot in it."""
+    return file.parent / f"{file.name.removesuffix('.json')}.md"
+
+
+def runs_there(file: Path, data: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of a file of results, by arm.
+
+    Raises:
+        ValueError: its runs were made with other options.
+    """
+    there = {"bf16": False, **json.loads(file.read_text())}
+    for key in ("text", "steps", "batch", "length", "model", "bf16", "options"):
+        if there.get(key) != data[key]:
+            raise ValueError(f"--go-on: the runs in {file} have another {key}; leave out --go-on to make them anew")
+    runs: dict[str, list[dict[str, Any]]] = there["arms"]
+    return runs
 
 
 if __name__ == "__main__":

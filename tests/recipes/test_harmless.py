@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from recipes import harmless
 from recipes.harmless import ARMS, RESULTS, main, markdown
 
 
@@ -15,6 +16,31 @@ def test_each_arm_is_trained_on_each_seed_and_compared_with_no_penalty(tmp_path)
     assert all([run["seed"] for run in runs] == [0, 5] for runs in data["arms"].values())
     assert len({run["held_out_loss"] for runs in data["arms"].values() for run in runs}) > 2
     assert "| no penalty |" in table.read_text() and "+0.000, +0.000" in table.read_text()
+
+
+def test_another_size_has_files_of_its_own_and_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)
+    monkeypatch.setitem(harmless.SIZES, "10.6M", {"n_embd": 16, "n_layer": 1, "n_head": 2})
+    made, train = [], harmless.run
+
+    def run(text, size, arm, seed, *rest):
+        made.append((size, arm["radial_lambda"], seed))
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return train(text, size, arm, seed, *rest)
+
+    monkeypatch.setattr(harmless, "run", run)
+    words = ["--file", str(tmp_path / "text.txt"), "--steps", "2", "--size", "10.6M", "--results", str(tmp_path), "--go-on"]
+    words += ["--arms", "penalty 0.01 (paper)", "--seeds"]
+    with pytest.raises(KeyboardInterrupt):
+        main([*words, "3"])
+    assert "| no penalty |" in (tmp_path / "harmless_10.6M.md").read_text()
+    table = main([*words, "3"])
+    assert made == [("10.6M", 0.0, 3), ("10.6M", 0.01, 3), ("10.6M", 0.01, 3)]
+    assert table == tmp_path / "harmless_10.6M.md" and "| penalty 0.01 (paper) |" in table.read_text()
+    assert "--size 10.6M --seeds 3" in table.read_text() and "One seed" in table.read_text()
+    with pytest.raises(ValueError, match="another steps"):
+        main([*words, "3", "--steps", "3"])
 
 
 @pytest.mark.parametrize(("text", "message"), [(None, "does not exist"), ("short", "characters")])
