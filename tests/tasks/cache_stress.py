@@ -33,6 +33,13 @@ def replace(file: Path, content: bytes) -> None:
     os.replace(new, file)
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder in one move. During `rmtree` there is a moment with the description and without rows: a damaged cache."""
+    gone = folder.with_name(f"{folder.name}.gone")
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
 def arrow(folder: Path) -> Path:
     return next(folder.rglob("*-test.arrow"))
 
@@ -50,8 +57,8 @@ DAMAGES = {
 }
 LOSSES = {
     "the description is missing": lambda folder: info(folder).unlink(),
-    "the folder is missing": lambda folder: shutil.rmtree(info(folder).parent),
-    "everything is missing": lambda folder: shutil.rmtree(folder),
+    "the folder is missing": lambda folder: remove(info(folder).parent),
+    "everything is missing": remove,
 }
 
 
