@@ -259,6 +259,9 @@ def test_tuned_again_and_again():
     assert everywhere == ["LayerNorm, last layer"]
     assert said(f"Against AdamW its interval lies above 1 on all {WORDS[tasks]} tasks, and no other arm's does.")
     assert said(f"The paper's radius is {ratio(paper, 'AdamW')} as early as AdamW")
+    embeddings = entries["embedding rate"]["against"]["AdamW"]
+    assert embeddings["ratio"].low < 1 < embeddings["ratio"].high and embeddings["above"] == 0  # undecided, as it was stated
+    assert said(f"three times that of the rest is {ratio(entries['embedding rate'], 'AdamW')} as early as AdamW")
     spreads = [entry["spread"].tuning for entry in every]
     assert said(f"Tuning alone makes times differ by a factor of {min(spreads):.1f} to {max(spreads):.1f}")
 
