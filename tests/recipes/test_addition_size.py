@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import said
 from warm import WarmProcess, kill_at_a_checkpoint
 
 from hf_radial.comparison import sizes
@@ -250,3 +251,13 @@ def test_the_committed_page_and_table_are_those_of_the_committed_rows(recipe):
         for name in ("learning_rate", "weight_decay", "per_device_train_batch_size", "max_steps", "warmup_steps"):
             assert made_row["run"]["training_args"][name] == ended[0]["run"]["training_args"][name]
         assert made_row["run"]["facts"]["train_size"] == recipe.ROWS["addition_nanogpt_cpu"][made_row["size"]]
+
+
+def test_what_the_pages_say_of_the_largest_size():
+    row = json.loads((COMMITTED / "rows" / "10.6M_no-penalty_seed0.json").read_text())
+    assert row["memorised_first"] and row["status"] == "solved"
+    rows, at_fit, test = row["run"]["facts"]["train_size"], f"{row['held_out_at_fit']:.0%}", f"{row['test_exact_match']:.1%}"
+    assert said(f"seed 0 fits its {rows} rows at step {row['fit_step']}, with {at_fit} of the held-out sums.")
+    assert said(f"It has 99 % of them from step {row['onset']:,} on")
+    assert said(f"the saved model writes {test} of {row['test_problems']:,} sums that nothing read before")
+    assert 1500 < row["cpu_seconds"] < 2400 and said("A run of this size takes half an hour of a core.")
