@@ -38,6 +38,7 @@ MARKED = re.compile(r"^<!-- (?!end -->)(\w+) -->\n(.*?)^<!-- end -->$", re.S | r
 # Comparisons that are shown on a page: the grid, and which of its arms (`None` for all).
 COMPARED: dict[str, Sequence[str] | None] = {
     "replicated": None,
+    "replicated_wide": None,
     "anew": None,
     "paired": None,
     "rivals_2026": None,

@@ -386,6 +386,34 @@ def test_rivals_where_data_are_few():
     assert all(0.8 < arms[arm]["speedup"]["ratio"] < 1.2 for arm in ("weight norm", "Grokfast EMA", "penalty"))
 
 
+def test_with_a_wider_search():
+    data, _ = read("replicated_wide")
+    entries = {entry["arm"]: entry for entry in over_settings(data["rows"], ["AdamW", "LayerNorm, last layer"])}
+    radius, last = entries["initial radius"], entries["LayerNorm, last layer"]
+    common = data["tuning"]["common"]
+    assert (data["replicates"], len(common), len(common.keys() - read("replicated")[0]["tuning"]["common"])) == (4, 8, 4)
+    found = radius["against"]["AdamW"]
+
+    def ratio(found):
+        return f"{found.value:.1f} times ({found.low:.1f} to {found.high:.1f})"
+
+    assert found["ratio"].low > 1  # the rule for "survives"
+    assert said(f"survives* by the rule that was set before the runs: over the settings it is {ratio(found['ratio'])} as early")
+    assert said(f"with an interval above 1 at {WORDS[found['above']]} of {WORDS[found['settings']]} settings.")
+    never = [f"{entry['never'] / entry['runs']:.0%}" for entry in (radius, entries["AdamW"])]
+    assert said("{} of its judged runs never got there, and {} of AdamW's.".format(*never))
+    assert said(f"LayerNorm of the last layer is {ratio(last['against']['AdamW']['ratio'])} as early as AdamW.")
+    level = radius["against"]["LayerNorm, last layer"]["ratio"]
+    assert level.low < 1 < level.high and said(f"Against it the initial radius is level: {ratio(level)}")
+    every = {(entry["setting"], entry["arm"]): entry for entry in replicated(data)}
+    for task in ("operation div", "operation add"):
+        small, large = sorted(setting for setting, arm in every if arm == "AdamW" and task in setting)
+        assert "batch_size 128" in small and "batch_size 512" in large
+        one, other = (every[setting, "initial radius"]["ratio"] for setting in (small, large))
+        assert max(one.low, other.low) < min(one.high, other.high)
+        assert all(every[large, arm]["never"] < every[small, arm]["never"] for arm in entries)
+
+
 def test_transformers():
     data, entries = read("transformer")
     norm, none = of(entries, "layer_norm True"), of(entries, "layer_norm False")
