@@ -253,11 +253,24 @@ def test_the_committed_page_and_table_are_those_of_the_committed_rows(recipe):
         assert made_row["run"]["facts"]["train_size"] == recipe.ROWS["addition_nanogpt_cpu"][made_row["size"]]
 
 
-def test_what_the_pages_say_of_the_largest_size():
-    row = json.loads((COMMITTED / "rows" / "10.6M_no-penalty_seed0.json").read_text())
-    assert row["memorised_first"] and row["status"] == "solved"
-    rows, at_fit, test = row["run"]["facts"]["train_size"], f"{row['held_out_at_fit']:.0%}", f"{row['test_exact_match']:.1%}"
-    assert said(f"seed 0 fits its {rows} rows at step {row['fit_step']}, with {at_fit} of the held-out sums.")
-    assert said(f"It has 99 % of them from step {row['onset']:,} on")
-    assert said(f"the saved model writes {test} of {row['test_problems']:,} sums that nothing read before")
-    assert 1500 < row["cpu_seconds"] < 2400 and said("A run of this size takes half an hour of a core.")
+def test_what_the_pages_say_of_the_largest_size(recipe):
+    none, paper = (json.loads((COMMITTED / "rows" / f"10.6M_{arm}_seed0.json").read_text()) for arm in ("no-penalty", "paper"))
+    assert none["memorised_first"] and none["status"] == paper["status"] == "solved"
+    fit, at_fit = f"step {none['fit_step']}", f"{none['held_out_at_fit']:.0%}"
+    assert said(f"seed 0 fits its {none['run']['facts']['train_size']} rows at {fit}, with {at_fit} of the held-out sums.")
+    assert said(f"It has 99 % of them from step {none['onset']:,} on")
+    test = f"{none['test_exact_match']:.1%} of {none['test_problems']:,}"
+    assert said(f"the saved model writes {test} sums that nothing read before")
+    assert all(1500 < row["cpu_seconds"] < 2400 for row in (none, paper))
+    assert said("A run of this size takes half an hour of a core.")
+
+    ratio = none["onset"] / paper["onset"]
+    assert said(f"the same seed has 99 % from step {paper['onset']:,} on, {ratio:.2f} times as early")
+    assert said(f"the saved model writes {paper['test_exact_match']:.1%} of those sums")
+    published = recipe.PAPER["10.6M", recipe.NO_PENALTY] / recipe.PAPER["10.6M", "paper"]
+    assert said(f"The paper says {published:.1f} times, of another set-up. One seed decides nothing")
+    assert said(f"one seed of three is run, {paper['onset']:,} steps with its penalty and {none['onset']:,} without")
+    radii = {site: (curve[0], curve[-1]) for site, curve in paper["curves"]["radius"].items()}
+    target = paper["run"]["radial"]["sites"][0]["target"]
+    assert f"{target:.1f}" == "19.6" and max(first for first, _ in radii.values()) < 2
+    assert [site for site, (_, last) in radii.items() if last < 0.95 * target] == ["transformer.h.0.attn.c_proj"]
