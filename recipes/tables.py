@@ -47,6 +47,7 @@ COMPARED: dict[str, Sequence[str] | None] = {
     "decay": None,
     "scarce": None,
     "transformer": None,
+    "transformer_replicated": None,
     "batch": None,
     "controls": None,
 }

@@ -433,6 +433,37 @@ def test_transformers():
         assert (none[arm]["speedup"]["earlier"], none[arm]["speedup"]["later"]) == (3, 2)
 
 
+def test_transformers_tuned_again_and_again():
+    data, _ = read("transformer_replicated")
+    every = {(entry["setting"], entry["arm"]): entry for entry in replicated(data)}
+    with_norm, without = (f"layer_norm {value}" for value in (True, False))
+    assert data["replicates"] == 4 and data["tuning"]["trials"] == 6
+
+    def answer(setting, arm):
+        """As it was stated before the runs, and the ratio as the page writes it."""
+        entry, adamw = every[setting, arm], every[setting, "AdamW"]
+        few = entry["runs"] - entry["never"] < (adamw["runs"] - adamw["never"]) / 2
+        ratio = entry["ratio"]
+        words = "harms" if few or ratio.high < 1 else "helps" if ratio.low > 1 else "undecided"
+        return f"*{words}*", f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+
+    harms, radius = answer(with_norm, "initial radius")
+    assert said(f"With LayerNorm the initial radius {harms}: {radius}.")
+    harms_too, paper = answer(with_norm, "paper's radius")
+    assert harms == harms_too == "*harms*" and said(f"So does the paper's: {paper}.")
+    values = [every[with_norm, arm]["ratio"].value for arm in ("initial radius", "paper's radius")]
+    assert said("the initial radius is {:.1f} times as early as AdamW, the paper's {:.1f} times".format(*values))
+    assert every[with_norm, "AdamW"]["never"] == 0
+    assert all(every[with_norm, arm]["later"] == 4 for arm in ("initial radius", "paper's radius"))
+    undecided, radius = answer(without, "initial radius")
+    assert undecided == "*undecided*" and said(f"Without LayerNorm the initial radius is {undecided}: {radius}.")
+    harms, paper = answer(without, "paper's radius")
+    one = every[without, "paper's radius"]
+    assert harms == "*harms*" and said(
+        f"The paper's {harms}: {paper}, and {one['runs'] - one['never']} of its {one['runs']} runs"
+    )
+
+
 def test_addition():
     data, entries = read("addition")
     arms = {entry["arm"]: entry for entry in entries}
