@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
@@ -15,8 +16,18 @@ RECIPES = ("addition", "compare", "modular", "sweep")  # hf_radial/runs/shipped.
 DATA = ("recipes", "recipes.accelerate", "recipes.configs", "recipes.results", "recipes.results.compare", "model_cards")
 
 
+def _slim(row: dict[str, Any]) -> dict[str, Any]:
+    left_out = {"curve", "run"} if row.get("stage") == "tuning" else {"curve"}
+    kept = {key: value for key, value in row.items() if key not in left_out}
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in kept.items()}
+
+
 class BuildPackage(build_py):
-    """Installs the recipes without the studies, and the committed comparisons without the curves of their runs."""
+    """Installs the recipes without the studies, and the committed comparisons without the curves of their runs.
+
+    Numbers of a run have six digits there, more than any page prints, and only judged runs have the name of their folder, which
+    `compare --again` needs.
+    """
 
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
         found = super().find_package_modules(package, package_dir)
@@ -26,7 +37,7 @@ class BuildPackage(build_py):
         super().build_package_data()
         for file in Path(self.build_lib, "hf_radial/recipes/results/compare").glob("*.json"):
             data = json.loads(file.read_text())
-            data["rows"] = [{key: value for key, value in row.items() if key != "curve"} for row in data["rows"]]
+            data["rows"] = [_slim(row) for row in data["rows"]]
             file.write_text(json.dumps(data, separators=(",", ":")) + "\n")
 
 
