@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 SMALL = "0.4M"  # its files have no size in their names
 LENGTH, BATCH, HELD_OUT_WINDOWS = 64, 16, 400
+STEPS, SEEDS = 3000, [0, 1, 2]
 
 
 def read_text(file: Path | None) -> tuple[str, str]:
@@ -141,14 +143,16 @@ def markdown(data: dict[str, Any]) -> str:
         "",
         f"`{data['command']}` on {text['name']} ({text['characters']:,} characters, SHA-256 {text['sha256'][:12]}), "
         f"{data['steps']:,} steps of {data['batch']} windows of {data['length']} characters, "
-        f"{runs['no penalty'][0]['parameters']:,} parameters; {made_on(data['environment'])}, revision "
+        f"{runs[NO_PENALTY][0]['parameters']:,} parameters; {made_on(data['environment'])}, revision "
         f"{data['environment']['revision']}{', bfloat16' * data.get('bf16', False)}. "
         f"{'One seed' if len(base) == 1 else f'Medians over {len(base)} seeds'}.",
         "",
         "| arm | held-out loss | minus no penalty, by seed | training loss | effective rank | radius |",
         "|---|---|---|---|---|---|",
     ]
-    for arm, found in ((arm, found) for arm, found in runs.items() if found):
+    for arm, found in runs.items():
+        if not found:
+            continue
         middle = {
             name: median(run[name] for run in found) for name in ("held_out_loss", "train_loss", "effective_rank", "radius")
         }
@@ -167,8 +171,8 @@ def main(argv: Sequence[str]) -> Path:
     parser.add_argument("--file", type=Path, help="the text; without it, the reference texts that Python ships")
     parser.add_argument("--size", choices=SIZES, default=SMALL, help="number of parameters (%(default)s)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="some of them; 'no penalty' is always run")
-    parser.add_argument("--steps", type=int, default=3000, help="of each run (%(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each run (%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast: faster on processors with units for it")
     parser.add_argument("--go-on", action="store_true", help="keep the runs that the results have, and make the others")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where data and table go (%(default)s)")
@@ -179,12 +183,7 @@ def main(argv: Sequence[str]) -> Path:
     logging.set_verbosity_error()
     text, name = read_text(options.file)
     names = [arm for arm in ARMS if arm in options.arms or arm == NO_PENALTY]
-    words = "".join(f' "{arm}"' for arm in names)
-    command = "python recipes/harmless.py" + (f" --file {name}" if options.file else "")
-    if options.size != SMALL:
-        command += f" --size {options.size} --seeds {' '.join(map(str, options.seeds))}{' --bf16' * options.bf16} --arms{words}"
     data = {
-        "command": command,
         "environment": describe_environment(),
         "text": {"name": name, "characters": len(text), "sha256": sha256(text.encode()).hexdigest()},
         "steps": options.steps,
@@ -199,13 +198,30 @@ def main(argv: Sequence[str]) -> Path:
     file = options.results / f"harmless{'' if options.size == SMALL else '_' + options.size}.json"
     if options.go_on and file.is_file():
         data["arms"] |= runs_there(file, data)
-    todo = [(seed, arm) for seed in options.seeds for arm in names if seed not in [run["seed"] for run in data["arms"][arm]]]
-    for seed, arm in tqdm(todo, unit="run", dynamic_ncols=True):
-        data["arms"][arm].append(run(text, options.size, ARMS[arm], seed, options.steps, options.bf16))
-        write_text(file, json.dumps(data, indent=1) + "\n")
-        write_text(table_of(file), markdown(data))
+    there = {arm: [run["seed"] for run in runs] for arm, runs in data["arms"].items()}
+    seeds = list(dict.fromkeys([*there[NO_PENALTY], *options.seeds]))
+    data = {"command": command_of(options, name, seeds, names), **data}
+    todo = [(seed, arm) for seed in options.seeds for arm in names if seed not in there[arm]]
+    with tqdm(total=len(todo), unit="run", dynamic_ncols=True) as bar:
+        for seed, arm in todo:
+            data["arms"][arm].append(run(text, options.size, ARMS[arm], seed, options.steps, options.bf16))
+            write_text(file, json.dumps(data, indent=1) + "\n")
+            write_text(table_of(file), markdown(data))
+            bar.set_postfix_str(f"{arm}: {data['arms'][arm][-1]['held_out_loss']:.3f}")
+            bar.update()
     print(markdown(data))
     return table_of(file)
+
+
+def command_of(options: argparse.Namespace, name: str, seeds: list[int], arms: list[str]) -> str:
+    """The command that makes these runs: every option that is not as by default. `name` is that of the file of text."""
+    words = ["--file", name] if options.file else []
+    words += ["--size", options.size] if options.size != SMALL else []
+    words += ["--seeds", *map(str, seeds)] if seeds != SEEDS else []
+    words += ["--steps", str(options.steps)] if options.steps != STEPS else []
+    words += ["--bf16"] if options.bf16 else []
+    words += ["--arms", *arms] if arms != list(ARMS) else []
+    return shlex.join(["python", "recipes/harmless.py", *words])
 
 
 def table_of(file: Path) -> Path:

@@ -13,6 +13,7 @@ def test_each_arm_is_trained_on_each_seed_and_compared_with_no_penalty(tmp_path)
     table = main(["--file", str(tmp_path / "text.txt"), "--steps", "2", "--seeds", "0", "5", "--results", str(tmp_path)])
     data = json.loads((tmp_path / "harmless.json").read_text())
     assert list(data["arms"]) == list(ARMS)
+    assert data["command"] == "python recipes/harmless.py --file text.txt --seeds 0 5 --steps 2"
     assert all([run["seed"] for run in runs] == [0, 5] for runs in data["arms"].values())
     assert len({run["held_out_loss"] for runs in data["arms"].values() for run in runs}) > 2
     assert "| no penalty |" in table.read_text() and "+0.000, +0.000" in table.read_text()
