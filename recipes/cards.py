@@ -25,8 +25,9 @@ from hf_radial.comparison.run import exact_match, load_rows, make_run  # noqa: E
 from hf_radial.comparison.run_options import Run  # noqa: E402
 from hf_radial.hub.model_card import make_card  # noqa: E402
 from hf_radial.hub.usage import MODULAR_MLP  # noqa: E402
+from hf_radial.runs.files import read_log, read_record  # noqa: E402
 from hf_radial.runs.onset import summarise  # noqa: E402
-from hf_radial.runs.record import describe_run  # noqa: E402
+from hf_radial.runs.record import RUN_FILE, STATE_FILE, describe_run  # noqa: E402
 from hf_radial.runs.results import RESULTS_FILE  # noqa: E402
 
 CARDS, DATA = ROOT / "model_cards", ROOT / "recipes" / "results" / "cards"
@@ -97,18 +98,18 @@ def train(name: str, run: Run, folder: Path) -> dict[str, Any]:
 
 
 def made_before(name: str, folder: Path) -> dict[str, Any]:
-    """What the card is made from, of a run of recipes/addition.py or modular.py that has ended.
+    """What the card is made from, of a run of recipes/addition.py that has ended.
 
     Raises:
         ValueError: `folder` holds no such run.
     """
-    files = [folder / "run.json", folder / "trainer_state.json", folder.parent / RESULTS_FILE]
+    files = [folder / RUN_FILE, folder / STATE_FILE, folder.parent / RESULTS_FILE]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise ValueError(f"--of {str(folder)!r} is no arm of a recipe's run that has ended: {missing[0]} is missing")
-    record, state, results = (json.loads(file.read_text()) for file in files)
+    record, log, results = read_record(files[0]), read_log(files[1]), json.loads(files[2].read_text())
     record["facts"]["results"] = next(result for result in results.values() if result["arm"] == folder.name)
     record["training_args"] = {key: value for key, value in record["training_args"].items() if not key.endswith("_dir")}
-    return {"name": name, "record": record, "steps": state["global_step"], "log": state["log_history"]}
+    return {"name": name, "record": record, "steps": log[-1]["step"], "log": log}
 
 
 def test_saved_model(folder: Path, run: Run) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def card_of(made: dict[str, Any], model_id: str) -> Any:
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(MODELS), default=list(MODELS), help="which of them (all)")
-    parser.add_argument("--of", type=Path, metavar="FOLDER", help="an arm's folder, of a recipe's run: its card, no training")
+    parser.add_argument("--of", type=Path, metavar="FOLDER", help="of an arm of recipes/addition.py: its card, no training")
     parser.add_argument("--name", help="of the model and its card, with --of")
     parser.add_argument("--epochs", type=int, help="fewer than a model's own, to try it out")
     parser.add_argument("--runs", type=Path, default=Path("runs/cards"), help="where models go (%(default)s)")

@@ -143,7 +143,8 @@ class _Sweep:
             decays = {name: decay if name in self.decayed else 0.0 for name in self.stack.parameters}
             rates = dict.fromkeys(self.stack.parameters, rate)
             rates[EMBEDDING] *= embedding_rate
-            decays[EMBEDDING] = decays[EMBEDDING] if embedding_decay is None else embedding_decay
+            if embedding_decay is not None:
+                decays[EMBEDDING] = embedding_decay
             for own_rate, own_decay in dict.fromkeys(zip(rates.values(), decays.values(), strict=True)):
                 params = []
                 for name, pieces in self.stack.parameters.items():
