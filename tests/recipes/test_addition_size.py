@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,21 +15,13 @@ from warm import WarmProcess, kill_at_a_checkpoint
 from hf_radial.comparison import sizes
 from hf_radial.comparison.sizes_page import page, search_page
 from hf_radial.training.precision import time_precisions
+from recipes import addition_size as recipe
+from recipes import cards
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "addition_size.py"
 TOY = "--digits 2 --train_size 64 --validation_size 20 --test_size 50 --layers 1 --width 32 --heads 4 --logging_steps 3"
 COMMITTED = ROOT / "recipes" / "results" / "addition_nanogpt_cpu"
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    sys.path.insert(0, str(ROOT))
-    try:
-        from recipes import addition_size
-    finally:
-        sys.path.remove(str(ROOT))
-    return addition_size
 
 
 def words_for(folder, *words, steps=6):
@@ -45,7 +36,7 @@ def rows_of(folder, preset="addition_nanogpt_cpu"):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, recipe):
+def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     recipe.main(words_for(folder, steps=30))
     return folder
@@ -72,9 +63,6 @@ def test_each_run_leaves_a_row_from_which_it_can_be_made_again(whole):
 
 
 def test_a_run_can_have_its_card_among_the_committed_ones(whole, tmp_path):
-    sys.path.insert(0, str(ROOT))
-    from recipes import cards
-
     folder = whole / "runs" / "addition_nanogpt_cpu" / "0.4M_paper_seed0" / "paper"
     places = ["--cards", str(tmp_path / "cards"), "--data", str(tmp_path / "data")]
     cards.main(["--of", str(folder), "--name", "small", *places])
@@ -91,7 +79,7 @@ def test_what_is_not_yet_run_stands_on_the_page(whole):
     assert "0.4M, paper, warm-up" not in page
 
 
-def test_a_study_that_is_killed_goes_on_and_ends_with_the_same_curves(whole, tmp_path, recipe):
+def test_a_study_that_is_killed_goes_on_and_ends_with_the_same_curves(whole, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = WarmProcess(RECIPE, *words_for(tmp_path, steps=30), env=environment)
     arm = tmp_path / "runs" / "addition_nanogpt_cpu" / "0.4M_paper_seed0" / "paper"
@@ -115,7 +103,7 @@ def test_a_study_that_is_killed_goes_on_and_ends_with_the_same_curves(whole, tmp
         assert again["status"] == "censored" and again["last_cpu_seconds"] > 0
 
 
-def test_the_papers_own_preset_runs_its_three_seeds_end_to_end(tmp_path, recipe):
+def test_the_papers_own_preset_runs_its_three_seeds_end_to_end(tmp_path):
     some = ["--preset", "addition_nanogpt", "--sizes", "10.6M", "--seeds", "0", "1", "2", "--window", "32", "--use_cpu", "true"]
     batch = ["--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "100"]
     recipe.main(words_for(tmp_path, *some, "--digits", "3", *batch, steps=3))
@@ -223,7 +211,7 @@ def test_timing_leaves_model_and_random_state_as_they_were():
         time_precisions(model, {}, steps=0)
 
 
-def test_the_committed_page_of_the_search_is_that_of_its_data(recipe):
+def test_the_committed_page_of_the_search_is_that_of_its_data():
     runs = json.loads((COMMITTED / "search.json").read_text())
     assert (COMMITTED / "search.md").read_text() == search_page(runs)
     sizes_by_width = {options["width"]: size for size, options in recipe.SIZES.items()}
@@ -233,14 +221,18 @@ def test_the_committed_page_of_the_search_is_that_of_its_data(recipe):
 
 
 @pytest.mark.skipif(not (COMMITTED / "rows").exists(), reason="no rows yet")
-def test_the_committed_page_and_table_are_those_of_the_committed_rows(recipe):
+def test_the_committed_page_and_table_are_those_of_the_committed_rows():
     import pandas as pd
 
     study = recipe.Study("addition_nanogpt_cpu", Path("runs"), COMMITTED)
     rows = study.rows()
     assert len(rows) == len(list((COMMITTED / "rows").glob("*.json")))
     assert (COMMITTED / "addition_nanogpt_cpu.md").read_text() == page(
-        rows, "addition_nanogpt_cpu", recipe.planned("addition_nanogpt_cpu"), recipe.NO_PENALTY, recipe.PAPER
+        rows,
+        "addition_nanogpt_cpu",
+        recipe.planned("addition_nanogpt_cpu"),
+        recipe.NO_PENALTY,
+        recipe.PAPER,
     )
     table = pd.read_parquet(COMMITTED / "addition_nanogpt_cpu.parquet")
     assert [*table["onset"].fillna(-1)] == [-1 if row["onset"] is None else row["onset"] for row in rows]
@@ -253,7 +245,7 @@ def test_the_committed_page_and_table_are_those_of_the_committed_rows(recipe):
         assert made_row["run"]["facts"]["train_size"] == recipe.ROWS["addition_nanogpt_cpu"][made_row["size"]]
 
 
-def test_what_the_pages_say_of_the_largest_size(recipe):
+def test_what_the_pages_say_of_the_largest_size():
     none, paper = (json.loads((COMMITTED / "rows" / f"10.6M_{arm}_seed0.json").read_text()) for arm in ("no-penalty", "paper"))
     assert none["memorised_first"] and none["status"] == paper["status"] == "solved"
     fit, at_fit = f"step {none['fit_step']}", f"{none['held_out_at_fit']:.0%}"
