@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,8 @@ from hf_radial.tasks.tensor_rows import TensorRows
 
 torch._dynamo.config.disable = True  # one of them is compiled, which changes the rounding
 P, STEPS, RATE, DECAY = 11, 4, 1e-2, 0.5
+# What is trained, where it is not everything: SOAP's eigenbasis of a gradient without full rank is up to rounding.
+TRAINED = {"soap:frequency=2": "hidden."}
 Loop = Callable[[Any, Any, dict[str, torch.Tensor], list[dict[str, Any]]], None]
 
 
@@ -38,14 +41,18 @@ def rows() -> TensorRows:
     return TensorRows({"input_ids": pairs, "labels": pairs.sum(1) % P})
 
 
-def fresh() -> Any:
+def fresh(text: str) -> Any:
+    """The network before the first step, for the intervention `text`."""
     set_seed(0)
     # Square hidden matrices.
-    return ModularMLPForSequenceClassification(ModularMLPConfig(modulus=P, embedding_size=8, hidden_size=16)).double()
+    model = ModularMLPForSequenceClassification(ModularMLPConfig(modulus=P, embedding_size=8, hidden_size=16)).double()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(TRAINED.get(text, "")))
+    return model
 
 
-def theirs(loop: Loop, code: Any, names: list[list[str]]) -> Any:
-    model = fresh()
+def theirs(text: str, loop: Loop, code: Any, names: list[list[str]]) -> Any:
+    model = fresh(text)
     parameters = dict(model.named_parameters())
     groups = [
         {"params": [parameters[name] for name in part], "weight_decay": decay}
@@ -91,6 +98,37 @@ def held_to_a_norm(factor: float) -> Loop:
             model(**batch).loss.backward()
             optimizer.step()
             code.rescale(model, torch.sqrt(kept / code.L2(model).detach()))
+
+    return loop
+
+
+def scaled_at_first(factor: float) -> Loop:
+    def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
+        code.rescale.__globals__["mlp"] = model  # their function changes this global, whatever it is called with
+        optimizer = torch.optim.AdamW(groups, lr=RATE)
+        code.rescale(model, factor)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            model(**batch).loss.backward()
+            optimizer.step()
+
+    return loop
+
+
+def with_z_loss(strength: float) -> Loop:
+    """Their forward and backward pass of cross-entropy with z-loss, at the logits of the model."""
+
+    def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
+        optimizer, labels = torch.optim.AdamW(groups, lr=RATE), np.eye(P)[batch["labels"].numpy()]
+        forward, backward = code._cross_entropy_with_logits_fwd, code._cross_entropy_with_logits_bwd
+        forward.__globals__["jax"].lax = SimpleNamespace(square=np.square)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            logits = model(batch["input_ids"]).logits
+            (losses, parts), kept = forward(logits.detach().numpy(), labels, strength)
+            mean = np.full_like(losses, 1 / len(losses))
+            logits.backward(torch.from_numpy(backward(kept, (mean, parts))[0]))
+            optimizer.step()
 
     return loop
 
@@ -217,6 +255,20 @@ SOURCES: dict[str, tuple[str, str, str, tuple[str, ...], Loop]] = {
         ("L2", "rescale"),
         held_to_a_norm(0.8),
     ),
+    "initial_scale:factor=0.8": (
+        "KindXiaoming/Omnigrok",
+        "3a0a57346230a7255e5390fcd565812d00f1a281",
+        "Omnigrok/mnist/landscape/mnist-landscape.ipynb",
+        ("rescale",),
+        scaled_at_first(0.8),
+    ),
+    "z_loss:strength=0.1": (
+        "google-research/t5x",
+        "cc342d419ec3e3e9c4bf1df33c82330cafdc1e16",
+        "t5x/t5x/losses.py",
+        ("_cross_entropy_with_logits_fwd", "_cross_entropy_with_logits_bwd"),
+        with_z_loss(0.1),
+    ),
     "egalitarian_gradient": (
         "asahebpa/Egalitarian-Gradient-Descent",
         "046e066064d538e8e00adf23268df71fb67ffcd3",
@@ -252,6 +304,13 @@ SOURCES: dict[str, tuple[str, str, str, tuple[str, ...], Loop]] = {
         ("zeropower_via_newtonschulz5", "Muon"),
         plain(muon),
     ),
+    "soap:frequency=2": (
+        "nikhilvyas/SOAP",
+        "a1e553530fde97d0e6b307d7c82ac6d38b072340",
+        "SOAP/soap.py",
+        ("SOAP",),
+        in_double(plain(lambda code, groups: code.SOAP(groups, lr=RATE, betas=(0.9, 0.999), precondition_frequency=2))),
+    ),
     "optim:optim=grokadamw": (
         "cognitivecomputations/grokadamw",
         "package",
@@ -280,7 +339,7 @@ def load(folder: Path, file: str, names: Sequence[str]) -> Any:
     missing = set(names) - set(first)
     if missing:
         raise ValueError(f"{path} has no {', '.join(sorted(missing))}; check out the commit that SOURCES names")
-    known: dict[str, Any] = {"torch": torch, "nn": torch.nn, "math": math, "deque": deque}
+    known: dict[str, Any] = {"torch": torch, "nn": torch.nn, "optim": torch.optim, "math": math, "deque": deque, "chain": chain}
     # Functions for jax run on numpy's arrays, with gradients that the loop gives them.
     known |= {"jnp": np, "jax": SimpleNamespace(jit=lambda function: function), **vars(typing)}
     exec(compile(ast.Module(list(parts), []), str(path), "exec"), known)
@@ -288,14 +347,14 @@ def load(folder: Path, file: str, names: Sequence[str]) -> Any:
 
 
 @contextmanager
-def no_bfloat16() -> Iterator[None]:
-    """`Tensor.bfloat16` leaves tensors as they are."""
-    kept = torch.Tensor.bfloat16
-    torch.Tensor.bfloat16 = lambda self: self  # type: ignore[assignment, method-assign, return-value]
+def no_rounding() -> Iterator[None]:
+    """`Tensor.bfloat16` and `Tensor.float` leave tensors as they are."""
+    kept = torch.Tensor.bfloat16, torch.Tensor.float
+    torch.Tensor.bfloat16 = torch.Tensor.float = lambda self: self  # type: ignore[assignment, method-assign, return-value]
     try:
         yield
     finally:
-        torch.Tensor.bfloat16 = kept  # type: ignore[method-assign]
+        torch.Tensor.bfloat16, torch.Tensor.float = kept  # type: ignore[method-assign]
 
 
 @contextmanager
