@@ -23,13 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo
 from transformers import set_seed
 
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.tasks.tensor_rows import TensorRows
 
-torch._dynamo.config.disable = True  # one of them is compiled, which changes the rounding
 P, STEPS, RATE, DECAY = 11, 4, 1e-2, 0.5
 # What is trained, where it is not everything: SOAP's eigenbasis of a gradient without full rank is up to rounding.
 TRAINED = {"soap:frequency=2": "hidden."}
@@ -342,7 +340,8 @@ def load(folder: Path, file: str, names: Sequence[str]) -> Any:
     known: dict[str, Any] = {"torch": torch, "nn": torch.nn, "optim": torch.optim, "math": math, "deque": deque, "chain": chain}
     # Functions for jax run on numpy's arrays, with gradients that the loop gives them.
     known |= {"jnp": np, "jax": SimpleNamespace(jit=lambda function: function), **vars(typing)}
-    exec(compile(ast.Module(list(parts), []), str(path), "exec"), known)
+    with not_compiled():
+        exec(compile(ast.Module(list(parts), []), str(path), "exec"), known)
     return SimpleNamespace(**{name: known[name] for name in names})
 
 
@@ -355,6 +354,17 @@ def no_rounding() -> Iterator[None]:
         yield
     finally:
         torch.Tensor.bfloat16, torch.Tensor.float = kept  # type: ignore[method-assign]
+
+
+@contextmanager
+def not_compiled() -> Iterator[None]:
+    """`torch.compile` returns functions as they are: one of the authors' is compiled, which changes its rounding."""
+    kept = torch.compile
+    torch.compile = lambda function=None, **kwargs: function or (lambda inner: inner)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.compile = kept
 
 
 @contextmanager
