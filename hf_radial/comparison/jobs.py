@@ -25,14 +25,6 @@ from hf_radial.safe_files import locked
 LOCK_FILE = ".lock"  # in a run's folder
 # Options in which runs that share their steps may differ, besides the strength of the penalty.
 SHARED = ("learning_rate", "weight_decay", "radial_lambda", "warmup_steps", "adam_beta2", "max_grad_norm", "seed")
-# Interventions that runs with shared steps can have, each with the options in which these runs may differ.
-STACKED: dict[str, tuple[str, ...]] = {
-    "radial": ("strength", "radius", "side", "sites"),
-    "layer_norm": (),
-    "logit_temperature": ("temperature",),
-    "embedding_rate": ("ratio", "weight_decay"),
-    "initial_scale": ("factor",),
-}
 
 
 @dataclass(frozen=True)
@@ -89,10 +81,12 @@ AnyJob = Job | TuningJob | TuningJobs
 
 def jobs_of(todo: Runs, together: int) -> list[Job]:
     """Runs as jobs. MLPs that differ only in seeds and in options of the optimizer and the penalty share a job."""
+    from hf_radial.interventions import intervention
+
     alike: dict[str, Runs] = {}
     for folder, options in todo:
         methods = options.get("interventions") or []
-        can = options.get("model", "mlp") == "mlp" and all(map(stacks, methods))
+        can = options.get("model", "mlp") == "mlp" and all(intervention(text).can_join_sweep() for text in methods)
         rest = {name: value for name, value in options.items() if name not in SHARED}
         rest["interventions"] = [text for text in map(_not_shared, methods) if text]
         key = json.dumps(rest, sort_keys=True, default=str) if can and together > 1 else str(folder)
@@ -105,26 +99,18 @@ def jobs_of(todo: Runs, together: int) -> list[Job]:
     ]
 
 
-def stacks(text: str) -> bool:
-    """Whether models with this intervention can be stacked: one that they have, without a learned scale.
-
-    >>> [stacks(text) for text in ("radial:strength=1,sites=hidden.1", "layer_norm:affine=true", "muon")]
-    [True, False, False]
-    """
-    name, _, options = text.partition(":")
-    return name in STACKED and "affine=" not in options
-
-
 def _not_shared(text: str) -> str:
     """An intervention without the options that may differ; empty if runs may also differ in having it.
 
     >>> _not_shared("radial:strength=1,schedule=cosine"), _not_shared("radial:strength=1"), _not_shared("layer_norm")
     ('radial:schedule=cosine', '', 'layer_norm')
     """
+    from hf_radial.interventions import INTERVENTIONS
+
     name, _, options = text.partition(":")
-    if not (shared := STACKED.get(name, ())):
+    if not (swept := INTERVENTIONS[name].swept):
         return text
-    rest = [option for option in options.split(",") if option.partition("=")[0].strip() not in shared]
+    rest = [option for option in options.split(",") if option.partition("=")[0].strip() not in swept]
     return f"{name}:{','.join(rest)}" if any(rest) else ""
 
 

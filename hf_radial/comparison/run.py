@@ -72,7 +72,8 @@ def make_runs(together: Runs) -> None:
     members: list[Any] = []
     for folder, run in runs.items():
         member, methods = make_trainer(Path(folder), run, rows[folder], SweepMember)
-        put_in_member(member, methods)
+        for method in methods:
+            method.join_sweep(member)
         if shared and members:
             member.eval_dataset = members[0].eval_dataset  # one object for all
         members.append(member)
@@ -87,28 +88,6 @@ def make_runs(together: Runs) -> None:
         (folder / FAILED_FILE).unlink(missing_ok=True)
 
     train_together(members, on_end=keep)
-
-
-def put_in_member(member: Any, methods: Sequence[Any]) -> None:
-    """Attach interventions to a run that shares its steps: they become its own options, or change its model now.
-
-    Other kinds need the loop of `Trainer`, which such a run does not have; see `jobs.stacks`.
-    """
-    from hf_radial.interventions.embedding_rate import EmbeddingRate
-    from hf_radial.interventions.initial_scale import InitialScale, scale_weights
-    from hf_radial.interventions.logit_temperature import LogitTemperature
-    from hf_radial.interventions.radial import Radial, add_penalty
-
-    for method in methods:
-        if isinstance(method, Radial):
-            add_penalty(member, method.options(), method.name)
-        elif isinstance(method, LogitTemperature):
-            member.logit_temperature = method.temperature
-        elif isinstance(method, EmbeddingRate):
-            member.embedding_rate, member.embedding_weight_decay = method.ratio, method.weight_decay
-        elif isinstance(method, InitialScale):
-            scale_weights(member.model, method.factor)
-        method.check(member)
 
 
 def prepare_process(flush_denormals: bool) -> None:

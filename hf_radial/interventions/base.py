@@ -43,10 +43,12 @@ class Intervention(TrainerCallback):
     Attributes:
         name: what a user types.
         remembers: what `tensors` are, in words; empty for an intervention that remembers nothing.
+        swept: its options in which runs that share their steps (`hf_radial.sweep`) may differ; `None` if they cannot have it.
     """
 
     name: ClassVar[str]
     remembers: ClassVar[str] = ""
+    swept: ClassVar[tuple[str, ...] | None] = None
     trainer: Any = None
     _model: int | None = None
 
@@ -82,6 +84,27 @@ class Intervention(TrainerCallback):
         self._put_in_force(trainer.model)
         trainer.add_callback(self)
         _Training.of(trainer)
+
+    def can_join_sweep(self) -> bool:
+        """Whether runs that share their steps can have it with these options. A subclass must name its own `swept`."""
+        return vars(type(self)).get("swept") is not None
+
+    def join_sweep(self, member: Any) -> None:
+        """Give it to a run that shares its steps, a `SweepMember`, in the place of `attach`.
+
+        Raises:
+            ValueError: such runs cannot have it, or it cannot be used with this run's model.
+        """
+        if not self.can_join_sweep():
+            raise ValueError(f"{self.name}: runs that share their steps cannot have it with these options; train it alone")
+        self.change_member(member)
+        self.check(member)
+
+    def change_member(self, member: Any) -> None:
+        """Change the options or the model of a run that shares its steps, before the first step.
+
+        Such a run has no loop of `Trainer`: of the other methods only `configure` and `check` are called.
+        """
 
     def put_in_force(self, model: nn.Module) -> None:
         """Change what a model computes, in evaluation too. A second call on the same model changes nothing more."""

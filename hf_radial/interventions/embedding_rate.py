@@ -56,6 +56,7 @@ class EmbeddingRate(Intervention):
     """Multiplies the learning rate of every `nn.Embedding` of the model."""
 
     name: ClassVar[str] = "embedding_rate"
+    swept: ClassVar[tuple[str, ...] | None] = ("ratio", "weight_decay")
     ratio: float = field(
         metadata={"help": "Learning rate of embeddings, as a multiple of that of the rest.", "above": 0, "example": 3}
     )
@@ -71,6 +72,9 @@ class EmbeddingRate(Intervention):
             check_no_optimizer(trainer, self.name)
         elif trainer.optimizer_cls_and_kwargs is not None:
             raise ValueError(f"{self.name}: the trainer was given another optimizer after it; leave one of them out")
+
+    def change_member(self, member: Any) -> None:
+        member.embedding_rate, member.embedding_weight_decay = self.ratio, self.weight_decay
 
     def attach(self, trainer: Trainer) -> None:
         super().attach(trainer)

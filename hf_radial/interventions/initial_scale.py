@@ -39,8 +39,12 @@ class InitialScale(Intervention):
     """Multiplies all trained parameters before training; a run that is resumed is not scaled again."""
 
     name: ClassVar[str] = "initial_scale"
+    swept: ClassVar[tuple[str, ...] | None] = ("factor",)
     factor: float = field(metadata={"help": "What the weights are multiplied by.", "above": 0, "example": 0.5})
     unscaled: list[Tensor] = field(default_factory=list, init=False, repr=False)
+
+    def change_member(self, member: Any) -> None:
+        scale_weights(member.model, self.factor)
 
     def begin(self, trainer: Trainer) -> None:
         super().begin(trainer)

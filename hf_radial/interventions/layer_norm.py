@@ -48,6 +48,7 @@ class LayerNorm(Intervention):
     """An option of the model. The model must be made with it; `configure` sets it."""
 
     name: ClassVar[str] = "layer_norm"
+    swept: ClassVar[tuple[str, ...] | None] = ()
     affine: bool = field(default=False, metadata={"help": "Whether a learned scale and shift follow."})
     layers: str = field(
         default="all",
@@ -65,6 +66,9 @@ class LayerNorm(Intervention):
         if self.layers == "last":
             return "layer_norm_last"
         return "layer_norm_affine" if self.affine else "layer_norm"
+
+    def can_join_sweep(self) -> bool:
+        return super().can_join_sweep() and not self.affine
 
     def configure(self, config: Any) -> None:
         set_normalization(config, self.option, self.name)

@@ -36,10 +36,14 @@ class LogitTemperature(Intervention):
     """Divides the logits, in training and in evaluation."""
 
     name: ClassVar[str] = "logit_temperature"
+    swept: ClassVar[tuple[str, ...] | None] = ("temperature",)
     temperature: float = field(metadata={"help": "What the logits are divided by.", "above": 0, "example": 2})
 
     def check(self, trainer: Trainer) -> None:
         head_of(trainer.model)
+
+    def change_member(self, member: Any) -> None:
+        member.logit_temperature = self.temperature
 
     def put_in_force(self, model: Any) -> None:
         unhook(model, self.name)

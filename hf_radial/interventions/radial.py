@@ -61,6 +61,7 @@ class Radial(Intervention):
     """Adds the penalty; its options are the `radial_...` options of `RadialTrainer`."""
 
     name: ClassVar[str] = "radial"
+    swept: ClassVar[tuple[str, ...] | None] = ("strength", "radius", "side", "sites")
     strength: float = field(metadata={"help": "Weight of the penalty (radial_lambda).", "at_least": 0, "example": 0.05})
     radius: float | str = field(
         default="sqrt_d",
@@ -111,6 +112,9 @@ class Radial(Intervention):
     def attach(self, trainer: Trainer) -> None:
         add_penalty(trainer, self.options(), self.name)
         super().attach(trainer)
+
+    def change_member(self, member: Any) -> None:
+        add_penalty(member, self.options(), self.name)
 
     def check(self, trainer: Trainer) -> None:
         check_penalty(trainer, self.strength, self.name)

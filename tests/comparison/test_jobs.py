@@ -25,7 +25,9 @@ def test_runs_that_differ_in_numbers_of_the_optimizer_alone_share_their_steps():
     assert sorted(name for part in names(made) for name in part) == [f"run-{i}" for i in range(5)]
 
 
-@pytest.mark.parametrize("changes", [{"model": "transformer"}, {"interventions": ["stablemax"]}])
+@pytest.mark.parametrize(
+    "changes", [{"model": "transformer"}, {"interventions": ["stablemax"]}, {"interventions": ["layer_norm:affine=true"]}]
+)
 def test_other_runs_are_made_alone(changes):
     assert names(jobs_of(runs(**changes), 3)) == [[f"run-{i}"] for i in range(5)]
 

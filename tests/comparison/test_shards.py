@@ -38,7 +38,8 @@ def wait_for(condition, *processes):
 def test_two_processes_share_a_grid_and_one_makes_what_the_other_was_killed_in(tmp_path):
     arms = {"AdamW": {}, "dropout": {"options": {"interventions": ["dropout:p=0.1"]}}}
     tuning = {"trials": 2, "seeds": [9], "common": {"weight_decay": {"log": [0.1, 1.0]}}}
-    base = {**BASE, "epochs": 150, "evaluate_every": 50}
+    # A shard looks once a second for what it may make: runs that are shorter could be over before both are in one.
+    base = {**BASE, "epochs": 1500, "evaluate_every": 500}
     grid = tmp_path / "compare_tiny.yaml"
     grid.write_text(yaml.safe_dump({"title": "Tiny", "base": base, "arms": arms, "seeds": [0, 1, 2], "tuning": tuning}))
     both = [start(tmp_path, grid, number) for number in (1, 2)]

@@ -17,8 +17,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_callback import PrinterCallback
 
 from hf_radial import GrokkingCallback, RadialArguments, RadialTrainer
-from hf_radial.comparison.run import put_in_member
-from hf_radial.interventions import add_interventions, interventions
+from hf_radial.interventions import INTERVENTIONS, add_interventions, intervention, interventions
+from hf_radial.interventions.initial_scale import InitialScale
+from hf_radial.interventions.options import options_of
 from hf_radial.models.modular_mlp import ModularMLPConfig, ModularMLPForSequenceClassification
 from hf_radial.penalty.functional import radial_penalty
 from hf_radial.sweep.members import SweepMember
@@ -98,7 +99,8 @@ def trainers(cls: type, folder: Path, model: type = ModularMLPForSequenceClassif
         )
         trainer.remove_callback(PrinterCallback)
         if cls is SweepMember:
-            put_in_member(trainer, interventions(methods))
+            for method in interventions(methods):
+                method.join_sweep(trainer)
         else:
             add_interventions(trainer, methods)
         yield trainer
@@ -306,3 +308,19 @@ def test_gradients_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, sides:
         assert torch.allclose(stack.logits(ids[0])[i], model(input_ids=ids[0]).logits / temperatures[i], atol=1e-12)
         for hook in hooks:
             hook.remove()
+
+
+def test_what_can_join_a_sweep_says_in_which_options_its_members_may_differ(tmp_path: Path) -> None:
+    joining = {name for name, kind in INTERVENTIONS.items() if kind.swept is not None}
+    assert joining == {"radial", "layer_norm", "logit_temperature", "embedding_rate", "initial_scale"}
+    for name in joining:
+        assert set(INTERVENTIONS[name].swept or ()) <= {option.name for option in options_of(INTERVENTIONS[name])}
+
+    class Other(InitialScale):
+        """It has another way to train alone, and inherits what `InitialScale` does in a sweep."""
+
+    member = next(trainers(SweepMember, tmp_path))
+    for one in (intervention("stablemax"), intervention("layer_norm:affine=true"), Other(factor=2.0)):
+        assert not one.can_join_sweep()
+        with pytest.raises(ValueError, match="runs that share their steps cannot have it with these options; train it alone"):
+            one.join_sweep(member)
