@@ -32,7 +32,7 @@ def wait_for(condition, *processes):
     deadline = time.time() + 300
     while not condition() and time.time() < deadline and all(one.poll() is None for one in processes):
         time.sleep(0.02)
-    assert condition()
+    assert condition(), f"not in time; exit codes of the processes: {[one.poll() for one in processes]}"
 
 
 def test_two_processes_share_a_grid_and_one_makes_what_the_other_was_killed_in(tmp_path):
