@@ -131,6 +131,13 @@ def addition_by_size() -> str:
     return recipe.sizes.table(rows, recipe.NO_PENALTY, recipe.PAPER) if rows else "Not yet run.\n"
 
 
+def addition_levels() -> str:
+    """By how much an arm is earlier at three sizes, where the onset is at other levels of held-out exact match."""
+    recipe = _recipe("addition_size")
+    rows = recipe.Study("addition_nanogpt_cpu", Path("runs"), RESULTS / "addition_nanogpt_cpu").rows()
+    return recipe.sizes.levels_table(rows, recipe.NO_PENALTY)
+
+
 def geometry_study() -> str:
     """What six runs say of the paper's propositions."""
     return readme_table(json.loads((RESULTS / "geometry_study.json").read_text())["arms"])
@@ -268,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "help_or_harm": help_or_harm,
     "addition_cpu": addition_cpu,
     "addition_nanogpt_cpu": addition_by_size,
+    "addition_levels": addition_levels,
     "geometry_study": geometry_study,
     "matched_onset": partial(matched_onset, "answers"),
     "matched_onset_numbers": partial(matched_onset, "numbers"),

@@ -1,8 +1,8 @@
 """Runs of several model sizes: does an arm generalise earlier than the reference, and does its gain grow with the size?
 
 A row is one run: `size`, `parameters`, `arm`, `seed`, `onset` in steps (`None`: not by `last_step`), `cpu_seconds` until the
-onset, `last_cpu_seconds`, the result of `hf_radial.runs.onset.summarise`, and `run`, its record. Rows are ordered by size,
-smallest first.
+onset, `last_cpu_seconds`, the result of `hf_radial.runs.onset.summarise`, its curves, and `run`, its record. Rows are ordered
+by size, smallest first.
 
 - An arm *helps* in a size if its onset is earlier than the reference's on every one of at least three seeds. It *harms* if it
   is later on every one. Otherwise it is undecided. A bound (one of the two runs ended without an onset) counts if it decides.
@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from hf_radial.comparison.statistics import Time, median_time, speedup
+from hf_radial.runs.onset import HELD_OUT_METRIC, first_streak
 from hf_radial.safe_files import replacing
 
 Rows = Sequence[dict[str, Any]]
 SEEDS_FOR_A_VERDICT = 3
+LEVELS = (0.5, 0.9, 0.95, 0.99)  # of held-out exact match; the last one is judged
+STREAK = 3  # evaluations in a row
 
 
 def of(rows: Rows, size: str, arm: str) -> list[dict[str, Any]]:
@@ -50,6 +53,31 @@ def ratios(rows: Rows, size: str, arm: str, reference: str) -> dict[int, tuple[f
             bound = "<" if time.censored else ">" if base[time.seed].censored else ""
             found[time.seed] = (base[time.seed].value / time.value, bound)
     return found
+
+
+def at_level(rows: Rows, level: float) -> list[dict[str, Any]]:
+    """The rows with the onset that another level of held-out exact match gives. It is read from their curves."""
+    found = []
+    for row in rows:
+        curve = zip(row["curves"]["step"], row["curves"]["held_out_exact_match"], strict=True)
+        log = [{"step": step, HELD_OUT_METRIC: value} for step, value in curve]
+        found.append({**row, "onset": first_streak(log, HELD_OUT_METRIC, level, STREAK)})
+    return found
+
+
+def levels_table(rows: Rows, reference: str, levels: Sequence[float] = LEVELS) -> str:
+    """By how much an arm is earlier, by seed, where the onset is at other levels than the judged one; in Markdown."""
+    head = [f"{reference} / arm at {level:.0%}".replace("%", " %") for level in levels]
+    lines = [f"| size | arm | {' | '.join(head)} |", "|" + "---|" * (2 + len(levels))]
+    by_level = [at_level(rows, level) for level in levels]
+    for size, arm in dict.fromkeys((row["size"], row["arm"]) for row in rows if row["arm"] != reference):
+        cells = [_told(ratios(at, size, arm, reference)) for at in by_level]
+        lines.append(f"| {' | '.join([size, arm, *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _told(by_seed: Mapping[int, tuple[float, str]]) -> str:
+    return ", ".join(f"{bound} {ratio:.2f}".strip() for ratio, bound in by_seed.values()) or "–"
 
 
 def verdict(rows: Rows, size: str, arm: str, reference: str) -> str:
@@ -95,10 +123,9 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
         if arm == reference or not of(rows, size, reference):
             cells += ["", "", ""]
         else:
-            by_seed = ratios(rows, size, arm, reference).values()
             found = speedup(times, onsets(rows, size, reference))
             interval = found.pairs > 1 and found.low is not None and found.high is not None
-            cells += [", ".join(f"{bound} {ratio:.2f}".strip() for ratio, bound in by_seed) or "–"]
+            cells += [_told(ratios(rows, size, arm, reference))]
             cells += [f"{found.low:.2f} to {found.high:.2f}" if interval else "–", verdict(rows, size, arm, reference)]
         theirs, base = paper.get((size, arm)), paper.get((size, reference))
         cells += [

@@ -60,6 +60,10 @@ def page(rows: sizes.Rows, preset: str, planned: Sequence[Run], reference: str, 
         *([f"- Under way, and counted as not reached: {'; '.join(under_way)}."] if under_way else []),
         *(f"- Not yet run: {size}, {arm}, {count} of {seeds} seeds." for (size, arm), count in missing.items()),
         "",
+        "Is it the last percent? The same ratios by seed, with the onset at other levels of held-out exact match. Only the",
+        "last column is judged; this table was added after the first runs of 10.6M.",
+        "",
+        sizes.levels_table(rows, reference),
         f"Rows of training: {facts['sampling']}, {feed}. Batch {args['per_device_train_batch_size']}, learning "
         f"rate {args['learning_rate']:g} ({args['lr_scheduler_type']}), weight decay {args['weight_decay']:g}, dropout "
         f"{facts['dropout']:g}, at most {args['max_steps']:,} steps, evaluated every {args['eval_steps']:g} on "

@@ -188,6 +188,16 @@ def test_the_table_has_bounds_and_the_papers_figures_beside_ours(tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 0
 
 
+def test_the_onset_at_another_level_is_read_from_the_curves():
+    rows = []
+    for arm, curve in (("none", [0.2, 0.6, 0.6, 0.6, 0.9]), ("arm", [0.6, 0.6, 0.6, 0.9, 0.9])):
+        curves = {"step": [200, 400, 600, 800, 1000], "held_out_exact_match": curve}
+        rows.append({**row("S", arm, 0, None), "curves": curves})
+    assert [one["onset"] for one in sizes.at_level(rows, 0.5)] == [400, 200]
+    assert [one["onset"] for one in sizes.at_level(rows, 0.9)] == [None, None]
+    assert sizes.levels_table(rows, "none", [0.5, 0.9]).splitlines()[2] == "| S | arm | 2.00 | – |"
+
+
 def test_timing_leaves_model_and_random_state_as_they_were():
     torch.manual_seed(0)
 
@@ -237,6 +247,7 @@ def test_the_committed_page_and_table_are_those_of_the_committed_rows():
     table = pd.read_parquet(COMMITTED / "addition_nanogpt_cpu.parquet")
     assert [*table["onset"].fillna(-1)] == [-1 if row["onset"] is None else row["onset"] for row in rows]
     ended = [row for row in rows if row["status"] != "under way"]  # the others will be replaced
+    assert [one["onset"] for one in sizes.at_level(ended, sizes.LEVELS[-1])] == [one["onset"] for one in ended]
     for made_row in ended:  # one set-up, one precision in a size
         same = next(other for other in ended if other["size"] == made_row["size"])
         assert made_row["precision"]["precision"] == same["precision"]["precision"]
@@ -280,6 +291,14 @@ def test_what_the_pages_say_of_the_largest_size():
     steps = [listed([step(row) for row in arm]) for arm in (paper, none)]
     assert said(f"With the paper's penalty the same seeds have 99 % from steps {steps[0]} on, {told} times as early.")
     assert said(f"The saved models write {tests[1]} of those sums")
+    words = {0.9: "At 90 % the ratios are {}", 0.95: "at 95 % {}: there the second seed's two runs are almost level"}
+    for level, text in words.items():
+        at = sizes.at_level(rows.values(), level)
+        found = [ratio for ratio, bound in sizes.ratios(at, "10.6M", "paper", recipe.NO_PENALTY).values() if not bound]
+        assert said(text.format(listed([f"{ratio:.2f}" for ratio in found]))) and 1 < found[1] < 1.1
+    curves, from_then_on = none[1]["curves"], sizes.at_level([none[1]], 0.95)[0]["onset"]
+    then = curves["held_out_exact_match"][curves["step"].index(from_then_on) :]
+    assert min(then) >= 0.95 and none[1]["onset"] is None and said("Without the penalty it then moves between 95 and 100 %")
     published = recipe.PAPER["10.6M", recipe.NO_PENALTY] / recipe.PAPER["10.6M", "paper"]
     assert said(f"The paper says {published:.1f} times, of another set-up.")
     words = {1: "one seed", 2: "two seeds", 3: "three seeds"}
