@@ -29,10 +29,22 @@ def start(folder, grid, number):
 
 
 def wait_for(condition, *processes):
+    """Until the condition holds. It is not asked again then: its answer may be another one a moment later."""
     deadline = time.time() + 300
-    while not condition() and time.time() < deadline and all(one.poll() is None for one in processes):
+    while not condition():
+        codes = [one.poll() for one in processes]
+        assert time.time() < deadline and set(codes) == {None}, f"not in time; exit codes of the processes: {codes}"
         time.sleep(0.02)
-    assert condition(), f"not in time; exit codes of the processes: {[one.poll() for one in processes]}"
+
+
+def stop(process):
+    """Stop a process, and wait until each of its threads stands still: a signal may take a while on a busy machine."""
+    process.send_signal(signal.SIGSTOP)
+    while process.poll() is None:
+        states = [file.read_text().rpartition(")")[2].split()[0] for file in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+        if set(states) == {"T"}:
+            return
+        time.sleep(0.002)
 
 
 def test_two_processes_share_a_grid_and_one_makes_what_the_other_was_killed_in(tmp_path):
@@ -51,7 +63,7 @@ def test_two_processes_share_a_grid_and_one_makes_what_the_other_was_killed_in(t
     def both_are_in_a_judged_run():
         """Asked while both stand still, so that the answer still holds when one of them is killed."""
         for process in both:
-            process.send_signal(signal.SIGSTOP)
+            stop(process)
         if len(list(runs.glob(f"*/{RESULT_FILE}"))) >= 4 and len(going_on()) == 2:
             return True
         for process in both:
