@@ -6,9 +6,11 @@ More ways to train, resuming among them, are in `test_in_force.py`.
 import pytest
 import torch
 from intervention_runs import PAIRS, SETTINGS, Ours, make, same, small_config, weights
+from pages import said
 from transformers import Trainer
 
 from hf_radial.interventions import INTERVENTIONS, configure, intervention
+from hf_radial.interventions.base import Intervention
 from hf_radial.models.modular_mlp import ModularMLPForSequenceClassification
 
 NAMES = sorted(set(INTERVENTIONS) - {"record", "replay"})
@@ -91,3 +93,9 @@ def test_what_an_optimizer_would_never_see_is_refused(second, tmp_path):
     text = SETTINGS[second]
     with pytest.raises(ValueError, match=f"{second}: the trainer has an optimizer already"):
         make(tmp_path, ["muon", text], config=config([text]))
+
+
+def test_the_pages_name_those_whose_saved_model_needs_a_line():
+    changed = [name for name, kind in INTERVENTIONS.items() if kind.text_to_restore is not Intervention.text_to_restore]
+    *first, last = [f"`{name}`" for name in changed]
+    assert len(changed) == 4 and said(f"four need a line after loading: {', '.join(first)} and {last}.")
