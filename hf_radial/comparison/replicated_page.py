@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from hf_radial.comparison.best_tuning import after_the_fit_table, best_table
 from hf_radial.comparison.paired import time_of
 from hf_radial.comparison.paired_page import horizons_of
 from hf_radial.comparison.pooled import tunings_of
@@ -182,6 +183,13 @@ def replicated_page(data: dict[str, Any]) -> str:
         "interval, over tunings, lies there.",
         "",
         over_settings_table(over_settings(judged, [data["reference"]]), [data["reference"]]),
+        "The mean over tunings also measures how easily an arm is tuned. With the best tuning of each arm alone, chosen by "
+        "what its search saw:",
+        "",
+        best_table(rows, data["reference"]),
+        "Does a run wait after it has fitted its training rows?",
+        "",
+        after_the_fit_table(rows),
         f"Runs made on {made_on}, at revision {revisions}.",
         "",
     ]

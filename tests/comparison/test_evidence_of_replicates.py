@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from math import exp, log
+from statistics import fmean
+
 from committed import WORDS, read
 from pages import said
 
+from hf_radial.comparison.best_tuning import after_the_fit, best_of_tunings
 from hf_radial.comparison.replicated_page import over_settings, replicated
+
+
+def in_digits(ratio):
+    return f"{ratio.value:.2f} times ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def in_words(ratio):
@@ -50,8 +58,97 @@ def test_tuned_again_and_again():
     embeddings = entries["embedding rate"]["against"]["AdamW"]
     assert embeddings["ratio"].low < 1 < embeddings["ratio"].high and embeddings["above"] == 0  # undecided, as it was stated
     assert said(f"three times that of the rest is {ratio(entries['embedding rate'], 'AdamW')} as early as AdamW")
+    tuning = data["tuning"]
+    assert (tuning["trials"], len(tuning["seeds"]), tuning["finalists"], len(tuning["finalist_seeds"])) == (12, 1, 3, 3)
+    assert said("the same budget: 12 trials on one seed, and the best three on three more.")
+    tuned_before = {row["setting"].split(", epochs")[0] for row in read("anew")[0]["rows"]}
+    assert {entry["setting"].split(", epochs")[0] for entry in every} <= tuned_before and said(
+        "in which the strength had been tuned"
+    )
+    ours = [entry for entry in every if entry["arm"] == "initial radius" and entry["ratio"].low > 1]
+    close = min(ours, key=lambda entry: entry["ratio"].low)
+    assert "group s5" in close["setting"]
+    assert said(f"on S_5 the interval begins at {close['ratio'].low:.2f}, and the exact test over the eight tunings has p ")
+    others = {f"{entry['p_value']:.2f}" for entry in ours if entry is not close}
+    assert others == {"0.02"} and said(f"has p {close['p_value']:.2f} (0.02 on the other two).")
+    best = best_of_tunings(data["rows"])
+    settings = {setting for setting, _ in best}
+    factors = [
+        f"{exp(fmean(log(best[setting, 'AdamW'] / best[setting, arm]) for setting in settings)):.2f}"
+        for arm in ("initial radius", "LayerNorm, last layer", "LayerNorm")
+    ]
+    words = "radius is {} times as early as AdamW, LayerNorm of the last layer {} times, and LayerNorm of all layers {} times."
+    assert said(words.format(*factors))
+    edges = {
+        arm: sum(
+            count for e in every if e["arm"] == arm for edge, count in e["edges"].items() if edge.startswith("warmup_steps")
+        )
+        for arm in ("AdamW", "initial radius")
+    }
+    assert said(f"in {edges['AdamW']} of AdamW's 32 tunings and in {edges['initial radius']} of the initial radius's.")
     spreads = [entry["spread"].tuning for entry in every]
     assert said(f"Tuning alone makes times differ by a factor of {min(spreads):.1f} to {max(spreads):.1f}")
+
+
+def answer_on_most(entries, arm):
+    """As replicated_more states it, before any run."""
+    own = [entry["ratio"] for entry in entries if entry["arm"] == arm]
+    above, below = sum(ratio.low > 1 for ratio in own), sum(ratio.high < 1 for ratio in own)
+    if above > len(own) / 2 and not below:
+        return "yes"
+    return "no" if len(own) - above > len(own) / 2 else "undecided"
+
+
+def test_on_three_more_tasks():
+    data, _ = read("replicated_more")
+    every = replicated(data)
+    assert (data["replicates"], data["tuning"]["trials"], data["tuning"]["finalists"]) == (4, 10, 2)
+    assert said("each arm tuned four times with 10 trials and two finalists")
+    assert {answer_on_most(every, arm) for arm in ("initial radius", "LayerNorm, last layer")} == {"no"}
+    assert said("Against AdamW the answer is *no* by the rule that was set before the runs")
+    by_arm = {
+        arm: {entry["setting"].split(",")[1]: entry for entry in every if entry["arm"] == arm}
+        for arm in dict.fromkeys(entry["arm"] for entry in every)
+    }
+    radius, last, norm = (by_arm[arm] for arm in ("initial radius", "LayerNorm, last layer", "LayerNorm"))
+    assert all(entry["ratio"].low < 1 < entry["ratio"].high for entry in radius.values())
+    assert said("the interval of the initial radius includes 1 on all three tasks")
+    assert last[" operation a2_b2"]["ratio"].low > 1 > last[" bits 40"]["ratio"].high
+    assert last[" operation sub"]["ratio"].low < 1 < last[" operation sub"]["ratio"].high
+    assert said("its interval lies above 1 on one task, includes 1 on one, and lies below 1 on parity.")
+    assert sum(entry["ratio"].low > 1 for entry in norm.values()) == 2
+    squares = radius[" operation a2_b2"]["ratio"]
+    assert said(f"on the sum of squares the initial radius is {in_digits(squares)} as early")
+    parity = {arm: entries[" bits 40"] for arm, entries in by_arm.items()}
+    assert parity["AdamW"]["never"] == 0 and said("On parity AdamW gets there in every run.")
+    later = [arm for arm, entry in parity.items() if "ratio" in entry and entry["ratio"].high < 1]
+    assert later == ["paper's radius", "LayerNorm, last layer"]
+    assert not any("ratio" in entry and entry["ratio"].value > 1 for entry in parity.values())
+
+
+def test_over_all_seven_tasks():
+    rows = [row for name in ("replicated", "replicated_more") for row in read(name)[0]["rows"]]
+    entries = {entry["arm"]: entry["against"] for entry in over_settings(rows, ["AdamW", "LayerNorm"])}
+    radius, last = (entries[arm]["AdamW"] for arm in ("initial radius", "LayerNorm, last layer"))
+    assert (radius["above"], radius["below"], radius["settings"]) == (3, 0, 7)
+    assert said("at three tasks of seven the initial radius is clearly earlier than plain AdamW, and at none clearly later")
+    assert said(f"over all seven it is {in_digits(radius['ratio'])} as early.")
+    paper = "paper's radius"
+    told = {arm: in_digits(entries[arm]["AdamW"]["ratio"]) for arm in entries if arm != "AdamW"}
+    assert said(
+        f"Over all seven tasks the initial radius is {told['initial radius']} as early as AdamW, LayerNorm of the last layer "
+        f"{told['LayerNorm, last layer']}, LayerNorm {told['LayerNorm']} and the paper's radius {told[paper]}."
+    )
+    level = entries["initial radius"]["LayerNorm"]["ratio"]
+    assert level.low < 1 < level.high and said("**The penalty and LayerNorm are level**")
+    assert last["below"] == 1 and said("LayerNorm of the last layer alone is the simplest; it is clearly later at one task.")
+
+    adamw, held = (after_the_fit(rows)[arm] for arm in ("AdamW", "initial radius"))
+    at_once = [fitted - late - never for fitted, late, never in (adamw, held)]
+    assert said(f"{at_once[0]} of the tuned AdamW's {adamw[0]} runs that fit their rows generalise within one evaluation")
+    assert said(f"initial radius {held[0]} fit, and {at_once[1]} of them generalise within one evaluation.")
+    assert abs(at_once[0] / adamw[0] - at_once[1] / held[0]) < 0.05 and said("and then wait as often")
+    assert said(f"of the tuned AdamW's runs that fit, {at_once[0]} of {adamw[0]} generalise at once.")
 
 
 def test_with_a_wider_search():
@@ -61,6 +158,10 @@ def test_with_a_wider_search():
     common = data["tuning"]["common"]
     assert (data["replicates"], len(common), len(common.keys() - read("replicated")[0]["tuning"]["common"])) == (4, 8, 4)
     found = radius["against"]["AdamW"]
+    gains = {e["setting"]: e["ratio"].value for e in replicated(read("replicated")[0]) if e["arm"] == "initial radius"}
+    most = sorted(gains, key=gains.__getitem__)[-2:]
+    assert sorted(setting.split(",")[1] for setting in most) == [" operation add", " operation div"]
+    assert said("These are the two tasks at which the initial radius gained most.")
 
     assert found["ratio"].low > 1  # the rule for "survives"
     assert said(
@@ -77,7 +178,7 @@ def test_with_a_wider_search():
         small, large = sorted(setting for setting, arm in every if arm == "AdamW" and task in setting)
         assert "batch_size 128" in small and "batch_size 512" in large
         one, other = (every[setting, "initial radius"]["ratio"] for setting in (small, large))
-        assert max(one.low, other.low) < min(one.high, other.high)
+        assert max(one.low, other.low) < min(one.high, other.high) and said("No effect of batch size on the gain is shown")
         assert all(every[large, arm]["never"] < every[small, arm]["never"] for arm in entries)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from hf_radial.comparison.best_tuning import after_the_fit
 from hf_radial.comparison.grid import read_grid, replicates_of, run_name
 from hf_radial.comparison.jobs import TuningJob, TuningJobs
 from hf_radial.comparison.outcome import RESULT_FILE, write_json
@@ -218,3 +219,12 @@ def test_over_settings_a_run_that_never_got_there_counts_with_the_end_of_its_set
     assert (found["above"], found["below"], found["settings"]) == (2, 0, 2)
     lines = over_settings_table([adamw, penalty], ["AdamW"], {"penalty": "ours"}).splitlines()
     assert lines[2:] == ["| AdamW | 50% of 12 | – | – |", "| ours | 0% of 12 | 2 (2 to 2) | 2 / 0 of 2 |"]
+
+
+def test_what_follows_the_fit_is_counted_in_evaluations():
+    def row(fit, onset):
+        same = {"stage": "judged", "arm": "a", "options": {"evaluate_every": 3}}
+        return {**same, "fit": fit, "onset": onset, "status": "censored" if onset is None else "solved"}
+
+    rows = [row(30, 30), row(30, 33), row(30, 36), row(30, None), row(None, 33), row(None, None)]
+    assert after_the_fit(rows) == {"a": (4, 1, 1)}
