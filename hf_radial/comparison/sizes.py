@@ -16,10 +16,11 @@ runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from hf_radial.comparison.statistics import Time, median_time, speedup
+from hf_radial.comparison.statistics import Time, speedup
 from hf_radial.runs.onset import HELD_OUT_METRIC, first_streak
 from hf_radial.safe_files import replacing
 
@@ -108,7 +109,7 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
         paper: (size, arm) -> the steps that the paper reports.
     """
     lines = [
-        "| size | rows | arm | reached 99 % | fit | held out at the fit | steps to 99 % | CPU seconds "
+        "| size | rows | arm | reached 99 % | fit, by seed | held out at the fit | steps to 99 %, by seed | CPU seconds "
         f"| {reference} / arm, by seed | 95 % | verdict | paper: steps | ratio |",
         "|" + "---|" * 13,
     ]
@@ -118,13 +119,13 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
         seconds = [Time(r["seed"], r["cpu_seconds"] or r["last_cpu_seconds"], r["onset"] is None) for r in own]
         at_fit = [f"{r['held_out_at_fit']:.0%}" for r in own if r["held_out_at_fit"] is not None]
         cells = [size, f"{own[0]['run']['facts']['train_size']:,}", arm]
-        cells += [f"{sum(not time.censored for time in times)} of {len(own)}", _middle(fits)]
-        cells += [", ".join(at_fit) or "–", _middle(times), _middle(seconds)]
+        cells += [f"{sum(not time.censored for time in times)} of {len(own)}", _by_seed(fits)]
+        cells += [", ".join(at_fit) or "–", _by_seed(times), _by_seed(seconds)]
         if arm == reference or not of(rows, size, reference):
             cells += ["", "", ""]
         else:
             found = speedup(times, onsets(rows, size, reference))
-            interval = found.pairs > 1 and found.low is not None and found.high is not None
+            interval = found.pairs > 1 and found.low is not None and found.high is not None and isfinite(found.high)
             cells += [_told(ratios(rows, size, arm, reference))]
             cells += [f"{found.low:.2f} to {found.high:.2f}" if interval else "–", verdict(rows, size, arm, reference)]
         theirs, base = paper.get((size, arm)), paper.get((size, reference))
@@ -136,9 +137,8 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
     return "\n".join(lines) + "\n"
 
 
-def _middle(times: Sequence[Time]) -> str:
-    middle = median_time(times)
-    return f"> {max(time.value for time in times):,.0f}" if middle is None else f"{middle:,.0f}"
+def _by_seed(times: Sequence[Time]) -> str:
+    return " / ".join(f"> {time.value:,.0f}" if time.censored else f"{time.value:,.0f}" for time in times)
 
 
 def draw(rows: Rows, reference: str, path: Path) -> None:
