@@ -13,7 +13,7 @@ from hf_radial.comparison.paired import time_of
 from hf_radial.comparison.paired_page import horizons_of
 from hf_radial.comparison.pooled import tunings_of
 from hf_radial.comparison.replicates import at_edge, sign_flip_test, spread_of
-from hf_radial.comparison.statistics import Ratio, Time, Tuning, hierarchical
+from hf_radial.comparison.statistics import RESAMPLES, Ratio, Time, Tuning, hierarchical
 from hf_radial.comparison.times import number, range_text, short, with_interval
 
 HEAD = ["arm", "never got there", "mean time", "by tuning", "spread: tuning", "spread: seeds", "speed-up", "95 %, over tunings"]
@@ -176,7 +176,8 @@ def replicated_page(data: dict[str, Any]) -> str:
         "*Mean time*: the restricted mean of the onset up to the last epoch, with which a run counts that did not get there. "
         "*Spread*: the factor by which times differ (one standard deviation of their logarithm) because of tuning alone, and "
         f"between seeds of one tuning. *Speed-up*: mean time of *{data['reference']}* by the arm's, as a geometric mean over "
-        "tunings; its interval resamples tunings, and seeds within them. *p*: exact sign-flip test over tunings. *At an edge*: "
+        f"tunings; its interval resamples tunings, and seeds within them, {RESAMPLES:,} times: an end may be off by some "
+        "hundredths. *p*: exact sign-flip test over tunings. *At an edge*: "
         "tuned values within a twentieth of an end of their range, and in how many tunings.",
         "",
         "Over all settings, the interval resamples settings, too. *Tasks above 1 / below 1* counts the settings whose own "

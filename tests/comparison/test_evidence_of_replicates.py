@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import exp, log
-from statistics import fmean
+from statistics import fmean, median
 
 from committed import WORDS, read
 from pages import said
@@ -180,6 +180,16 @@ def test_with_a_wider_search():
         one, other = (every[setting, "initial radius"]["ratio"] for setting in (small, large))
         assert max(one.low, other.low) < min(one.high, other.high) and said("No effect of batch size on the gain is shown")
         assert all(every[large, arm]["never"] < every[small, arm]["never"] for arm in entries)
+    large_add = [row for row in data["rows"] if row["setting"] == large]  # of the task that was last
+    late = after_the_fit(large_add)["initial radius"]
+    assert said(f"{late[1]} of the initial radius's {late[0]} runs generalise more than one evaluation after they have fitted.")
+    judged = [row for row in large_add if row["stage"] == "judged"]
+    fit, onset = (
+        {arm: median(row[name] or 500 for row in judged if row["arm"] == arm) for arm in entries} for name in ("fit", "onset")
+    )
+    one, other = "initial radius", "AdamW"
+    assert said(f"By medians they fit at epoch {fit[one]:g} and generalise at {onset[one]:g}; AdamW fits at {fit[other]:g} and")
+    assert said(f"AdamW fits at {fit[other]:g} and generalises at {onset[other]:g}.")
 
 
 def test_transformers_tuned_again_and_again():
