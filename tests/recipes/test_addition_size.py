@@ -302,6 +302,12 @@ def test_what_the_pages_say_of_the_largest_size():
     then = curves["held_out_exact_match"][curves["step"].index(from_then_on) :]
     assert min(then) >= 0.95 and none[1]["onset"] is None and said("Without the penalty it then moves between 95 and 100 %")
 
+    (initial,) = (row for (arm, _), row in rows.items() if arm == "initial radius")
+    early = sizes.ratios(sizes.at_level(rows.values(), 0.9), "10.6M", "initial radius", recipe.NO_PENALTY)[initial["seed"]][0]
+    assert said(f"The initial radius at a strength of 0.5, seed {initial['seed']}, is {early:.2f} times as early at 90 %, and")
+    assert initial["onset"] is None and said(f"does not get to 99 % by step {initial['last_step']:,}.")
+    assert said(f"Its saved model writes {initial['test_exact_match']:.2%} of the sums.")
+
     assert all(1200 < row["last_cpu_seconds"] < 2400 for row in rows.values())
     assert said("A run of this size takes about half an hour of a core.")
     target = paper[0]["run"]["radial"]["sites"][0]["target"]
