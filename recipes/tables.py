@@ -28,7 +28,7 @@ from hf_radial.comparison.paired_page import main_table  # noqa: E402
 from hf_radial.comparison.propositions import readme_table  # noqa: E402
 from hf_radial.comparison.replicated_page import by_setting_table, over_settings, over_settings_table  # noqa: E402
 from hf_radial.comparison.table import onset_cell, overview, summary  # noqa: E402
-from hf_radial.comparison.times import number, short  # noqa: E402
+from hf_radial.comparison.times import short  # noqa: E402
 from hf_radial.safe_files import write_text  # noqa: E402
 from recipes import one_default as one_default_of  # noqa: E402
 from recipes import which_length as which_length_of  # noqa: E402
@@ -104,12 +104,12 @@ def verdict() -> str:
 def tuned_to() -> str:
     """The options that the search of `anew` chose for the initial radius, and the result on the judged seeds."""
     data = comparison("anew")
-    lines = ["| setting | tuned to | median onset, epochs | ratio |", "|---|---|---|---|"]
+    lines = ["| setting | tuned to | median onset, epochs |", "|---|---|---|"]
     for entry in summary(data["rows"], data["reference"]):
         if entry["arm"] == "penalty, initial radius":
             names = {**entry["drawn"], "radial_lambda": entry["drawn"]["strength"]}
             drawn = ", ".join(f"{name} {value:g}" for name, value in names.items() if name != "strength")
-            cells = [short(entry["setting"]), drawn, onset_cell(entry), number(entry["speedup"]["ratio"])]
+            cells = [short(entry["setting"]), drawn, onset_cell(entry)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

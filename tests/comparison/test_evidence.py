@@ -75,7 +75,13 @@ def test_in_which_unit_the_paper_counts():
     data, _ = read("decay")
     table = {item["arm"]: item["onset"] for item in data["published"] if item["where"] == "Table 7"}
     here = {row["arm"]: row["onset"] for row in data["rows"] if row["options"]["weight_decay"] == 1e-3}
-    assert all(5 < table[arm] / here[arm] < 8 for arm in ("lambda 0.5", "lambda 1"))
+    earlier = [f"{table[arm] / here[arm]:.1f}" for arm in ("lambda 0.1", "lambda 0.5", "lambda 1")]
+    assert said("here, lambdas of 0.1, 0.5 and 1 are {}, {} and {} times earlier than there.".format(*earlier))
+    ended = entries[3]["last"]
+    assert said(f"In full batches the speed-up is at most {full / ended:.1f}; which arm is earlier is not known, since the")
+    assert said(f"penalised run was ended at epoch {ended:,.0f}.") and said(
+        f"in full batches it is at most {full / ended:.1f}, since"
+    )
 
 
 def test_is_it_harmless():
@@ -87,7 +93,8 @@ def test_is_it_harmless():
             assert 0.025 < with_it["held_out_loss"] - without["held_out_loss"] < 0.085
     for arm in ("penalty 0.05, initial radius", "penalty 0.5, initial radius"):
         for with_it, without in zip(arms[arm], arms["no penalty"], strict=True):
-            assert 0.005 < without["held_out_loss"] - with_it["held_out_loss"] < 0.035
+            lower = f"{without['held_out_loss'] - with_it['held_out_loss']:.2f}"
+            assert "0.01" <= lower <= "0.03" and said("It lowers the loss on every seed, by 0.01 to 0.03")
             assert with_it["effective_rank"] > without["effective_rank"]
     for one_sided, without in zip(arms["one-sided 0.01"], arms["no penalty"], strict=True):
         assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
@@ -386,7 +393,6 @@ def test_what_to_set():
     onset = {}
     for entry in entries:
         onset.setdefault(entry["setting"], {})[entry["arm"]] = entry["onset"]
-    best = sum(arms["penalty, initial radius"] == min(arms.values()) for arms in onset.values())
-    assert (best, len(onset)) == (4, 5) and said("It was earliest, or level with the earliest, on four of [five tasks]")
+    assert len(onset) == 5 and said("The table has the best settings that one search for each of five tasks found")
     assert data["tuning"]["own"]["penalty, initial radius"] == {"strength": {"log": [0.003, 3]}}
     assert said("Our searches ranged from 0.003 to 3.")
