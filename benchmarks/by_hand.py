@@ -9,6 +9,7 @@ with the whole step as one CUDA graph.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.pairs import wait
 from hf_radial.models.modular_mlp import ModularMLPForSequenceClassification
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-3
+LossOf = Callable[[ModularMLPForSequenceClassification, Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def train(
     radial_lambda: float,
     fused: bool = True,
     drop_last: bool = False,
+    loss_of: LossOf | None = None,
 ) -> float:
     """Train with a new order in each epoch; a batch of all rows keeps their order. Returns seconds per step.
 
@@ -77,7 +80,9 @@ def train(
         radial_lambda: weight of the penalty.
         fused: `False` for torch's default AdamW.
         drop_last: leave out an epoch's last batch if it is smaller.
+        loss_of: the loss of a batch in the place of `loss_by_hand`.
     """
+    loss_of = loss_of or loss_by_hand
     device, count = ids.device, len(labels)
     optimizer = optimizer_by_hand(model, fused=True if fused else None)
     done, started = 0, time.perf_counter()
@@ -92,7 +97,7 @@ def train(
             else:
                 index = order[first : first + batch]
                 x, y = ids[index], labels[index]
-            loss = loss_by_hand(model, x, y, radial_lambda)
+            loss = loss_of(model, x, y, radial_lambda)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from transformers.utils import logging
 
-from benchmarks import on_paper, peers, penalty_cost, scaling, trainer_speed, whole_recipes
+from benchmarks import on_paper, peers, penalty_cost, scaling, step_parts, trainer_speed, whole_recipes
 from benchmarks.settings import Settings
 from benchmarks.table import Row, markdown, row_from_json, terminal
 from hf_radial.runs.record import describe_environment
@@ -39,6 +39,7 @@ GROUPS: dict[str, tuple[str, Rows]] = {
     "penalty": ("The penalty on a language model", penalty_cost.rows),
     "penalty-gpu": ("The penalty on a language model, GPU", penalty_cost.gpu_rows),
     "trainer": ("The trainer on a tiny model", trainer_speed.rows),
+    "step-parts": ("Where a step at lambda 0 goes", step_parts.rows),
     "trainer-gpu": ("The trainer on a tiny model, GPU", trainer_speed.gpu_rows),
     "sweep": ("A sweep of seeds", whole_recipes.sweep_rows),
     "sweep-gpu": ("A sweep of seeds, GPU", partial(whole_recipes.sweep_rows, device="cuda")),

@@ -197,12 +197,12 @@ def test_the_command_prints_and_writes_the_table(tmp_path: Path, capfd: pytest.C
     without_gpu = ["penalty-gpu", "trainer-gpu", "sweep-gpu"]
     run.main(["--quick", "--results", str(tmp_path), "--only", "penalty", *([] if torch.cuda.is_available() else without_gpu)])
     first = json.loads((tmp_path / "benchmarks.json").read_text())["groups"]
-    run.main(["--quick", "--results", str(tmp_path), "--only", "trainer", "peers"])
+    run.main(["--quick", "--results", str(tmp_path), "--only", "trainer", "step-parts", "peers"])
     data = json.loads((tmp_path / "benchmarks.json").read_text())
     groups = data["groups"]
-    assert list(groups) == [name for name in run.GROUPS if name in {*first, "trainer", "peers"}]
+    assert list(groups) == [name for name in run.GROUPS if name in {*first, "trainer", "step-parts", "peers"}]
     assert all(groups[name] == first[name] for name in first)  # what was measured before stays
-    for name in ("penalty", "trainer"):
+    for name in ("penalty", "trainer", "step-parts"):
         group = groups[name]
         assert group["environment"]["versions"]["torch"] and group["environment"]["machine"]["device"]
         for row in group["rows"]:
