@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import said
 
 from hf_radial.geometry.reading import read_table
 
@@ -35,6 +36,26 @@ def test_what_it_costs_is_what_was_measured():
 
     data = json.loads((ROOT / "recipes" / "results" / "benchmarks.json").read_text())
     assert (ROOT / "recipes" / "results" / "benchmarks.md").read_text() == document(data)
+
+
+def test_where_targets_are_missed_and_why():
+    data = json.loads((ROOT / "recipes" / "results" / "benchmarks.json").read_text())
+    rows = {row["what"]: row for group in data["groups"].values() for row in group["rows"]}
+    parts = {row["what"].partition(" / hand")[0]: row for row in data["groups"]["step-parts"]["rows"]}
+    ours, fast, call = (
+        f"{statistics.median(parts[name]['values']):.2f}"
+        for name in ("RadialTrainer", "Trainer, fast epoch", "hand, the model called")
+    )
+    assert said(f"`RadialTrainer` takes {ours} times as long as the loop by hand in this measurement, {fast} times without")
+    assert said(f"The call of the model, which every trainer makes, takes {call} times as long by itself.")
+    eight = rows["8 seeds one after the other / at once: MLP p=97 d=128, CPU"]
+    limit = eight["note"].partition(" if the products of matrices were all")[0]
+    assert said(f"it would be {limit} times instead of {statistics.median(eight['values']):.2f}")
+    speed = json.loads((ROOT / "recipes" / "results" / "compare_speed.json").read_text())
+    assert said(f"A comparison makes {speed['times as many']:.1f} times as many runs in a core-hour")
+    missed = [row["what"] for row in rows.values() if row["met"] is False]
+    kinds = ("lambda 0, CPU", "peak memory of tensors", "8 seeds one after the other")
+    assert missed and all(any(kind in what for kind in kinds) for what in missed)
 
 
 @pytest.mark.parametrize("name", ["addition_cpu.json"])
