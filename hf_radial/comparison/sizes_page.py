@@ -61,7 +61,7 @@ def page(rows: sizes.Rows, preset: str, planned: Sequence[Run], reference: str, 
         *(f"- Not yet run: {size}, {arm}, {count} of {seeds} seeds." for (size, arm), count in missing.items()),
         "",
         "Is it the last percent? The same ratios by seed, with the onset at other levels of held-out exact match. Only the",
-        "last column is judged; this table was added after the first runs of 10.6M.",
+        "last column is judged; this table was added after two of the three seeds of 10.6M.",
         "",
         sizes.levels_table(rows, reference),
         f"Rows of training: {facts['sampling']}, {feed}. Batch {args['per_device_train_batch_size']}, learning "

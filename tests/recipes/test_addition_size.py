@@ -287,20 +287,26 @@ def test_what_the_pages_say_of_the_largest_size():
     steps = [listed([step(row) for row in arm]) for arm in (paper, none)]
     assert said(f"With the paper's penalty the same seeds get to 99 % at steps {steps[0]}, {told} times as early.")
     assert said(f"The saved models write {tests[1]} of those sums")
-    verdict = sizes.verdict(every, "10.6M", "paper", recipe.NO_PENALTY).partition(" ")[0]
-    assert said(f"By the rule this is *{verdict}*") and said(f"that learns to add, is {verdict} so far. Two seeds are run")
-    assert len(seeds) == 2 and said(f"99 % at steps {steps[0]} with the paper's penalty, {steps[1]} without.")
+    assert len(seeds) == 3 and sizes.verdict(every, "10.6M", "paper", recipe.NO_PENALTY) == "helps"
+    assert said("By the rule the penalty *helps* at this size: it is earlier on each of three seeds.")
+    assert said(f"Three seeds get to 99 % at steps {steps[0]} with it, {steps[1]} without")
     published = recipe.PAPER["10.6M", recipe.NO_PENALTY] / recipe.PAPER["10.6M", "paper"]
-    assert said(f"The paper says {published:.1f} times, of another set-up.")
+    assert said(f"The paper says {published:.1f} times, of another set-up.") and said(f"(the paper: {published:.1f} times,")
+    assert f"{min(ratios):.1f}" == "1.2" and said("it is earlier to 99 % on each of three seeds, 1.2 times or more")
 
-    words = {0.9: "At 90 % the ratios are {}", 0.95: "at 95 % {}: there the second seed's two runs are almost level"}
-    for level, text in words.items():
-        at = sizes.at_level(rows.values(), level)
-        found = [ratio for ratio, bound in sizes.ratios(at, "10.6M", "paper", recipe.NO_PENALTY).values() if not bound]
-        assert said(text.format(listed([f"{ratio:.2f}" for ratio in found]))) and 1 < found[1] < 1.1
-    curves, from_then_on = none[1]["curves"], sizes.at_level([none[1]], 0.95)[0]["onset"]
-    then = curves["held_out_exact_match"][curves["step"].index(from_then_on) :]
-    assert min(then) >= 0.95 and none[1]["onset"] is None and said("Without the penalty it then moves between 95 and 100 %")
+    def from_95_to_99(row):
+        since = sizes.at_level([row], 0.95)[0]["onset"]
+        return f"> {row['last_step'] - since:,}" if row["onset"] is None else f"{row['onset'] - since:,}"
+
+    gaps = [listed([from_95_to_99(row) for row in arm]) for arm in (none, paper)]
+    assert said(f"From 95 % to 99 % the runs need {gaps[0]} steps without it, {gaps[1]} with it")
+    by_level = {}
+    for level, text in ((0.9, "at 90 % the ratios are {}"), (0.95, "at 95 % {}")):
+        found = sizes.ratios(sizes.at_level(rows.values(), level), "10.6M", "paper", recipe.NO_PENALTY)
+        by_level[level] = [ratio for ratio, bound in found.values() if not bound]
+        assert said(text.format(listed([f"{ratio:.2f}" for ratio in by_level[level]])))
+    assert [sum(ratio > 1 for ratio in found) for found in by_level.values()] == [2, 2]
+    assert said("at 95 % it is earlier on two and later on one")
 
     (initial,) = (row for (arm, _), row in rows.items() if arm == "initial radius")
     early = sizes.ratios(sizes.at_level(rows.values(), 0.9), "10.6M", "initial radius", recipe.NO_PENALTY)[initial["seed"]][0]
