@@ -81,12 +81,10 @@ AnyJob = Job | TuningJob | TuningJobs
 
 def jobs_of(todo: Runs, together: int) -> list[Job]:
     """Runs as jobs. MLPs that differ only in seeds and in options of the optimizer and the penalty share a job."""
-    from hf_radial.interventions import intervention
-
     alike: dict[str, Runs] = {}
     for folder, options in todo:
         methods = options.get("interventions") or []
-        can = options.get("model", "mlp") == "mlp" and all(intervention(text).can_join_sweep() for text in methods)
+        can = options.get("model", "mlp") == "mlp" and all(map(stacks, methods))
         rest = {name: value for name, value in options.items() if name not in SHARED}
         rest["interventions"] = [text for text in map(_not_shared, methods) if text]
         key = json.dumps(rest, sort_keys=True, default=str) if can and together > 1 else str(folder)
@@ -97,6 +95,19 @@ def jobs_of(todo: Runs, together: int) -> list[Job]:
         for parts in [-(-len(runs) // together)]
         for i in range(parts)
     ]
+
+
+def stacks(text: str) -> bool:
+    """Whether runs with this intervention can share their steps.
+
+    One that cannot is not made here: it may need a file that another run is still to write.
+
+    >>> [stacks(text) for text in ("radial:strength=1", "layer_norm:affine=true", "replay:what=norm,file={followed}/a.json")]
+    [True, False, False]
+    """
+    from hf_radial.interventions import INTERVENTIONS, intervention
+
+    return INTERVENTIONS[text.partition(":")[0]].swept is not None and intervention(text).can_join_sweep()
 
 
 def _not_shared(text: str) -> str:
