@@ -101,14 +101,12 @@ def held_to_a_norm(factor: float) -> Loop:
 
 
 def scaled_at_first(factor: float) -> Loop:
+    steps = plain(lambda code, groups: torch.optim.AdamW(groups, lr=RATE))
+
     def loop(code: Any, model: Any, batch: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> None:
         code.rescale.__globals__["mlp"] = model  # their function changes this global, whatever it is called with
-        optimizer = torch.optim.AdamW(groups, lr=RATE)
         code.rescale(model, factor)
-        for _ in range(STEPS):
-            optimizer.zero_grad()
-            model(**batch).loss.backward()
-            optimizer.step()
+        steps(code, model, batch, groups)
 
     return loop
 

@@ -125,19 +125,15 @@ def addition_cpu() -> str:
     return study.readme_table(json.loads((RESULTS / "addition_cpu.json").read_text()))
 
 
-def addition_by_size() -> str:
-    """3-digit addition at three sizes; a line that says so while no run is committed."""
-    recipe = _recipe("addition_size")
-    study = recipe.Study("addition_nanogpt_cpu", Path("runs"), RESULTS / "addition_nanogpt_cpu")
-    rows = study.rows()
-    return recipe.sizes.table(rows, recipe.NO_PENALTY, recipe.PAPER) if rows else "Not yet run.\n"
-
-
-def addition_levels() -> str:
-    """By how much an arm is earlier at three sizes, where the onset is at other levels of held-out exact match."""
+def addition_by_size(kind: str) -> str:
+    """3-digit addition by size: the onsets, or by how much an arm is earlier with the onset at other levels ("levels")."""
     recipe = _recipe("addition_size")
     rows = recipe.Study("addition_nanogpt_cpu", Path("runs"), RESULTS / "addition_nanogpt_cpu").rows()
-    return recipe.sizes.levels_table(rows, recipe.NO_PENALTY)
+    if not rows:
+        return "Not yet run.\n"
+    if kind == "levels":
+        return str(recipe.sizes.levels_table(rows, recipe.NO_PENALTY))
+    return str(recipe.sizes.table(rows, recipe.NO_PENALTY, recipe.PAPER))
 
 
 def geometry_study() -> str:
@@ -276,8 +272,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "tuned_to": tuned_to,
     "help_or_harm": help_or_harm,
     "addition_cpu": addition_cpu,
-    "addition_nanogpt_cpu": addition_by_size,
-    "addition_levels": addition_levels,
+    "addition_nanogpt_cpu": partial(addition_by_size, "onsets"),
+    "addition_levels": partial(addition_by_size, "levels"),
     "geometry_study": geometry_study,
     "matched_onset": partial(matched_onset, "answers"),
     "matched_onset_numbers": partial(matched_onset, "numbers"),
