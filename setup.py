@@ -17,8 +17,11 @@ RECIPES = ("addition", "compare", "modular", "sweep")  # hf_radial/runs/shipped.
 DATA = ("recipes", "recipes.accelerate", "recipes.configs", "recipes.results", "recipes.results.compare", "model_cards")
 
 
+ONLY_JUDGED = {"run", "test", "held_out_at_fit"}  # what no page says of a run that tunes
+
+
 def _slim(row: dict[str, Any]) -> dict[str, Any]:
-    left_out = {"curve", "run"} if row.get("stage") == "tuning" else {"curve"}
+    left_out = {"curve"} if row["stage"] == "judged" else {"curve"} | ONLY_JUDGED
     kept = {key: value for key, value in row.items() if key not in left_out}
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in kept.items()}
 
@@ -34,8 +37,8 @@ def _slim_comparisons(folder: Path) -> None:
 class BuildPackage(build_py):
     """Installs the recipes without the studies, and the committed comparisons without the curves of their runs.
 
-    Numbers of a run have six digits there, more than any page prints, and only judged runs have the name of their folder, which
-    `compare --again` needs. The source distribution has the same.
+    Numbers of a run have six digits there, more than any page prints. Only judged runs have their test accuracy, the accuracy
+    when they fitted, and the name of their folder, which `compare --again` needs. The source distribution has the same.
     """
 
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:

@@ -127,7 +127,7 @@ def test_the_committed_comparisons_read_the_same_without_the_curves(built, tmp_p
     folder = tmp_path / "hf_radial" / "recipes" / "results" / "compare"
     names = sorted(file.stem for file in folder.glob("*.json"))
     assert names == sorted(file.stem for file in (ROOT / "recipes" / "results" / "compare").glob("*.json"))
-    for name in ["lines", "paired", "transformer_replicated"]:  # tuned, not tuned, and tuned again and again
+    for name in ["lines", "tuned", "paired", "transformer_replicated"]:  # settings, tuned, not tuned, and tuned again and again
         assert command_line(["compare", name, "--results", str(folder)]) == 0
         compact = capsys.readouterr().out
         assert command_line(["compare", name]) == 0
