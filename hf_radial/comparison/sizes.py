@@ -16,7 +16,7 @@ runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,8 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
         if arm == reference or not of(rows, size, reference):
             cells += ["", "", ""]
         else:
-            found = speedup(times, onsets(rows, size, reference))
-            interval = found.pairs > 1 and found.low is not None and found.high is not None and isfinite(found.high)
-            cells += [_told(ratios(rows, size, arm, reference))]
-            cells += [f"{found.low:.2f} to {found.high:.2f}" if interval else "–", verdict(rows, size, arm, reference)]
+            cells += [_told(ratios(rows, size, arm, reference)), _interval_text(_interval(rows, size, arm, reference))]
+            cells += [verdict(rows, size, arm, reference)]
         theirs, base = paper.get((size, arm)), paper.get((size, reference))
         cells += [
             "" if theirs is None else f"{theirs:,}",
@@ -137,12 +135,29 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
     return "\n".join(lines) + "\n"
 
 
+def _interval(rows: Rows, size: str, arm: str, reference: str) -> tuple[float, float] | None:
+    """95 % interval of the ratio of median onsets over seeds: from 0, or to infinity, where one of the two has no median."""
+    found = speedup(onsets(rows, size, arm), onsets(rows, size, reference))
+    if found.pairs < 2 or found.low is None or found.high is None or found.low == inf or found.high == 0:
+        return None
+    return found.low, found.high
+
+
+def _interval_text(interval: tuple[float, float] | None) -> str:
+    low, high = interval or (0.0, inf)
+    if low and high < inf:
+        return f"{low:.2f} to {high:.2f}"
+    return f"{low:.2f} or more" if low else f"{high:.2f} or less" if high < inf else "–"
+
+
 def _by_seed(times: Sequence[Time]) -> str:
     return " / ".join(f"> {time.value:,.0f}" if time.censored else f"{time.value:,.0f}" for time in times)
 
 
 def draw(rows: Rows, reference: str, path: Path) -> None:
-    """Plot the ratios of onsets (points are seeds, the bar is the interval) and the onsets against the number of parameters.
+    """Plot the ratios of onsets and the onsets against the number of parameters.
+
+    A point is a seed. A bar is the interval; where that is open, it goes as far as the points.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -152,24 +167,35 @@ def draw(rows: Rows, reference: str, path: Path) -> None:
 
     from hf_radial.report.plots import COLOURS
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    for (i, arm), colour in zip(enumerate(arms), COLOURS, strict=False):
+    sizes = {row["size"]: row["parameters"] for row in rows}
+    for (i, arm), colour in zip(enumerate(dict.fromkeys(row["arm"] for row in rows)), COLOURS, strict=False):
         right.plot([], [], "o", color=colour, label=arm)
         for size in dict.fromkeys(row["size"] for row in rows if row["arm"] == arm):
-            x, times = of(rows, size, arm)[0]["parameters"] * 1.08**i, onsets(rows, size, arm)
-            for time in times:
+            x = sizes[size] * 1.08**i
+            for time in onsets(rows, size, arm):
                 right.plot(x, time.value, "o", color=colour, mfc="none" if time.censored else colour)
-            for ratio, bound in ratios(rows, size, arm, reference).values() if arm != reference else ():
+            if arm == reference:
+                continue
+            by_seed = ratios(rows, size, arm, reference).values()
+            for ratio, bound in by_seed:
                 left.plot(x, ratio, {"": "o", "<": "v", ">": "^"}[bound], color=colour, alpha=0.6)
-            found = speedup(times, onsets(rows, size, reference))
-            if arm != reference and found.pairs > 1 and found.low and found.high and found.high < float("inf"):
-                left.plot([x, x], [found.low, found.high], color=colour)
+            if interval := _interval(rows, size, arm, reference):
+                ends = [interval[0] or min(ratio for ratio, _ in by_seed), min(interval[1], max(ratio for ratio, _ in by_seed))]
+                left.plot([x, x], ends, color=colour)
     left.axhline(1, color="0.3", ls="--", lw=0.8)
-    left.set(xscale="log", xlabel="parameters", ylabel=f"steps to 99 %: {reference} / arm", title="above 1: the arm is earlier")
-    right.set(xscale="log", yscale="log", xlabel="parameters", ylabel="steps to 99 %", title="hollow: not by then")
-    right.legend(fontsize="small")
+    for mark, meaning in (("o", "a seed"), ("^", "at least"), ("v", "at most")):
+        left.plot([], [], mark, color="0.4", label=meaning)
+    left.set(ylabel=f"steps to 99 %: {reference} / arm", title="above 1: the arm is earlier")
+    right.set(yscale="log", ylabel="steps to 99 %", title="hollow: not by then")
+    right.yaxis.set_major_formatter("{x:,.0f}")
+    right.yaxis.set_minor_formatter("{x:,.0f}")
+    for axes in (left, right):
+        axes.set(xscale="log", xlabel="parameters")
+        axes.set_xticks([*sizes.values()], [*sizes], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False)
     with replacing(path) as new:
         figure.savefig(new, dpi=90, format=path.suffix.removeprefix("."))

@@ -14,6 +14,7 @@ from warm import WarmProcess, kill_at_a_checkpoint
 
 from hf_radial.comparison import sizes
 from hf_radial.comparison.sizes_page import page, search_page
+from hf_radial.comparison.statistics import speedup
 from hf_radial.training.precision import time_precisions
 from recipes import addition_size as recipe
 from recipes import cards
@@ -177,6 +178,9 @@ def test_the_table_has_bounds_and_the_papers_figures_beside_ours(tmp_path):
     cells = ["500", "none", "1 of 3", "100 / 100 / 100", "20%, 20%, 20%", "800 / > 1,000 / > 1,000", "800 / > 1,000 / > 1,000"]
     assert [cell.strip() for cell in lines[2].split("|")[2:9]] == cells
     assert "| 2.00, > 2.00 |" in lines[3] and lines[3].endswith("| 9,800 | 2.3 |")
+    assert "| 2.00 or more |" in lines[3]
+    late = made({("S", "none"): [800, 700, 600], ("S", "arm"): [None, None, 900]})
+    assert "| 0.67 or less |" in sizes.table(late, "none", {})
     sizes.draw(rows, "none", tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 0
 
@@ -289,6 +293,8 @@ def test_what_the_pages_say_of_the_largest_size():
     assert said(f"The saved models write {tests[1]} of those sums")
     assert len(seeds) == 3 and sizes.verdict(every, "10.6M", "paper", recipe.NO_PENALTY) == "helps"
     assert said("By the rule the penalty *helps* at this size: it is earlier on each of three seeds.")
+    found = speedup(*(sizes.onsets(every, "10.6M", arm) for arm in ("paper", recipe.NO_PENALTY)))
+    assert said(f"Three of three is weak (p {found.p_value} by the sign test).")
     assert said(f"Three seeds get to 99 % at steps {steps[0]} with it, {steps[1]} without")
     published = recipe.PAPER["10.6M", recipe.NO_PENALTY] / recipe.PAPER["10.6M", "paper"]
     assert said(f"The paper says {published:.1f} times, of another set-up.") and said(f"(the paper: {published:.1f} times,")
