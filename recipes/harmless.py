@@ -5,6 +5,10 @@
     python recipes/harmless.py --results out             # without a download: the reference texts that Python ships
     python recipes/harmless.py --file input.txt --size 10.6M --seeds 0 --bf16 --arms "penalty 0.01 (paper)"   # a nanoGPT
 
+What one seed of the 10.6M says was written down before it ran: the answer of the small size holds for an arm if its held-out
+loss differs from that without a penalty in the same direction by 0.01 or more, is contradicted if it does so in the other one,
+and is undecided otherwise.
+
 Held-out loss is the task loss without the penalty, on windows of the last tenth of the text; the effective rank is that of the
 last layer's feed-forward output on the same windows. The paper trains about 500,000 parameters and reports 1.585 (effective
 rank 94) without the penalty and 1.608 (108) with it. Data and table go to recipes/results/harmless.{json,md}, those of another
