@@ -105,6 +105,7 @@ def run(text: str, size: str, arm: dict[str, Any], seed: int, steps: int, bf16: 
             weight_decay=0.1,
             seed=seed,
             bf16=bf16,
+            use_cpu=not torch.accelerator.is_available(),  # bfloat16 on a CPU has to be asked for
             logging_steps=max(1, steps // 10),
             save_strategy="no",
             report_to="none",

@@ -31,15 +31,15 @@ def test_another_size_has_files_of_its_own_and_goes_on(tmp_path, monkeypatch):
         return train(text, size, arm, seed, *rest)
 
     monkeypatch.setattr(harmless, "run", run)
-    words = ["--file", str(tmp_path / "text.txt"), "--steps", "2", "--size", "10.6M", "--results", str(tmp_path), "--go-on"]
-    words += ["--arms", "penalty 0.01 (paper)", "--seeds"]
+    words = ["--file", str(tmp_path / "text.txt"), "--steps", "2", "--size", "10.6M", "--bf16", "--results", str(tmp_path)]
+    words += ["--go-on", "--arms", "penalty 0.01 (paper)", "--seeds"]
     with pytest.raises(KeyboardInterrupt):
         main([*words, "3"])
     assert "| no penalty |" in (tmp_path / "harmless_10.6M.md").read_text()
     table = main([*words, "3"])
     assert made == [("10.6M", 0.0, 3), ("10.6M", 0.01, 3), ("10.6M", 0.01, 3)]
     assert table == tmp_path / "harmless_10.6M.md" and "| penalty 0.01 (paper) |" in table.read_text()
-    assert "--size 10.6M --seeds 3" in table.read_text() and "One seed" in table.read_text()
+    assert "--size 10.6M --seeds 3" in table.read_text() and "bfloat16. One seed" in table.read_text()
     with pytest.raises(ValueError, match="another steps"):
         main([*words, "3", "--steps", "3"])
 
