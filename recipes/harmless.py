@@ -2,7 +2,8 @@
 
     curl -O https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt
     python recipes/harmless.py --file input.txt          # Tiny Shakespeare, as the paper; an hour on one core
-    python recipes/harmless.py --results out             # without a download: the reference texts that Python ships
+    python recipes/harmless.py --corpus pydoc            # without a download: the reference texts that Python ships
+    python recipes/harmless.py --corpus generated        # or synthetic plays
     python recipes/harmless.py --file input.txt --size 10.6M --seeds 0 --bf16 --arms "penalty 0.01 (paper)"   # a nanoGPT
 
 What one seed of the 10.6M says was written down before it ran: the answer of the small size holds for an arm if its held-out
@@ -11,8 +12,9 @@ and is undecided otherwise.
 
 Held-out loss is the task loss without the penalty, on windows of the last tenth of the text; the effective rank is that of the
 last layer's feed-forward output on the same windows. The paper trains about 500,000 parameters and reports 1.585 (effective
-rank 94) without the penalty and 1.608 (108) with it. Data and table go to recipes/results/harmless.{json,md}, those of another
-size to harmless_SIZE. They are written after each run. With `--go-on` only the runs are made that are not there.
+rank 94) without the penalty and 1.608 (108) with it. Data and table go to recipes/results/harmless.{json,md}, those of a corpus
+or another size to harmless_CORPUS_SIZE. They are written after each run. With `--go-on` only the runs are made that are not
+there.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from hf_radial.runs import text_files
 from hf_radial.runs.record import describe_environment, made_on
 from hf_radial.runs.script import run_recipe
 from hf_radial.safe_files import write_text
+from hf_radial.tasks.text import CORPORA
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NO_PENALTY = "no penalty"
@@ -57,8 +60,8 @@ LENGTH, BATCH, HELD_OUT_WINDOWS = 64, 16, 400
 STEPS, SEEDS = 3000, [0, 1, 2]
 
 
-def read_text(file: Path | None) -> tuple[str, str]:
-    """The text, and what it is called in the table.
+def read_text(file: Path | None, corpus: str) -> tuple[str, str]:
+    """The text of the file, or of the corpus where there is none, and what it is called in the table.
 
     Raises:
         ValueError: the file is not there, or has fewer characters than ten windows.
@@ -66,10 +69,10 @@ def read_text(file: Path | None) -> tuple[str, str]:
     if file is None:
         from hf_radial.tasks.load import load_task
 
-        data: Any = load_task("text", corpus="pydoc")
-        return "".join("".join(data[split]["text"]) for split in ("train", "validation", "test")), "pydoc"
+        data: Any = load_task("text", corpus=corpus)
+        return "".join("".join(data[split]["text"]) for split in ("train", "validation", "test")), corpus
     if not file.is_file():
-        raise ValueError(f"--file {str(file)!r} does not exist; leave it out for the texts that Python ships")
+        raise ValueError(f"--file {str(file)!r} does not exist; for a text without a download, give --corpus {corpus} instead")
     text = text_files.read_text(file)
     if len(text) < 100 * LENGTH:
         raise ValueError(f"--file {str(file)!r} has {len(text)} characters; at least {100 * LENGTH} are needed")
@@ -173,7 +176,9 @@ def main(argv: Sequence[str]) -> Path:
     from transformers.utils import logging
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--file", type=Path, help="the text; without it, the reference texts that Python ships")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--file", type=Path, help="the text")
+    which.add_argument("--corpus", choices=CORPORA, default="pydoc", help="without a file: a text of the task (%(default)s)")
     parser.add_argument("--size", choices=SIZES, default=SMALL, help="number of parameters (%(default)s)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="some of them; 'no penalty' is always run")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each run (%(default)s)")
@@ -186,7 +191,7 @@ def main(argv: Sequence[str]) -> Path:
         raise ValueError(f"--steps {options.steps} must be at least 1, and --seeds {options.seeds} each once")
     torch.set_num_threads(1)
     logging.set_verbosity_error()
-    text, name = read_text(options.file)
+    text, name = read_text(options.file, options.corpus)
     names = [arm for arm in ARMS if arm in options.arms or arm == NO_PENALTY]
     data = {
         "environment": describe_environment(),
@@ -200,7 +205,8 @@ def main(argv: Sequence[str]) -> Path:
         "arms": {arm: [] for arm in names},
     }
     options.results.mkdir(parents=True, exist_ok=True)
-    file = options.results / f"harmless{'' if options.size == SMALL else '_' + options.size}.json"
+    parts = ["harmless", *([] if options.file else [name]), *([] if options.size == SMALL else [options.size])]
+    file = options.results / f"{'_'.join(parts)}.json"
     if options.go_on and file.is_file():
         data["arms"] |= runs_there(file, data)
     there = {arm: [run["seed"] for run in runs] for arm, runs in data["arms"].items()}
@@ -220,7 +226,7 @@ def main(argv: Sequence[str]) -> Path:
 
 def command_of(options: argparse.Namespace, name: str, seeds: list[int], arms: list[str]) -> str:
     """The command that makes these runs: every option that is not as by default. `name` is that of the file of text."""
-    words = ["--file", name] if options.file else []
+    words = ["--file" if options.file else "--corpus", name]
     words += ["--size", options.size] if options.size != SMALL else []
     words += ["--seeds", *map(str, seeds)] if seeds != SEEDS else []
     words += ["--steps", str(options.steps)] if options.steps != STEPS else []

@@ -19,6 +19,16 @@ def test_each_arm_is_trained_on_each_seed_and_compared_with_no_penalty(tmp_path)
     assert "| no penalty |" in table.read_text() and "+0.000, +0.000" in table.read_text()
 
 
+def test_a_corpus_needs_no_file_and_has_results_of_its_own(tmp_path, capsys):
+    words = ["--steps", "1", "--seeds", "0", "--arms", "no penalty", "--results", str(tmp_path)]
+    table = main(["--corpus", "generated", *words])
+    assert table == tmp_path / "harmless_generated.md" and "(1,000,000 characters" in table.read_text()
+    assert "`python recipes/harmless.py --corpus generated --seeds 0 --steps 1 --arms 'no penalty'`" in table.read_text()
+    with pytest.raises(SystemExit):
+        main(["--corpus", "generated", "--file", "text.txt", *words])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_another_size_has_files_of_its_own_and_goes_on(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)
     monkeypatch.setitem(harmless.SIZES, "10.6M", {"n_embd": 16, "n_layer": 1, "n_head": 2})
