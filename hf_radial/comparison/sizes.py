@@ -72,13 +72,16 @@ def levels_table(rows: Rows, reference: str, levels: Sequence[float] = LEVELS) -
     lines = [f"| size | arm | {' | '.join(head)} |", "|" + "---|" * (2 + len(levels))]
     by_level = [at_level(rows, level) for level in levels]
     for size, arm in dict.fromkeys((row["size"], row["arm"]) for row in rows if row["arm"] != reference):
-        cells = [_told(ratios(at, size, arm, reference)) for at in by_level]
+        cells = [_ratios_text(at, size, arm, reference) for at in by_level]
         lines.append(f"| {' | '.join([size, arm, *cells])} |")
     return "\n".join(lines) + "\n"
 
 
-def _told(by_seed: Mapping[int, tuple[float, str]]) -> str:
-    return ", ".join(f"{bound} {ratio:.2f}".strip() for ratio, bound in by_seed.values()) or "–"
+def _ratios_text(rows: Rows, size: str, arm: str, reference: str) -> str:
+    """The ratios by seed; a dash where neither of the two runs has an onset, or where there is no run of the reference."""
+    found = ratios(rows, size, arm, reference)
+    told = {seed: f"{bound} {ratio:.2f}".strip() for seed, (ratio, bound) in found.items()}
+    return ", ".join(told.get(row["seed"], "–") for row in of(rows, size, arm))
 
 
 def verdict(rows: Rows, size: str, arm: str, reference: str) -> str:
@@ -124,7 +127,7 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
         if arm == reference or not of(rows, size, reference):
             cells += ["", "", ""]
         else:
-            cells += [_told(ratios(rows, size, arm, reference)), _interval_text(_interval(rows, size, arm, reference))]
+            cells += [_ratios_text(rows, size, arm, reference), _interval_text(_interval(rows, size, arm, reference))]
             cells += [verdict(rows, size, arm, reference)]
         theirs, base = paper.get((size, arm)), paper.get((size, reference))
         cells += [
