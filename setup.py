@@ -15,9 +15,7 @@ from setuptools.command.sdist import sdist
 
 RECIPES = ("addition", "compare", "modular", "sweep")  # hf_radial/runs/shipped.py; the others are studies of this repository
 DATA = ("recipes", "recipes.accelerate", "recipes.configs", "recipes.results", "recipes.results.compare", "model_cards")
-
-
-ONLY_JUDGED = {"run", "test", "held_out_at_fit"}  # what no page says of a run that tunes
+ONLY_JUDGED = {"run", "test", "held_out_at_fit"}  # what pages say of judged runs only
 
 
 def _slim(row: dict[str, Any]) -> dict[str, Any]:
