@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_radial.comparison.paired import PairedRatio, compare_paired, pairs_of, time_of
+from hf_radial.comparison.paired import PairedRatio, compare_paired, pairs_of, ratio_of_means, time_of, where_both
 from hf_radial.comparison.statistics import Time, restricted_mean
 from hf_radial.comparison.times import number, range_text, with_interval
 
@@ -79,6 +79,23 @@ def paired_table(entries: Sequence[dict[str, Any]], references: Sequence[str], s
     return "\n".join(lines) + "\n"
 
 
+def over_all_draws(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> str:
+    """The ratio of mean times over all draws, and the ratio where both got there; over all settings."""
+    horizons = horizons_of(rows)
+    head = ["arm", *(f"{reference} / arm, {over}" for reference in references for over in ("all draws", "both get there"))]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        cells = [arm]
+        for reference in references:
+            pairs = pairs_of(rows, arm, reference) if arm != reference else {}
+            both = compare_paired(where_both(pairs, horizons), horizons, tasks=False)
+            cells.append(with_interval(*ratio_of_means(pairs, horizons)) if pairs else "–")
+            draws = f"{both.draws} draw{'s' * (both.draws != 1)}"
+            cells.append("–" if both.ratio is None else f"{with_interval(both.ratio, both.low, both.high)}, {draws}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def by_value(rows: Sequence[dict[str, Any]], name: str) -> str:
     """For each value of one crossed number: how many runs of each arm were solved, and their mean time."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
@@ -149,6 +166,13 @@ def paired_page(data: dict[str, Any]) -> str:
     ]
     if len(settings) > 1:
         lines += ["**All settings**", "", paired_table(entries, references, None)]
+    lines += [
+        "Does an arm get there more often, or sooner? *All draws*: mean time of the reference by the arm's, as shares of the",
+        "last epoch. *Both get there*: the ratio over the draws that both solved. The rules above do not use this table, which",
+        "was added after the runs.",
+        "",
+        over_all_draws(rows, references),
+    ]
     for setting in settings:
         end = number(horizons_of(rows)[setting])
         lines += [f"**{setting}** (up to epoch {end})", "", paired_table(entries, references, setting)]

@@ -142,7 +142,7 @@ def test_over_all_seven_tasks():
     assert said(
         "Over repeated tunings it is clearly earlier than AdamW at three of [seven tasks](evidence/tuned.md), and later at"
     )
-    assert said("is then clearly earlier than plain AdamW at three tasks of seven, and level with LayerNorm;")
+    assert said("is then clearly earlier than plain AdamW at three tasks of seven, and level with LayerNorm.")
     level = entries["initial radius"]["LayerNorm"]["ratio"]
     assert level.low < 1 < level.high and said("**Tuned, the penalty and LayerNorm are level**")
     assert last["below"] == 1  # of LayerNorm of the last layer, in the README's table

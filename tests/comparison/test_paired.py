@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hf_radial.comparison.grid import read_grid
-from hf_radial.comparison.paired import chunks, compare_paired, paired_cells, pairs_of
+from hf_radial.comparison.paired import chunks, compare_paired, paired_cells, pairs_of, ratio_of_means, where_both
 from hf_radial.comparison.paired_page import best_values, by_value, paired_page, shares
 
 GRID = {
@@ -119,6 +119,33 @@ def test_where_nothing_got_there_nothing_is_said():
     assert (found.ratio, found.p_value, found.draws) == (None, None, 3)
 
 
+def test_mean_times_over_all_draws_and_the_draws_that_both_solved_against_a_loop():
+    draw = random.Random(1)
+    onsets = {
+        (setting, arm): [draw.choice([None, 10.0, 20.0, 40.0]) for _ in range(30)]
+        for setting in ("x", "y")
+        for arm in ("a", "b")
+    }
+    rows = [row(*cell, seed, onset) for cell, own in onsets.items() for seed, onset in enumerate(own)]
+    pairs, horizons = pairs_of(rows, "b", "a"), {"x": 100.0, "y": 100.0}
+    means = {arm: sum(onset or 100.0 for cell, own in onsets.items() if cell[1] == arm for onset in own) for arm in ("a", "b")}
+    ratio, low, high = ratio_of_means(pairs, horizons)
+    assert ratio == pytest.approx(means["a"] / means["b"]) and low < ratio < high
+    resampled = []
+    for _ in range(2000):
+        seeds = {setting: draw.choices(range(30), k=30) for setting in ("x", "y")}
+        a, b = (sum(onsets[s, arm][i] or 100.0 for s, own in seeds.items() for i in own) for arm in ("a", "b"))
+        resampled.append(a / b)
+    resampled.sort()
+    assert low == pytest.approx(resampled[50], abs=0.02) and high == pytest.approx(resampled[1950], abs=0.02)
+    both = where_both(pairs, horizons)
+    for setting, own in both.items():
+        expected = [pair for pair in zip(onsets[setting, "b"], onsets[setting, "a"], strict=True) if None not in pair]
+        assert own == expected
+    ends = [compare_paired(pairs, horizons, tasks=False, seed=seed).high for seed in range(3)]
+    assert max(ends) - min(ends) < 0.01 * max(ends)
+
+
 def test_the_page_has_the_share_that_never_got_there_and_mean_times(tmp_path):
     rows = [row("x", "AdamW", seed, None if seed else 40.0) for seed in range(4)]
     rows += [row("x", "LayerNorm", seed, 20.0) for seed in range(4)]
@@ -128,4 +155,5 @@ def test_the_page_has_the_share_that_never_got_there_and_mean_times(tmp_path):
     assert found.ratio == pytest.approx((2 * 5**3) ** 0.25) and (found.earlier, found.later) == (4, 0)
     data = {"title": "t", "question": "q", "command": "c", "grid": "p", "missing": 0, "reference": "AdamW", "rows": rows}
     text = paired_page({**data, "paired": {"draws": 4, "common": GRID["paired"]["common"], "also_against": []}})
+    assert "| LayerNorm | 4.25 (" in text and "2 (2 to 2), 1 draws |" in text  # over all draws, and where both get there
     assert "| AdamW | 1 of 4 | 75% | 85 |" in text and "| LayerNorm | 4 of 4 | 0% | 20 | 3.98 (" in text
