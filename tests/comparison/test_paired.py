@@ -121,11 +121,8 @@ def test_where_nothing_got_there_nothing_is_said():
 
 def test_mean_times_over_all_draws_and_the_draws_that_both_solved_against_a_loop():
     draw = random.Random(1)
-    onsets = {
-        (setting, arm): [draw.choice([None, 10.0, 20.0, 40.0]) for _ in range(30)]
-        for setting in ("x", "y")
-        for arm in ("a", "b")
-    }
+    cells = [(setting, arm) for setting in ("x", "y") for arm in ("a", "b")]
+    onsets = {cell: [draw.choice([None, 10.0, 20.0, 40.0]) for _ in range(30)] for cell in cells}
     rows = [row(*cell, seed, onset) for cell, own in onsets.items() for seed, onset in enumerate(own)]
     pairs, horizons = pairs_of(rows, "b", "a"), {"x": 100.0, "y": 100.0}
     means = {arm: sum(onset or 100.0 for cell, own in onsets.items() if cell[1] == arm for onset in own) for arm in ("a", "b")}
@@ -155,5 +152,5 @@ def test_the_page_has_the_share_that_never_got_there_and_mean_times(tmp_path):
     assert found.ratio == pytest.approx((2 * 5**3) ** 0.25) and (found.earlier, found.later) == (4, 0)
     data = {"title": "t", "question": "q", "command": "c", "grid": "p", "missing": 0, "reference": "AdamW", "rows": rows}
     text = paired_page({**data, "paired": {"draws": 4, "common": GRID["paired"]["common"], "also_against": []}})
-    assert "| LayerNorm | 4.25 (" in text and "2 (2 to 2), 1 draws |" in text  # over all draws, and where both get there
+    assert "| LayerNorm | 4.25 (" in text and "2 (2 to 2), 1 draw |" in text  # over all draws, and where both get there
     assert "| AdamW | 1 of 4 | 75% | 85 |" in text and "| LayerNorm | 4 of 4 | 0% | 20 | 3.98 (" in text
