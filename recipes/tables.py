@@ -279,6 +279,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "matched_onset_numbers": partial(matched_onset, "numbers"),
     "geometry_cost": partial(lines_of, "geometry_cost"),
     "harmless": partial(lines_of, "harmless"),
+    "harmless_generated": partial(lines_of, "harmless_generated"),
     "task_speed": partial(lines_of, "task_speed"),
     "trainers": partial(lines_of, "trainers"),
     "versions": partial(lines_of, "versions"),

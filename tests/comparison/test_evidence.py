@@ -99,6 +99,16 @@ def test_is_it_harmless():
         assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
 
 
+def test_is_it_harmless_on_synthetic_plays():
+    arms = json.loads((ROOT / "recipes" / "results" / "harmless_generated.json").read_text())["arms"]
+    base = {run["seed"]: run["held_out_loss"] for run in arms["no penalty"]}
+    costs = {arm: sorted(run["held_out_loss"] - base[run["seed"]] for run in runs) for arm, runs in arms.items()}
+    paper, initial = costs["penalty 0.01 (paper)"], costs["penalty 0.5, initial radius"]
+    assert len(paper) == len(initial) == 3 and paper[0] > 0 > initial[-1]
+    assert said(f"the paper's radius costs {paper[0]:.3f} to {paper[-1]:.3f}, the initial radius gains {-initial[-1]:.3f} to")
+    assert said(f"to {-initial[0]:.3f}.") and said("all differences are smaller")
+
+
 def test_should_i_use_this():
     data, entries = read("anew")
     rows = data["rows"]
