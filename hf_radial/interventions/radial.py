@@ -6,8 +6,8 @@ to the stream towards a sphere of radius `R`.
 Source: arXiv 2606.32000, Eq. 3. `radius=initial`, `side=above`, `warmup_steps`, `schedule` and `where` are this package's
 variants.
 
-Use: start with `radial:strength=0.05,radius=initial` and the weight decay that you would use without it: the target is then each
-site's own radius at the start. `radial:strength=0.05` is the paper's, with a target of `sqrt(d)`.
+Use: start with `radial:strength=0.05,radius=initial`, and the weight decay that you would use without it. The target is then
+each site's own radius at the start. `radial:strength=0.05` is the paper's, with a target of `sqrt(d)`.
 
 Saved model: weights alone. `from_pretrained` gives the model that was trained.
 """
