@@ -330,6 +330,10 @@ def test_what_the_pages_say_of_the_largest_size():
     low, when = min(zip(initial[2]["curves"]["held_out_exact_match"][40:], initial[2]["curves"]["step"][40:], strict=True))
     assert said(f"Seed 2 falls to {low:.0%} at step {when:,} and recovers.") and initial[2]["last_held_out"] > 0.9
 
+    growth = sizes.growth(every, "paper", recipe.NO_PENALTY, [*recipe.SIZES])
+    assert growth == "undecided (larger on 1 and smaller on 1 of 2 seeds that reached 99 % in both sizes)"
+    assert said("its ratio is larger on one and smaller on one of the two seeds that reached 99 % in both sizes.")
+
     assert all(1200 < row["last_cpu_seconds"] < 2400 for row in rows.values())
     assert said("A run of this size takes about half an hour of a core.")
     target = paper[0]["run"]["radial"]["sites"][0]["target"]
