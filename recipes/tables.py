@@ -280,6 +280,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "geometry_cost": partial(lines_of, "geometry_cost"),
     "harmless": partial(lines_of, "harmless"),
     "harmless_generated": partial(lines_of, "harmless_generated"),
+    "harmless_large": partial(lines_of, "harmless_10.6M"),
     "task_speed": partial(lines_of, "task_speed"),
     "trainers": partial(lines_of, "trainers"),
     "versions": partial(lines_of, "versions"),

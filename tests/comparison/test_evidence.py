@@ -99,6 +99,32 @@ def test_is_it_harmless():
         assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
 
 
+def test_is_it_harmless_at_the_largest_size():
+    results = ROOT / "recipes" / "results"
+    small, large = (json.loads((results / f"{name}.json").read_text()) for name in ("harmless", "harmless_10.6M"))
+    gains = {}
+    for arm in ("penalty 0.01 (paper)", "penalty 0.5, initial radius"):
+        by_size = []
+        for data in (small, large):
+            base = {run["seed"]: run["held_out_loss"] for run in data["arms"]["no penalty"]}
+            by_size.append([base[run["seed"]] - run["held_out_loss"] for run in data["arms"][arm]])
+        (gain,) = by_size[1]
+        assert abs(gain) >= 0.01 and all(gain * other > 0 for other in by_size[0])  # what was stated to be *holds*
+        gains[arm] = gain, median(by_size[0])
+    assert said("the small model's answer *holds* for both: in the same direction, by 0.01 or more.")
+    gain, before = gains["penalty 0.5, initial radius"]
+    assert round(gain / before) == 12 and said(
+        f"the gain is twelve times that of the small model: {gain:.3f}, with a lower training"
+    )
+    (none,), (held,) = (large["arms"][arm] for arm in ("no penalty", "penalty 0.5, initial radius"))
+    (paper,) = large["arms"]["penalty 0.01 (paper)"]
+    assert 1 < paper["effective_rank"] / none["effective_rank"] < 1.2 and said(
+        "raises the effective rank a little, as the paper"
+    )
+    assert held["train_loss"] < none["train_loss"] and large["steps"] == small["steps"]
+    assert said(f"loss and {held['effective_rank'] / none['effective_rank']:.1f} times the effective rank.")
+
+
 def test_is_it_harmless_on_synthetic_plays():
     arms = json.loads((ROOT / "recipes" / "results" / "harmless_generated.json").read_text())["arms"]
     base = {run["seed"]: run["held_out_loss"] for run in arms["no penalty"]}
