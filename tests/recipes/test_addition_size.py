@@ -330,6 +330,18 @@ def test_what_the_pages_say_of_the_largest_size():
     low, when = min(zip(initial[2]["curves"]["held_out_exact_match"][40:], initial[2]["curves"]["step"][40:], strict=True))
     assert said(f"Seed 2 falls to {low:.0%} at step {when:,} and recovers.") and initial[2]["last_held_out"] > 0.9
 
+    middle = {arm: sizes.of(every, "3.2M", arm) for arm in (recipe.NO_PENALTY, "paper", "initial radius")}
+    told = [listed([step(row) for row in middle[arm]]) for arm in (recipe.NO_PENALTY, "paper")]
+    assert said(f"they get to 99 % at steps {told[0]} without a penalty, at {told[1]} with the paper's.")
+    for size in ("0.4M", "3.2M"):
+        by_seed = [ratio for ratio, _ in sizes.ratios(every, size, "paper", recipe.NO_PENALTY).values()]
+        assert (
+            min(by_seed) < 1 < max(by_seed)
+            and said("At 3.2M the seeds disagree, as at 0.4M")
+            and said("At 0.4M and 3.2M seeds disagree")
+        )
+    reached = [row["onset"] is not None for row in middle["initial radius"]]
+    assert said(f"The initial radius gets there on {sum(reached)} of {len(reached)} seeds by step 8,000.")
     growth = sizes.growth(every, "paper", recipe.NO_PENALTY, [*recipe.SIZES])
     assert growth == "undecided (larger on 1 and smaller on 1 of 2 seeds that reached 99 % in both sizes)"
     assert said("its ratio is larger on one and smaller on one of the two seeds that reached 99 % in both sizes.")
