@@ -332,7 +332,10 @@ def test_what_the_pages_say_of_the_largest_size():
 
     middle = {arm: sizes.of(every, "3.2M", arm) for arm in (recipe.NO_PENALTY, "paper", "initial radius")}
     told = [listed([step(row) for row in middle[arm]]) for arm in (recipe.NO_PENALTY, "paper")]
-    assert said(f"they get to 99 % at steps {told[0]} without a penalty, at {told[1]} with the paper's.")
+    assert said(f"they get to 99 % at steps {told[0]} without a penalty, at {told[1]} with the paper's, later on two.")
+    assert sizes.verdict(every, "3.2M", "paper", recipe.NO_PENALTY) == "undecided (1 earlier, 2 later)"
+    assert sum(row["memorised_first"] for row in middle[recipe.NO_PENALTY]) == 2
+    assert said("Without a penalty two of three runs memorise first, as at 0.4M.")
     for size in ("0.4M", "3.2M"):
         by_seed = [ratio for ratio, _ in sizes.ratios(every, size, "paper", recipe.NO_PENALTY).values()]
         assert (
