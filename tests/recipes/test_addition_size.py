@@ -344,7 +344,9 @@ def test_what_the_pages_say_of_the_largest_size():
             and said("At 0.4M and 3.2M seeds disagree")
         )
     reached = [row["onset"] is not None for row in middle["initial radius"]]
-    assert said(f"The initial radius gets there on {sum(reached)} of {len(reached)} seeds by step 8,000, and *harms* by the rule.")
+    assert said(
+        f"The initial radius gets there on {sum(reached)} of {len(reached)} seeds by step 8,000, and *harms* by the rule."
+    )
     assert sizes.verdict(every, "3.2M", "initial radius", recipe.NO_PENALTY) == "harms"
     growth = sizes.growth(every, "paper", recipe.NO_PENALTY, [*recipe.SIZES])
     assert growth == "undecided (larger on 1 and smaller on 1 of 2 seeds that reached 99 % in both sizes)"
