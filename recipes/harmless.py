@@ -141,11 +141,17 @@ def run(text: str, size: str, arm: dict[str, Any], seed: int, steps: int, bf16: 
     }
 
 
+def costs(arms: dict[str, list[dict[str, Any]]], arm: str) -> list[float]:
+    """By how much the held-out loss of each run of an arm is above that without a penalty, on the same seed."""
+    base = {run["seed"]: run["held_out_loss"] for run in arms[NO_PENALTY]}
+    return [run["held_out_loss"] - base[run["seed"]] for run in arms[arm]]
+
+
 def markdown(data: dict[str, Any]) -> str:
     """The table of the data, with each seed's difference from no penalty. Runs that are not there yet are left out."""
     text = data["text"]
     runs: dict[str, list[dict[str, Any]]] = data["arms"]
-    base = {run["seed"]: run["held_out_loss"] for run in runs[NO_PENALTY]}
+    seeds = len(runs[NO_PENALTY])
     lines = [
         "# Is the penalty harmless where there is nothing to grok?",
         "",
@@ -153,7 +159,7 @@ def markdown(data: dict[str, Any]) -> str:
         f"{data['steps']:,} steps of {data['batch']} windows of {data['length']} characters, "
         f"{runs[NO_PENALTY][0]['parameters']:,} parameters; {made_on(data['environment'])}, revision "
         f"{data['environment']['revision']}{', bfloat16' * data.get('bf16', False)}. "
-        f"{'One seed' if len(base) == 1 else f'Medians over {len(base)} seeds'}.",
+        f"{'One seed' if seeds == 1 else f'Medians over {seeds} seeds'}.",
         "",
         "| arm | held-out loss | minus no penalty, by seed | training loss | effective rank | radius |",
         "|---|---|---|---|---|---|",
@@ -164,7 +170,7 @@ def markdown(data: dict[str, Any]) -> str:
         middle = {
             name: median(run[name] for run in found) for name in ("held_out_loss", "train_loss", "effective_rank", "radius")
         }
-        apart = ", ".join(f"{run['held_out_loss'] - base[run['seed']]:+.3f}" for run in found)
+        apart = ", ".join(f"{cost:+.3f}" for cost in costs(runs, arm))
         lines.append(
             f"| {arm} | {middle['held_out_loss']:.3f} | {apart} | {middle['train_loss']:.3f} | "
             f"{middle['effective_rank']:.1f} | {middle['radius']:.2f} |"

@@ -39,7 +39,7 @@ def best(rows: Rows, arm: str) -> float:
 def answer(rows: Rows) -> str:
     """Yes, no or undecided for one task, as the grid file states it."""
     horizons = horizons_of(rows)
-    found = compare_paired(pairs_of(rows, ARM, REFERENCE), horizons, tasks=False)
+    found = compare_paired(pairs_of(rows, ARM, REFERENCE), horizons)
     solved = {arm: sum(row["arm"] == arm and row["status"] == "solved" for row in rows) for arm in (ARM, REFERENCE)}
     step = rows[0]["options"]["evaluate_every"]
     if best(rows, ARM) > best(rows, REFERENCE) + step or solved[ARM] < solved[REFERENCE]:
@@ -58,7 +58,7 @@ def table(rows: Rows) -> str:
     ]
     for setting in dict.fromkeys(row["setting"] for row in rows):
         own = [row for row in rows if row["setting"] == setting]
-        found = compare_paired(pairs_of(own, ARM, REFERENCE), horizons_of(own), tasks=False)
+        found = compare_paired(pairs_of(own, ARM, REFERENCE), horizons_of(own))
         cells = [setting.partition(", train_fraction")[0]]
         for arm in (REFERENCE, ARM):
             mine = [row for row in own if row["arm"] == arm]

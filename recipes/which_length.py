@@ -72,7 +72,7 @@ def mean_times(rows: Rows) -> dict[Held, float]:
 def ratio(rows: Rows, arm: Held, reference: Held) -> PairedRatio:
     """The paired ratio of the reference's time by the arm's; above 1 the arm is earlier."""
     names = {held_by(row): row["arm"] for row in rows}
-    return compare_paired(pairs_of(rows, names[arm], names[reference]), horizons_of(rows), tasks=False)
+    return compare_paired(pairs_of(rows, names[arm], names[reference]), horizons_of(rows))
 
 
 def is_level(found: PairedRatio) -> bool:

@@ -84,8 +84,7 @@ class PairedRatio:
     Attributes:
         ratio: geometric mean of (time of the reference / time of the arm); above 1 the arm is earlier. It covers the decided
             draws, which at least one of the two solved. A run without an onset counts with the horizon.
-        low, high: its 95 % interval, from a bootstrap over draws (and over tasks, if there are several); `None` without a
-            decided draw.
+        low, high: its 95 % interval, from a bootstrap over the decided draws of each setting; `None` without a decided draw.
         earlier, later: number of draws in which the arm was earlier, and later.
         draws: number of draws that both arms have.
         p_value: of the sign test over the draws that are not ties; `None` if all are.
@@ -122,13 +121,12 @@ def time_of(row: dict[str, Any]) -> float:
     return float(row["onset"] if row["status"] == "solved" else row["options"]["epochs"])
 
 
-def compare_paired(pairs: dict[str, list[Pair]], horizons: dict[str, float], tasks: bool = True, seed: int = 0) -> PairedRatio:
+def compare_paired(pairs: dict[str, list[Pair]], horizons: dict[str, float], seed: int = 0) -> PairedRatio:
     """Compare an arm with a reference over the draws of several settings; see `PairedRatio`.
 
     Args:
         pairs: from `pairs_of`.
         horizons: setting -> the epoch at which its runs end.
-        tasks: whether to resample the settings too.
 
     >>> compare_paired({"x": [(10.0, 20.0), (10.0, 20.0), (300.0, 300.0)]}, {"x": 300.0}).ratio
     2.0
@@ -150,7 +148,8 @@ def compare_paired(pairs: dict[str, list[Pair]], horizons: dict[str, float], tas
     p_value = float(stats.binomtest(earlier, earlier + later).pvalue) if earlier + later else None
     if not groups:
         return PairedRatio(None, None, None, earlier, later, count, p_value)
-    low, high = np.quantile(_resampled_means(groups, tasks, np.random.default_rng(seed)), [0.025, 0.975])
+    draw = np.random.default_rng(seed)
+    low, high = np.quantile(np.mean([_means(own, draw) for own in groups], axis=0), [0.025, 0.975])
     ratio = float(np.mean([own.mean() for own in groups]))
     return PairedRatio(math.exp(ratio), math.exp(low), math.exp(high), earlier, later, count, p_value)
 
@@ -174,17 +173,6 @@ def ratio_of_means(pairs: dict[str, list[Pair]], horizons: dict[str, float], see
     sampled = np.mean([_means(own, draw, CHUNK) for own in shares], axis=0)
     low, high = np.quantile(sampled[:, 1] / sampled[:, 0], [0.025, 0.975])
     return float(theirs / ours), float(low), float(high)
-
-
-def _resampled_means(groups: Sequence[np.ndarray], tasks: bool, draw: np.random.Generator) -> np.ndarray:
-    """The mean over groups of the mean of each, for every sample."""
-    if not tasks:
-        return np.mean([_means(own, draw) for own in groups], axis=0)
-    total = np.zeros(RESAMPLES)
-    for _ in groups:  # a group that is picked twice is resampled twice
-        picked = draw.integers(len(groups), size=RESAMPLES)
-        total += np.stack([_means(own, draw) for own in groups])[picked, np.arange(RESAMPLES)]
-    return total / len(groups)
 
 
 def _means(own: np.ndarray, draw: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:

@@ -18,36 +18,36 @@ def horizons_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def shares(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
-    """One entry for each setting and arm, and for each arm over all settings: counts, mean times, and ratios over draws.
+    """The entries of each setting, and those over all settings where there are several; see `shares_of`."""
+    settings: list[str | None] = list(horizons_of(rows))
+    return [entry for one in [*settings, *([None] if len(settings) > 1 else [])] for entry in shares_of(rows, references, one)]
+
+
+def shares_of(rows: Sequence[dict[str, Any]], references: Sequence[str], setting: str | None) -> list[dict[str, Any]]:
+    """One entry for each arm in one setting, or over all settings for `None`: counts, mean times, and ratios over draws.
 
     `mean` is the restricted mean time up to the horizon, in epochs. It is `None` over all settings.
     """
     horizons = horizons_of(rows)
-    settings = list(horizons)
+    here = [row for row in rows if setting in (None, row["setting"])]
     entries = []
-    for setting in [*settings, None]:
-        if setting is None and len(settings) == 1:
-            continue
-        here = [row for row in rows if setting in (None, row["setting"])]
-        for arm in dict.fromkeys(row["arm"] for row in rows):
-            own = [row for row in here if row["arm"] == arm]
-            if not own:
-                continue
-            solved = sum(row["status"] == "solved" for row in own)
-            entry: dict[str, Any] = {"setting": setting, "arm": arm, "runs": len(own), "solved": solved, "mean": None}
-            if setting is not None:
-                horizon = horizons[setting]
-                times = [
-                    Time(row["seed"], row["onset"], False) if row["status"] == "solved" else Time(row["seed"], horizon, True)
-                    for row in own
-                ]
-                entry["mean"] = restricted_mean(horizon)(times)
-            entry["against"] = {
-                reference: compare_paired(pairs_of(here, arm, reference), horizons, tasks=False)
-                for reference in references
-                if reference != arm and pairs_of(here, arm, reference)
-            }
-            entries.append(entry)
+    for arm in dict.fromkeys(row["arm"] for row in here):
+        own = [row for row in here if row["arm"] == arm]
+        solved = sum(row["status"] == "solved" for row in own)
+        entry: dict[str, Any] = {"setting": setting, "arm": arm, "runs": len(own), "solved": solved, "mean": None}
+        if setting is not None:
+            horizon = horizons[setting]
+            times = [
+                Time(row["seed"], row["onset"], False) if row["status"] == "solved" else Time(row["seed"], horizon, True)
+                for row in own
+            ]
+            entry["mean"] = restricted_mean(horizon)(times)
+        entry["against"] = {
+            reference: compare_paired(pairs, horizons)
+            for reference in references
+            if reference != arm and (pairs := pairs_of(here, arm, reference))
+        }
+        entries.append(entry)
     return entries
 
 
@@ -88,7 +88,7 @@ def over_all_draws(rows: Sequence[dict[str, Any]], references: Sequence[str]) ->
         cells = [arm]
         for reference in references:
             pairs = pairs_of(rows, arm, reference) if arm != reference else {}
-            both = compare_paired(where_both(pairs, horizons), horizons, tasks=False)
+            both = compare_paired(where_both(pairs, horizons), horizons)
             cells.append(with_interval(*ratio_of_means(pairs, horizons)) if pairs else "–")
             draws = f"{both.draws} draw{'s' * (both.draws != 1)}"
             cells.append("–" if both.ratio is None else f"{with_interval(both.ratio, both.low, both.high)}, {draws}")
@@ -132,7 +132,8 @@ def main_table(data: dict[str, Any]) -> str:
     """The table of all settings, or of the only one."""
     references = references_of(data)
     settings = list(dict.fromkeys(row["setting"] for row in data["rows"]))
-    return paired_table(shares(data["rows"], references), references, None if len(settings) > 1 else settings[0])
+    only = None if len(settings) > 1 else settings[0]
+    return paired_table(shares_of(data["rows"], references, only), references, only)
 
 
 def paired_page(data: dict[str, Any]) -> str:
@@ -167,9 +168,8 @@ def paired_page(data: dict[str, Any]) -> str:
     if len(settings) > 1:
         lines += ["**All settings**", "", paired_table(entries, references, None)]
     lines += [
-        "Does an arm get there more often, or sooner? *All draws*: mean time of the reference by the arm's, as shares of the",
-        "last epoch. *Both get there*: the ratio over the draws that both solved. The rules above do not use this table, which",
-        "was added after the runs.",
+        "Does an arm get there more often, or does it get there sooner? *All draws*: the mean time of the reference divided by",
+        "that of the arm. Each time is a share of the last epoch. *Both get there*: the ratio over the draws that both solved.",
         "",
         over_all_draws(rows, references),
     ]

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from pathlib import Path
 from statistics import median
 
-from committed import COMPARISONS, of, read
+from committed import of, read
 from pages import said
 
-from hf_radial.comparison import sizes
 from hf_radial.comparison.draws import on_every_task, repeated
-from hf_radial.comparison.paired import compare_paired, pairs_of, ratio_of_means, where_both
-from hf_radial.comparison.paired_page import horizons_of, references_of, shares
 from hf_radial.comparison.pooled import pooled, tunings_of
 from hf_radial.comparison.statistics import hierarchical, ratio_of_tunings, restricted_mean
 from hf_radial.comparison.table import summary
 from hf_radial.comparison.times import number, times_of
-from recipes import one_default, which_length
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,58 +78,6 @@ def test_in_which_unit_the_paper_counts():
     )
 
 
-def test_is_it_harmless():
-    arms = json.loads((ROOT / "recipes" / "results" / "harmless.json").read_text())["arms"]
-    for arm in ("penalty 0.01 (paper)", "penalty 0.05"):
-        for with_it, without in zip(arms[arm], arms["no penalty"], strict=True):
-            assert with_it["held_out_loss"] - without["held_out_loss"] > 1.608 - 1.585  # the paper's
-            assert with_it["effective_rank"] < without["effective_rank"]
-            assert 0.025 < with_it["held_out_loss"] - without["held_out_loss"] < 0.085
-    for arm in ("penalty 0.05, initial radius", "penalty 0.5, initial radius"):
-        for with_it, without in zip(arms[arm], arms["no penalty"], strict=True):
-            lower = f"{without['held_out_loss'] - with_it['held_out_loss']:.2f}"
-            assert "0.01" <= lower <= "0.03" and said("It lowers the loss on every seed, by 0.01 to 0.03")
-            assert with_it["effective_rank"] > without["effective_rank"]
-    for one_sided, without in zip(arms["one-sided 0.01"], arms["no penalty"], strict=True):
-        assert abs(one_sided["held_out_loss"] - without["held_out_loss"]) < 5e-4 and one_sided["radius"] < 128**0.5
-
-
-def test_is_it_harmless_at_the_largest_size():
-    results = ROOT / "recipes" / "results"
-    small, large = (json.loads((results / f"{name}.json").read_text()) for name in ("harmless", "harmless_10.6M"))
-    gains = {}
-    for arm in ("penalty 0.01 (paper)", "penalty 0.5, initial radius"):
-        by_size = []
-        for data in (small, large):
-            base = {run["seed"]: run["held_out_loss"] for run in data["arms"]["no penalty"]}
-            by_size.append([base[run["seed"]] - run["held_out_loss"] for run in data["arms"][arm]])
-        (gain,) = by_size[1]
-        assert abs(gain) >= 0.01 and all(gain * other > 0 for other in by_size[0])  # what was stated to be *holds*
-        gains[arm] = gain, median(by_size[0])
-    assert said("the small model's answer *holds* for both: in the same direction, by 0.01 or more.")
-    gain, before = gains["penalty 0.5, initial radius"]
-    assert round(gain / before) == 12 and said(
-        f"the gain is twelve times that of the small model: {gain:.3f}, with a lower training"
-    )
-    (none,), (held,) = (large["arms"][arm] for arm in ("no penalty", "penalty 0.5, initial radius"))
-    (paper,) = large["arms"]["penalty 0.01 (paper)"]
-    assert 1 < paper["effective_rank"] / none["effective_rank"] < 1.2 and said(
-        "raises the effective rank a little, as the paper"
-    )
-    assert held["train_loss"] < none["train_loss"] and large["steps"] == small["steps"]
-    assert said(f"loss and {held['effective_rank'] / none['effective_rank']:.1f} times the effective rank.")
-
-
-def test_is_it_harmless_on_synthetic_plays():
-    arms = json.loads((ROOT / "recipes" / "results" / "harmless_generated.json").read_text())["arms"]
-    base = {run["seed"]: run["held_out_loss"] for run in arms["no penalty"]}
-    costs = {arm: sorted(run["held_out_loss"] - base[run["seed"]] for run in runs) for arm, runs in arms.items()}
-    paper, initial = costs["penalty 0.01 (paper)"], costs["penalty 0.5, initial radius"]
-    assert len(paper) == len(initial) == 3 and paper[0] > 0 > initial[-1]
-    assert said(f"the paper's radius costs {paper[0]:.3f} to {paper[-1]:.3f}, the initial radius gains {-initial[-1]:.3f} to")
-    assert said(f"to {-initial[0]:.3f}.") and said("all differences are smaller")
-
-
 def test_should_i_use_this():
     data, entries = read("anew")
     rows = data["rows"]
@@ -194,147 +137,6 @@ def _all_runs_of_what_is_judged(rows, setting, arm):
     own = [row for row in rows if (row["setting"], row["arm"]) == (setting, arm)]
     drawn = next(row["drawn"] for row in own if row["stage"] == "judged")
     return times_of([row for row in own if row["drawn"] == drawn])
-
-
-def test_with_nothing_tuned():
-    data, _ = read("paired")
-    rows, horizons = data["rows"], horizons_of(data["rows"])
-    every = shares(rows, references_of(data))
-    entries = {entry["arm"]: entry for entry in every if entry["setting"] is None}
-    assert {entry["runs"] for entry in entries.values()} == {4 * data["paired"]["draws"]} == {400}
-    solved = {arm: entry["solved"] for arm, entry in entries.items()}
-    alone = [entry["against"] for entry in every if entry["setting"] is not None and entry["arm"] == "initial radius"]
-    draws: dict[tuple[str, int], list[bool]] = {}
-    for row in rows:
-        draws.setdefault((row["setting"], row["seed"]), []).append(row["status"] == "solved")
-    assert said(
-        f"Some arm gets there at {sum(map(any, draws.values()))} of these 400 random settings, AdamW at {solved['AdamW']}."
-    )
-
-    found = entries["initial radius"]["against"]["AdamW"]
-    assert found.low > 1 and solved["initial radius"] >= solved["AdamW"]  # what was stated to be a yes
-    assert said(f"*yes*: the initial radius is {found.ratio:.1f} times as early ({found.low:.1f} to {found.high:.1f}).")
-    assert said(
-        f"It gets there at {solved['initial radius']} draws of 400, AdamW at {solved['AdamW']}, and it is the later one at"
-    )
-    assert said(f"and it is the later one at {found.later}. The interval lies above 1 on each task.")
-    assert len(alone) == 4 and all(one["AdamW"].low > 1 for one in alone)
-
-    def against_norm(some, arm="initial radius"):
-        return compare_paired(pairs_of(some, arm, "LayerNorm"), horizons, tasks=False)
-
-    first, new = (
-        [row for row in rows if (row["seed"] < data["paired"]["first_seed"] + 16) == early] for early in (True, False)
-    )
-    found = entries["initial radius"]["against"]["LayerNorm"]
-    assert found.low < 1 < found.high < 1.001  # level, as it was stated, and just so
-    assert said(f"the rule is at its edge: {found.ratio:.2f} times ({found.low:.3f} to {found.high:.3f}), just *level*.")
-    found = against_norm(new)
-    assert found.high < 1 and said(f"is later, {found.ratio:.2f} times ({found.low:.2f} to {found.high:.2f}); in the first 16")
-    assert against_norm(first).low < 1 < against_norm(first).high and said("in the first 16 the two were level.")
-    assert said(f"at {solved['LayerNorm']} draws against {solved['initial radius']}, and where both do, their ratio is")
-    pairs = pairs_of(rows, "initial radius", "LayerNorm")
-    found = compare_paired(where_both(pairs, horizons), horizons, tasks=False)
-    assert found.low < 1 < found.high and said(f"their ratio is {found.ratio:.2f} ({found.low:.2f} to {found.high:.2f}).")
-    ratio, low, high = ratio_of_means(pairs, horizons)
-    assert high < 1 and said(f"the initial radius is {ratio:.2f} times as early ({low:.2f} to {high:.2f}) by mean times.")
-
-    middle = math.sqrt(math.prod(data["paired"]["common"]["learning_rate"]["log"]))
-    above, below = ([row for row in rows if (row["drawn"]["learning_rate"] > middle) == more] for more in (True, False))
-    got = [
-        [Counter(row["arm"] for row in half if row["status"] == "solved")[arm] for arm in ("LayerNorm", "initial radius")]
-        for half in (below, above)
-    ]
-    count = [len(half) // len(entries) for half in (below, above)]
-    assert said(
-        f"Below the middle of the range ({middle:.4f}, on a log scale) it gets there at {got[0][0]} draws of {count[0]} and"
-    )
-    assert said(
-        f"the initial radius at {got[0][1]}. Above it they are at {got[1][0]} and {got[1][1]} of {count[1]}, and the initial"
-    )
-    found = against_norm(above)
-    assert found.low > 1 and said(
-        f"radius is {found.ratio:.2f} times as early ({found.low:.2f} to {found.high:.2f}). This split"
-    )
-
-    found = entries["LayerNorm, last layer"]["against"]["LayerNorm"]
-    assert found.low < 1 < found.high < 1.001
-    assert said(f"edge: {found.ratio:.2f} times as early as LayerNorm of all layers ({found.low:.3f} to {found.high:.3f}), and")
-    found = against_norm(new, "LayerNorm, last layer")
-    assert found.high < 1 and said(f"and {found.ratio:.2f} times ({found.low:.2f} to {found.high:.2f}) in the new draws.")
-    assert said(f"It gets there at {solved['LayerNorm, last layer']} draws.")
-    paper = entries["paper's radius"]["against"]
-    told = [f"{one.ratio:.1f} times against {arm} ({one.low:.1f} to {one.high:.1f})" for arm, one in paper.items()]
-    assert (
-        said(", ".join(told)) and paper["AdamW"].low > 1 and said("With nothing tuned both are, and LayerNorm gets there more")
-    )
-    counts = [solved[arm] for arm in ("initial radius", "LayerNorm", "AdamW")]
-    assert said("gets there at {} of 400 random settings, LayerNorm at {}, AdamW at {}.".format(*counts))  # README
-    assert said("gets there at {1} of 400 random settings, the penalty at {0}, [AdamW at {2}]".format(*counts))  # what to set
-
-
-def test_rivals_of_2026():
-    data, _ = read("rivals_2026")
-    entries = {e["arm"]: e for e in shares(data["rows"], references_of(data)) if e["setting"] is None}
-    alone = [arm for arm in entries if not arm.endswith("+ radius") and arm not in ("AdamW", "initial radius", "LayerNorm")]
-
-    def answer(arm, reference):  # as the grid's question states it
-        found = entries[arm]["against"][reference]
-        better = found.low > 1 and entries[arm]["solved"] >= entries[reference]["solved"]
-        return "better" if better else "worse" if found.high < 1 else ""
-
-    assert [arm for arm in alone if answer(arm, "AdamW") == "better"] == ["EGD"] and said("Alone, one rival works: EGD")
-    *harm, last = (arm for arm in alone if answer(arm, "AdamW") == "worse")
-    assert said(f"By the rule these harm: {', '.join(harm)} and {last}. The others are undecided.")
-    against = {arm: answer(arm, "initial radius") for arm in [*alone, "LayerNorm"]}
-    assert "better" not in against.values() and said("No rival alone is better than the initial radius")
-    assert len([arm for arm in against if against[arm] == "worse"]) == 12 and said("Twelve are worse")
-    assert [arm for arm in against if not against[arm]] == ["EGD", "column normalisation", "LayerNorm"]
-    added = [arm for arm in entries if arm.endswith("+ radius") and answer(arm, "initial radius") == "better"]
-    found = [entries[arm]["against"]["initial radius"] for arm in added]
-    told = [f"{one.ratio:.1f} times, {one.low:.1f} to {one.high:.1f}" for one in found]
-    names = [f"{arm.removesuffix(' + radius')} ({text})" for arm, text in zip(added, told, strict=True)]
-    assert said(f"Added to the radius, three are better than the radius alone: {names[0]}, {names[1]} and {names[2]}.")
-    solved = {entries[arm]["solved"] for arm in added[:2]}
-    assert solved == {14} and said(f"14 of 24 draws are solved; with the radius alone, {entries['initial radius']['solved']}.")
-
-
-def test_which_length():
-    rows = read("length")[0]["rows"]
-    answers = [which_length.answers(own) for own in which_length.by_setting(rows).values()]
-    assert len(answers) == 3 and "no run got there" in answers[1]["Which layer?"]
-    for one in (answers[0], answers[2]):
-        assert one["Which layer?"].startswith("the last carries it") and one["A ceiling?"].startswith("yes")
-        assert one["The scale of the logits?"].startswith("undecided")
-    assert said("the length of the last hidden layer carries the effect, and a ceiling on it is enough")
-    for own in list(which_length.by_setting(rows).values())[::2]:  # "matters little from a quarter to twice the initial radius"
-        times = which_length.mean_times(own)
-        near = [times[which_length.Held("last", "two-sided", radius, 1.0)] for radius in (0.25, 0.5, 1.0, 2.0)]
-        assert max(near) < 1.15 * min(near)
-    folder = COMPARISONS.parent
-    assert (folder / "which_length.md").read_text() == which_length.page(read("length")[0])
-
-
-def test_one_default():
-    rows = read("default")[0]["rows"]
-    tasks = [[row for row in rows if row["setting"] == setting] for setting in dict.fromkeys(row["setting"] for row in rows)]
-    for own in tasks:
-        solved = Counter(row["arm"] for row in own if row["status"] == "solved")
-        assert solved["initial radius"] > solved["AdamW"] and len(own) == 48
-        entry = next(entry for entry in shares(own, ["AdamW"]) if entry["arm"] == "initial radius")
-        assert entry["against"]["AdamW"].low > 1
-    assert said("The penalty gets there at more combinations on every task, and earlier.")
-    folder = ROOT / "recipes" / "results" / "addition_nanogpt_cpu" / "rows"
-    additions = [json.loads(file.read_text()) for file in folder.glob("0.4M_*.json")]
-    by_seed = sizes.ratios(additions, "0.4M", "initial radius", "no penalty")
-    assert (
-        by_seed
-        and all(ratio < 1 for ratio, _ in by_seed.values())
-        and said("is later than no penalty on each seed that was run")
-    )
-    wider = [len(one_default.rates(own, "initial radius")) > len(one_default.rates(own, "AdamW")) for own in tasks]
-    assert wider.count(True) == 1 and said("is wider on one task of four")
-    assert [one_default.answer(own) for own in tasks] == ["yes" if one else "undecided" for one in wider]
 
 
 def test_a_tuned_baseline_by_training_fraction():

@@ -150,7 +150,7 @@ def test_over_all_seven_tasks():
     adamw, held = (after_the_fit(rows)[arm] for arm in ("AdamW", "initial radius"))
     at_once = [fitted - late - never for fitted, late, never in (adamw, held)]
     assert said(f"{at_once[0]} of the tuned AdamW's {adamw[0]} runs that fit their rows generalise within one evaluation")
-    assert held[0] > adamw[0] and said(f"With the initial radius {held[0]} runs fit, and they fit sooner.")
+    assert held[0] > adamw[0] and said(f"With the initial radius {held[0]} runs fit. They fit sooner, too.")
     assert said(f"Of these, {at_once[1]} generalise within one evaluation, about the same share.")
     assert abs(at_once[0] / adamw[0] - at_once[1] / held[0]) < 0.05
     fits = {

@@ -139,7 +139,7 @@ def test_mean_times_over_all_draws_and_the_draws_that_both_solved_against_a_loop
     for setting, own in both.items():
         expected = [pair for pair in zip(onsets[setting, "b"], onsets[setting, "a"], strict=True) if None not in pair]
         assert own == expected
-    ends = [compare_paired(pairs, horizons, tasks=False, seed=seed).high for seed in range(3)]
+    ends = [compare_paired(pairs, horizons, seed=seed).high for seed in range(3)]
     assert max(ends) - min(ends) < 0.01 * max(ends)
 
 
