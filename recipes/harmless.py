@@ -58,6 +58,7 @@ SIZES: dict[str, dict[str, Any]] = {
 SMALL = "0.4M"  # its files have no size in their names
 LENGTH, BATCH, HELD_OUT_WINDOWS = 64, 16, 400
 STEPS, SEEDS = 3000, [0, 1, 2]
+LEARNING_RATE = 1e-3  # recipes/harmless_tuned.py tries others
 
 
 def read_text(file: Path | None, corpus: str) -> tuple[str, str]:
@@ -79,7 +80,9 @@ def read_text(file: Path | None, corpus: str) -> tuple[str, str]:
     return text, file.name
 
 
-def run(text: str, size: str, arm: dict[str, Any], seed: int, steps: int, bf16: bool) -> dict[str, Any]:
+def run(
+    text: str, size: str, arm: dict[str, Any], seed: int, steps: int, bf16: bool, learning_rate: float = LEARNING_RATE
+) -> dict[str, Any]:
     """Train one model; its losses, and the radius and effective rank of its last feed-forward layer."""
     from transformers import GPT2Config, GPT2LMHeadModel, set_seed
     from transformers.trainer_callback import PrinterCallback
@@ -102,7 +105,7 @@ def run(text: str, size: str, arm: dict[str, Any], seed: int, steps: int, bf16: 
             max_steps=steps,
             per_device_train_batch_size=BATCH,
             per_device_eval_batch_size=100,
-            learning_rate=1e-3,
+            learning_rate=learning_rate,
             warmup_steps=min(100, steps // 10),
             lr_scheduler_type="cosine",
             weight_decay=0.1,
