@@ -3,7 +3,7 @@
 import pytest
 
 from recipes import harmless, harmless_tuned
-from recipes.harmless_tuned import ARMS, HELD, NO_PENALTY, answer, gains, main, next_run, rows_there, tuned, tuning_table
+from recipes.harmless_tuned import HELD, NO_PENALTY, answer, gains, main, next_run, rows_there, tuned, tuning_table
 
 
 def row(arm, rate, seed, loss):
@@ -77,14 +77,14 @@ def test_the_table_marks_the_rate_that_was_chosen():
 
 def test_the_recipe_makes_each_run_once_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)
-    monkeypatch.setitem(harmless.SIZES, "10.6M", {"n_embd": 16, "n_layer": 1, "n_head": 2})
-    made, train = [], harmless.run
+    made = []
 
     def run(text, size, arm, seed, steps, bf16, rate):
         made.append((arm["radial_lambda"], rate, seed))
         if len(made) == 2:
             raise KeyboardInterrupt
-        return train(text, size, arm, seed, steps, bf16, rate)
+        found = {"held_out_loss": abs(rate - (1e-3 if arm["radial_lambda"] else 3e-4)), "parameters": 10}
+        return {"seed": seed, **found, "train_loss": 1.0, "radius": 2.0, "effective_rank": 50.0}
 
     monkeypatch.setattr(harmless, "run", run)
     words = ["--file", str(tmp_path / "text.txt"), "--steps", "2", "--results", str(tmp_path / "tuned")]
@@ -92,13 +92,21 @@ def test_the_recipe_makes_each_run_once_and_goes_on_where_it_was_stopped(tmp_pat
         main(words)
     page = main(words)
     assert page == tmp_path / "tuned.md"
-    assert made[:2] == [(0.0, 1e-3, 0), (0.0, 3e-4, 0)] and len(set(made)) == len(made) - 1  # the interrupted one comes twice
-    rows = rows_there(tmp_path / "tuned")
-    assert {arm: next_run(rows, arm) for arm in ARMS} == dict.fromkeys(ARMS)
-    assert f"By the rule it is *{answer(rows)}*" in page.read_text()
-    assert main(["--report", "--results", str(tmp_path / "tuned")]) == page
+    without = [(0.0, 1e-3, 0), (0.0, 3e-4, 0), (0.0, 3e-4, 0), (0.0, 1e-4, 0), (0.0, 3e-4, 1), (0.0, 3e-4, 2)]
+    with_it = [(0.5, 1e-3, 0), (0.5, 3e-4, 0), (0.5, 3e-3, 0), (0.5, 1e-3, 1), (0.5, 1e-3, 2)]
+    assert made == [*without, *with_it]  # only the run that was interrupted comes twice
+    assert "By the rule it is *gone*" in page.read_text()
+    assert main(["--report", "--results", str(tmp_path / "tuned")]) == page and len(made) == 11
     with pytest.raises(ValueError, match="another steps"):
         main([*words, "--steps", "3"])
+
+
+def test_the_learning_rate_reaches_the_optimizer(monkeypatch):
+    monkeypatch.setitem(harmless.SIZES, "10.6M", {"n_embd": 16, "n_layer": 1, "n_head": 2})
+    text = "the quick brown fox jumps over the lazy dog. " * 200
+    small, default, large = (harmless.run(text, "10.6M", {}, 0, 20, False, rate) for rate in (1e-8, 1e-3, 1e-2))
+    assert small["held_out_loss"] > default["held_out_loss"] > large["held_out_loss"]
+    assert harmless.run(text, "10.6M", {}, 0, 20, False) == default
 
 
 def test_a_command_without_a_text_says_what_is_missing():
