@@ -55,7 +55,7 @@ def page(rows: sizes.Rows, preset: str, planned: Sequence[Run], reference: str, 
         *(
             f"- {arm}, gain from {there[0]} to {there[-1]}: {sizes.growth(rows, arm, reference, there)}."
             for arm in dict.fromkeys(row["arm"] for row in rows)
-            if arm != reference and len(there) > 1
+            if arm != reference and len(there) > 1 and all(sizes.of(rows, size, arm) for size in (there[0], there[-1]))
         ),
         *([f"- Under way, and counted as not reached: {'; '.join(under_way)}."] if under_way else []),
         *(f"- Not yet run: {size}, {arm}, {count} of {seeds} seeds." for (size, arm), count in missing.items()),

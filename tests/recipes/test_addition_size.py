@@ -114,6 +114,14 @@ def test_the_papers_own_preset_runs_its_three_seeds_end_to_end(tmp_path):
     assert "| 22,500 |" in (tmp_path / "results" / "addition_nanogpt" / "addition_nanogpt.md").read_text()
 
 
+def test_growth_is_told_of_arms_that_have_the_first_size_and_the_last(whole):
+    ended = list(rows_of(whole).values())
+    small = [{**one, "size": "0.4M"} for one in ended]
+    large = [{**one, "size": "10.6M"} for one in ended] + [{**ended[-1], "size": "10.6M", "arm": "only at the largest"}]
+    told = page([*small, *large], "addition_nanogpt_cpu", [], recipe.NO_PENALTY, {})
+    assert "- paper, gain from 0.4M to 10.6M:" in told and "only at the largest, gain" not in told
+
+
 def row(size, arm, seed, onset, last=1000):
     return {
         "size": size,
@@ -281,7 +289,8 @@ def of_each_seed(rows, size, *arms):
 def test_what_is_not_yet_run_is_the_warm_up(every):
     made = {(row["size"], row["arm"], row["seed"]) for row in every}
     missing = {(size, arm) for size, arm, seed in recipe.planned("addition_nanogpt_cpu") if (size, arm, seed) not in made}
-    assert missing == {("10.6M", "paper, warm-up")} and said("The paper's penalty with a warm-up, at 10.6M, is not yet run.")
+    assert missing == {("10.6M", "paper, warm-up")}
+    assert said("The paper's penalty with a warm-up, at 10.6M, does not yet have all of its seeds.")
 
 
 def test_what_the_pages_say_of_the_largest_size(every):
