@@ -22,6 +22,7 @@ from typing import Any
 
 from hf_radial.comparison.statistics import Time, speedup
 from hf_radial.runs.onset import HELD_OUT_METRIC, first_streak
+from hf_radial.runs.results import log_of_row
 from hf_radial.safe_files import replacing
 
 Rows = Sequence[dict[str, Any]]
@@ -58,12 +59,7 @@ def ratios(rows: Rows, size: str, arm: str, reference: str) -> dict[int, tuple[f
 
 def at_level(rows: Rows, level: float) -> list[dict[str, Any]]:
     """The rows with the onset that another level of held-out exact match gives. It is read from their curves."""
-    found = []
-    for row in rows:
-        curve = zip(row["curves"]["step"], row["curves"]["held_out_exact_match"], strict=True)
-        log = [{"step": step, HELD_OUT_METRIC: value} for step, value in curve]
-        found.append({**row, "onset": first_streak(log, HELD_OUT_METRIC, level, STREAK)})
-    return found
+    return [{**row, "onset": first_streak(log_of_row(row["curves"]), HELD_OUT_METRIC, level, STREAK)} for row in rows]
 
 
 def levels_table(rows: Rows, reference: str, levels: Sequence[float] = LEVELS) -> str:

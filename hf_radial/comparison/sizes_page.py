@@ -12,6 +12,7 @@ from typing import Any
 from hf_radial.comparison import sizes
 from hf_radial.runs.onset import HELD_OUT_METRIC, TRAIN_METRIC, first_streak, summarise
 from hf_radial.runs.record import made_on
+from hf_radial.runs.results import log_of_row
 
 Run = tuple[str, str, int]  # size, arm, seed
 
@@ -61,7 +62,7 @@ def page(rows: sizes.Rows, preset: str, planned: Sequence[Run], reference: str, 
         *(f"- Not yet run: {size}, {arm}, {count} of {seeds} seeds." for (size, arm), count in missing.items()),
         "",
         "Is it the last percent? The same ratios by seed, with the onset at other levels of held-out exact match. Only the",
-        "last column is judged; this table was added after two of the three seeds of 10.6M.",
+        "last column is judged. The recipe says when this table was added.",
         "",
         sizes.levels_table(rows, reference),
         f"Rows of training: {facts['sampling']}, {feed}. Batch {args['per_device_train_batch_size']}, learning "
@@ -91,7 +92,7 @@ def search_page(runs: Sequence[dict[str, Any]]) -> str:
         "|" + "---|" * 11,
     ]
     for one in runs:
-        log = [{"step": s, TRAIN_METRIC: a, HELD_OUT_METRIC: b} for s, a, b in zip(*one["curves"].values(), strict=True)]
+        log = log_of_row(one["curves"])
         said, onset = summarise(log), first_streak(log, HELD_OUT_METRIC, 0.99, 3)
         cells = [
             f"{one['width']}, {one['layers']}",

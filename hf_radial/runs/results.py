@@ -45,6 +45,14 @@ def accuracies_in_row(log: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {"step": steps, "held_out_exact_match": held_out, "train_exact_match": curve(log, TRAIN_METRIC)[1]}
 
 
+def log_of_row(curves: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The log that `accuracies_in_row` had: an entry for each evaluation of a run, from the curves of its row."""
+    columns = (curves[name] for name in ("step", "train_exact_match", "held_out_exact_match"))
+    return [
+        {"step": step, TRAIN_METRIC: train, HELD_OUT_METRIC: held_out} for step, train, held_out in zip(*columns, strict=True)
+    ]
+
+
 def radii_in_row(log: Sequence[dict[str, Any]], sites: Sequence[str]) -> tuple[list[int], dict[str, list[float]]]:
     """The radii of a run for its row in a study: steps, and site -> mean radii, rounded."""
     steps = curve(log, f"radius/{sites[0]}")[0] if sites else []

@@ -196,7 +196,7 @@ def test_the_table_has_bounds_and_the_papers_figures_beside_ours(tmp_path):
 def test_the_onset_at_another_level_is_read_from_the_curves():
     rows = []
     for arm, curve in (("none", [0.2, 0.6, 0.6, 0.6, 0.9]), ("arm", [0.6, 0.6, 0.6, 0.9, 0.9])):
-        curves = {"step": [200, 400, 600, 800, 1000], "held_out_exact_match": curve}
+        curves = {"step": [200, 400, 600, 800, 1000], "held_out_exact_match": curve, "train_exact_match": [1.0] * 5}
         rows.append({**row("S", arm, 0, None), "curves": curves})
     assert [one["onset"] for one in sizes.at_level(rows, 0.5)] == [400, 200]
     assert [one["onset"] for one in sizes.at_level(rows, 0.9)] == [None, None]
