@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hf_radial.comparison.again import run_again
 from hf_radial.comparison.collect import collect
@@ -87,11 +88,23 @@ def main(argv: Sequence[str]) -> Path:
             if grid.replicates:
                 write(collect(grid, root, command, options.jobs), options.results)
     data = collect(grid, root, command, options.jobs)
+    if options.table:
+        refuse_to_lose_rows(data["rows"], options.results / f"{grid.name}.json", root)
     entries = write(data, options.results)
     print(f"\n{page_of(data) or grid.title + chr(10) * 2 + markdown(entries)}")
     print(f"  table    {options.results / grid.name}.md, .tex, .parquet, .json, .png")
     print(f"  runs     {root}")
     return options.results / f"{grid.name}.md"
+
+
+def refuse_to_lose_rows(rows: Sequence[dict[str, Any]], file: Path, runs: Path) -> None:
+    """Raise ValueError if `--table` would replace a file of results by fewer rows, as in a checkout without its runs."""
+    before = json.loads(file.read_text())["rows"] if file.is_file() else []
+    if len(rows) < len(before):
+        raise ValueError(
+            f"--table: {runs} has runs for {len(rows)} of the {len(before)} rows in {file}, so nothing was written; "
+            "give --pages to make the pages from these rows, or another --results"
+        )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

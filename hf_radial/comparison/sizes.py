@@ -137,9 +137,8 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
 def _interval(rows: Rows, size: str, arm: str, reference: str) -> tuple[float, float] | None:
     """95 % interval of the ratio of median onsets over seeds: from 0, or to infinity, where one of the two has no median."""
     found = speedup(onsets(rows, size, arm), onsets(rows, size, reference))
-    if found.pairs < 2 or found.low is None or found.high is None or found.low == inf or found.high == 0:
-        return None
-    return found.low, found.high
+    open_ends = (found.low, found.high) == (0, inf)
+    return None if found.pairs < 2 or found.low == inf or found.high == 0 or open_ends else (found.low, found.high)
 
 
 def _interval_text(interval: tuple[float, float] | None) -> str:

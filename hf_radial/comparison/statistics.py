@@ -55,8 +55,8 @@ class Speedup:
     Attributes:
         ratio: median of the reference / median of the arm; infinite if only the arm has a median, zero if only the reference
             has one, `None` if neither has.
-        low, high: its 95 % interval over resampled seeds (percentiles; a rough one with five seeds), without the samples in
-            which neither has a median.
+        low, high: its 95 % interval over resampled seeds (percentiles; a rough one with five seeds). A sample in which neither
+            has a median counts at both ends: its ratio may be anything.
         earlier, pairs: number of seeds on which the arm was certainly earlier, and number of seeds that both have. Ties, and
             pairs in which both are censored, do not count as earlier.
         later: number of seeds on which the reference was certainly earlier.
@@ -64,8 +64,8 @@ class Speedup:
     """
 
     ratio: float | None
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     earlier: int
     later: int
     pairs: int
@@ -100,9 +100,9 @@ def speedup(arm: Sequence[Time], reference: Sequence[Time], seed: int = 0) -> Sp
     ours, theirs = map(_medians, arms, picked)
     with np.errstate(invalid="ignore"):  # neither has a median
         found = theirs / ours
-    ratios = np.sort(found[~np.isnan(found)]).tolist()
-    low = ratios[int(0.025 * len(ratios))] if ratios else None
-    high = ratios[min(int(0.975 * len(ratios)), len(ratios) - 1)] if ratios else None
+    # Where neither has a median, the ratio may be anything: such a sample counts at both ends.
+    lows, highs = (np.sort(np.where(np.isnan(found), end, found)) for end in (0.0, math.inf))
+    low, high = float(lows[int(0.025 * RESAMPLES)]), float(highs[int(0.975 * RESAMPLES)])
     return Speedup(_ratio(arm, reference), low, high, earlier, later, len(pairs), p_value)
 
 

@@ -80,8 +80,9 @@ def cells(entry: dict[str, Any]) -> list[str]:
     found = entry.get("speedup")
     if not found:
         return [*line, "–", "–", "–", "–"]
-    # A single pair has no interval. Neither have samples whose medians all lie beyond the end.
-    known = found["pairs"] != 1 and found["low"] not in (None, math.inf) and found["high"] != 0
+    # A single pair has no interval. Neither have samples whose medians all lie beyond the end, or that leave both ends open.
+    open_ends = (found["low"], found["high"]) == (0, math.inf)
+    known = found["pairs"] != 1 and found["low"] != math.inf and found["high"] != 0 and not open_ends
     interval = f"{number(found['low'])} to {number(found['high'])}" if known else "–"
     seeds = f"{found['earlier']} earlier, {found['later']} later"
     # If one of the two medians lies beyond the end of the runs, the ratio is a bound.

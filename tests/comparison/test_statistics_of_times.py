@@ -42,6 +42,16 @@ def test_a_median_that_only_one_arm_has_is_an_infinite_or_a_zero_speedup():
     assert speedup(solved, never).earlier == 3 and speedup(never, never).pairs == 3 and speedup(never, never).p_value is None
 
 
+def test_a_sample_in_which_neither_arm_has_a_median_leaves_both_ends_open():
+    both, neither = [Time(0, 10, False)], [Time(1, 99, True)]
+    found = speedup([*both, *neither], [Time(0, 12, False), *neither])
+    assert (found.ratio, found.low, found.high) == (1.2, 0, math.inf)  # seed 1, drawn twice, has no ratio
+    seeds = range(7)
+    ours, theirs = ([Time(i, value, False) for i in seeds] + [Time(7, 99, True)] for value in (10, 12))
+    found = speedup(ours, theirs)  # five draws of eight of the one seed are rarer than 2.5 %
+    assert (found.low, found.high) == (1.2, 1.2)
+
+
 def test_a_run_that_was_ended_before_the_other_got_there_decides_nothing():
     early_end, late = [Time(0, 50, True)], [Time(0, 80, False)]
     found = speedup(early_end, late)

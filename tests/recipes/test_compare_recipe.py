@@ -65,8 +65,12 @@ def test_a_grid_is_run_judged_and_gone_on_with(tmp_path):
     results = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").glob("*/result.json")}
     removed = next(iter(results))
     removed.unlink()
-    assert compare(grid, tmp_path, "--table").returncode == 0
-    assert data(tmp_path)["missing"] > 0
+    before = {file: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    refused = compare(grid, tmp_path, "--table")
+    assert refused.returncode == 1 and "rows in" in refused.stderr and "give --pages" in refused.stderr
+    assert {file: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+    assert compare(grid, tmp_path, "--table", "--results", str(tmp_path / "elsewhere")).returncode == 0
+    assert json.loads((tmp_path / "elsewhere" / "tiny.json").read_text())["missing"] > 0
     assert compare(grid, tmp_path).returncode == 0
     again = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").glob("*/result.json")}
     assert again.keys() == results.keys()
@@ -173,6 +177,9 @@ def test_a_paired_design_is_run_in_this_process_and_gone_on_with(tmp_path):
     assert all({"replicate", "drawn", "curve"} <= set(row) for row in rows)
     assert "| AdamW | 0 of 3 | 100% | 4 |" in page and "against LayerNorm" in page
     (tmp_path / "runs" / rows[0]["run"] / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"runs for 5 of the 6 rows in .*tiny.json, so nothing was written"):
+        here(file, tmp_path, "--table")
+    (tmp_path / "out" / "tiny.json").unlink()
     here(file, tmp_path, "--table")
     assert data(tmp_path)["missing"] == 1
     here(file, tmp_path)
