@@ -126,13 +126,15 @@ def addition_cpu() -> str:
 
 
 def addition_by_size(kind: str) -> str:
-    """3-digit addition by size: the onsets, or by how much an arm is earlier with the onset at other levels ("levels")."""
+    """3-digit addition by size: the onsets, the ratios with the onset at other levels, or the largest size in short."""
     recipe = _recipe("addition_size")
     rows = recipe.Study("addition_nanogpt_cpu", Path("runs"), RESULTS / "addition_nanogpt_cpu").rows()
     if not rows:
         return "Not yet run.\n"
     if kind == "levels":
         return str(recipe.sizes.levels_table(rows, recipe.NO_PENALTY))
+    if kind == "largest":
+        return str(recipe.sizes.short_table(rows, list(recipe.SIZES)[-1], recipe.NO_PENALTY, recipe.PAPER))
     return str(recipe.sizes.table(rows, recipe.NO_PENALTY, recipe.PAPER))
 
 
@@ -274,6 +276,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "addition_cpu": addition_cpu,
     "addition_nanogpt_cpu": partial(addition_by_size, "onsets"),
     "addition_levels": partial(addition_by_size, "levels"),
+    "addition_largest": partial(addition_by_size, "largest"),
     "geometry_study": geometry_study,
     "matched_onset": partial(matched_onset, "answers"),
     "matched_onset_numbers": partial(matched_onset, "numbers"),

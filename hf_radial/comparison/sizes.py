@@ -57,16 +57,20 @@ def ratios(rows: Rows, size: str, arm: str, reference: str) -> dict[int, tuple[f
     return found
 
 
-def at_level(rows: Rows, level: float) -> list[dict[str, Any]]:
-    """The rows with the onset that another level of held-out exact match gives. It is read from their curves."""
-    return [{**row, "onset": first_streak(log_of_row(row["curves"]), HELD_OUT_METRIC, level, STREAK)} for row in rows]
+def at_level(rows: Rows, level: float, streak: int = STREAK) -> list[dict[str, Any]]:
+    """The rows with the onset at another level of held-out exact match, or of fewer evaluations in a row, from their curves."""
+    return [{**row, "onset": first_streak(log_of_row(row["curves"]), HELD_OUT_METRIC, level, streak)} for row in rows]
 
 
 def levels_table(rows: Rows, reference: str, levels: Sequence[float] = LEVELS) -> str:
-    """By how much an arm is earlier, by seed, where the onset is at other levels than the judged one; in Markdown."""
+    """By how much an arm is earlier, by seed, where the onset is at other levels than the judged one; in Markdown.
+
+    The last column has the first single evaluation at the last level instead of several in a row.
+    """
     head = [f"{reference} / arm at {level:.0%}".replace("%", " %") for level in levels]
-    lines = [f"| size | arm | {' | '.join(head)} |", "|" + "---|" * (2 + len(levels))]
-    by_level = [at_level(rows, level) for level in levels]
+    head += [f"at {levels[-1]:.0%}, one evaluation".replace("%", " %")]
+    lines = [f"| size | arm | {' | '.join(head)} |", "|" + "---|" * (2 + len(head))]
+    by_level = [*(at_level(rows, level) for level in levels), at_level(rows, levels[-1], streak=1)]
     for size, arm in dict.fromkeys((row["size"], row["arm"]) for row in rows if row["arm"] != reference):
         cells = [_ratios_text(at, size, arm, reference) for at in by_level]
         lines.append(f"| {' | '.join([size, arm, *cells])} |")
@@ -134,6 +138,23 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
     return "\n".join(lines) + "\n"
 
 
+def short_table(rows: Rows, size: str, reference: str, paper: Mapping[tuple[str, str], int]) -> str:
+    """One size: onsets by the rule and by one evaluation, seconds, and the steps that the paper reports; in Markdown."""
+    one = at_level(rows, LEVELS[-1], streak=1)
+    lines = [
+        f"| {size} | {STREAK} evaluations in a row at 99 %, step by seed | the first at 99 % | CPU seconds | verdict "
+        "| paper: step |",
+        "|" + "---|" * 6,
+    ]
+    for arm in dict.fromkeys(row["arm"] for row in rows if row["size"] == size):
+        seconds = [Time(r["seed"], r["cpu_seconds"] or r["last_cpu_seconds"], r["onset"] is None) for r in of(rows, size, arm)]
+        cells = [arm, *(_by_seed(times) for times in (onsets(rows, size, arm), onsets(one, size, arm), seconds))]
+        cells += ["" if arm == reference else verdict(rows, size, arm, reference)]
+        cells += [f"{paper[size, arm]:,}" if (size, arm) in paper else ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _interval(rows: Rows, size: str, arm: str, reference: str) -> tuple[float, float] | None:
     """95 % interval of the ratio of median onsets over seeds: from 0, or to infinity, where one of the two has no median."""
     found = speedup(onsets(rows, size, arm), onsets(rows, size, reference))
@@ -169,14 +190,17 @@ def draw(rows: Rows, reference: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     sizes = {row["size"]: row["parameters"] for row in rows}
+    named: set[str] = set()
     for (i, arm), colour in zip(enumerate(dict.fromkeys(row["arm"] for row in rows)), COLOURS, strict=False):
         right.plot([], [], "o", color=colour, label=arm)
         for size in dict.fromkeys(row["size"] for row in rows if row["arm"] == arm):
-            x = sizes[size] * 1.08**i
-            for time in onsets(rows, size, arm):
-                right.plot(x, time.value, "o", color=colour, mfc="none" if time.censored else colour)
+            x = sizes[size] * 1.1**i
+            for j, time in enumerate(onsets(rows, size, arm)):  # side by side: runs that were given up have the same height
+                right.plot(x * 1.025**j, time.value, "o", ms=5, color=colour, mfc="none" if time.censored else colour)
             if arm == reference:
                 continue
+            left.plot([], [], "o", color=colour, label=None if arm in named else arm)
+            named.add(arm)
             by_seed = ratios(rows, size, arm, reference).values()
             for ratio, bound in by_seed:
                 left.plot(x, ratio, {"": "o", "<": "v", ">": "^"}[bound], color=colour, alpha=0.6)
@@ -186,6 +210,7 @@ def draw(rows: Rows, reference: str, path: Path) -> None:
     left.axhline(1, color="0.3", ls="--", lw=0.8)
     for mark, meaning in (("o", "a seed"), ("^", "at least"), ("v", "at most")):
         left.plot([], [], mark, color="0.4", label=meaning)
+    left.plot([], [], "-", color="0.4", label="95 %")
     left.set(ylabel=f"steps to 99 %: {reference} / arm", title="above 1: the arm is earlier")
     right.set(yscale="log", ylabel="steps to 99 %", title="hollow: not by then")
     right.yaxis.set_major_formatter("{x:,.0f}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers.models.auto.modeling_auto import (
 
 from hf_radial.runs.onset import format_step
 from hf_radial.runs.record import RadialRun, describe_run
+from hf_radial.runs.shipped import card_template
 from hf_radial.safe_files import replacing
 
 TEMPLATE = "run_card.md"
@@ -132,7 +132,7 @@ def make_card(
     )
     return ModelCard.from_template(
         data,
-        template_str=files("hf_radial.model_cards").joinpath(TEMPLATE).read_text(encoding="utf-8"),
+        template_str=card_template(TEMPLATE),
         title=title,
         model_class=record["model"]["class"],
         parameters=record["model"]["parameters"],

@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from yaml import YAMLError
 from hf_radial.hub.repositories import check_repo_id, check_target, folder_at
 from hf_radial.hub.retry import make_branch, make_repo, with_retries
 from hf_radial.runs.record import describe_environment
+from hf_radial.runs.shipped import card_template
 from hf_radial.runs.text_files import read_object, read_text
 from hf_radial.safe_files import locked, replacing, write_text
 from hf_radial.tasks.checks import shown
@@ -283,7 +283,7 @@ def dataset_card(facts: dict[str, dict[str, Any]], repo_id: str, before: str | N
     }.items():
         data[name] = value
     config = min(ordered, key=lambda name: (len(name), name))  # the plainest one represents all
-    template = files("hf_radial.model_cards").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    template = card_template(TEMPLATE)
     card = DatasetCard.from_template(
         data,
         template_str=template,

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict
@@ -119,7 +120,7 @@ def _command() -> str:
                 words[i] = f"{name}=***"
             elif i + 1 < len(words):
                 words[i + 1] = "***"
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""Where the recipes, their presets and grids, the accelerate configurations and the committed comparisons are."""
+"""Where recipes, presets, grids, accelerate configurations, committed comparisons and the templates of cards are."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ RECIPES = ("addition", "modular", "compare", "sweep")  # those that are installe
 
 def recipes_folder() -> Path:
     """The folder of the recipes: in the package where it was installed from a wheel, beside the package in a checkout."""
+    return _shipped_folder("recipes")
+
+
+def card_template(name: str) -> str:
+    """The text of a template of model_cards/, also in a checkout that is not installed."""
+    return (_shipped_folder("model_cards") / name).read_text(encoding="utf-8")
+
+
+def _shipped_folder(name: str) -> Path:
     package = Path(__file__).resolve().parents[1]
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "recipes"
+    return package / name if (package / name).is_dir() else package.parent / name
 
 
 def comparisons_folder() -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from huggingface_hub import ModelCard
 from reference import tiny_gpt2, token_rows
 from transformers import TrainingArguments
 
 from hf_radial import RadialTrainer
+from hf_radial.runs.shipped import card_template
 
 pytestmark = pytest.mark.quick
 
@@ -61,4 +64,9 @@ def test_facts_and_results_are_in_the_card_and_in_its_metadata(trainer):
 def test_the_template_is_part_of_the_package():
     from importlib.resources import files
 
-    assert "radial_lambda" in files("hf_radial.model_cards").joinpath("run_card.md").read_text()
+    assert files("hf_radial.model_cards").joinpath("run_card.md").read_text() == card_template("run_card.md")
+
+
+def test_the_template_is_found_in_a_checkout_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hf_radial.model_cards", None)  # no finder of an installation leads there
+    assert "radial_lambda" in card_template("run_card.md")

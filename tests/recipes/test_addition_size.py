@@ -12,12 +12,13 @@ import torch
 from pages import said
 from warm import WarmProcess, kill_at_a_checkpoint
 
+from hf_radial import RadialTrainer
 from hf_radial.comparison import sizes
 from hf_radial.comparison.sizes_page import page, search_page
 from hf_radial.comparison.statistics import speedup
 from hf_radial.training.precision import time_precisions
+from recipes import addition, cards
 from recipes import addition_size as recipe
-from recipes import cards
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "addition_size.py"
@@ -61,6 +62,38 @@ def test_each_run_leaves_a_row_from_which_it_can_be_made_again(whole):
         if none["training_args"][name] != paper["training_args"].get(name) and "dir" not in name
     }
     assert paper["radial"]["variant"] == "paper" and paper["radial"]["radial_lambda"] == 0.01
+
+
+def test_a_run_is_made_again_beside_its_row(whole, capsys):
+    before = {file: file.read_bytes() for file in (whole / "results").rglob("*") if file.is_file()}
+    capsys.readouterr()
+    recipe.main(words_for(whole, "--again", steps=30))
+    told = capsys.readouterr().out
+    for arm in ("no penalty", "paper"):
+        assert f"0.4M, {arm}, seed 0: held-out exact match is the same until step 30" in told
+    row = rows_of(whole)["0.4M_paper_seed0"]
+    assert f"| test_exact_match | {row['test_exact_match']} | {row['test_exact_match']} |" in told
+    assert {file: file.read_bytes() for file in before} == before
+    with pytest.raises(ValueError, match="--again: there is no row"):
+        recipe.main(words_for(whole / "elsewhere", "--again"))
+    with pytest.raises(ValueError, match="--bf16 is measured"):
+        recipe.main(words_for(whole, "--bf16", "true"))
+
+
+def test_every_arm_sees_the_same_batches_in_the_same_order(tmp_path, monkeypatch):
+    seen, step = {}, RadialTrainer.training_step
+
+    def training_step(self, model, inputs, *rest):
+        seen.setdefault(self.run_facts["arm"], []).append(inputs["input_ids"].tolist())
+        return step(self, model, inputs, *rest)
+
+    monkeypatch.setattr(RadialTrainer, "training_step", training_step)
+    toy = [*TOY.split(), "--max_steps", "8", "--eval_steps", "4", "--save_steps", "4", "--seed", "1", "--task_seed", "1"]
+    penalty = ["--radial_lambda", "0.5", "--radial_radius", "initial"]
+    words = ["--preset", "addition_nanogpt_cpu", "--arms", "none", "paper", "penalty", *toy, *penalty]
+    addition.main([*words, "--output_dir", str(tmp_path)])
+    assert set(seen) == {"none", "paper", "penalty"} and len(seen["none"]) == 8
+    assert seen["none"] == seen["paper"] == seen["penalty"] and seen["none"][0] != seen["none"][1]
 
 
 def test_a_run_can_have_its_card_among_the_committed_ones(whole, tmp_path):
@@ -202,7 +235,11 @@ def test_the_onset_at_another_level_is_read_from_the_curves():
         rows.append({**row("S", arm, 0, None), "curves": curves})
     assert [one["onset"] for one in sizes.at_level(rows, 0.5)] == [400, 200]
     assert [one["onset"] for one in sizes.at_level(rows, 0.9)] == [None, None]
-    assert sizes.levels_table(rows, "none", [0.5, 0.9]).splitlines()[2] == "| S | arm | 2.00 | – |"
+    assert sizes.levels_table(rows, "none", [0.5, 0.9]).splitlines()[2] == "| S | arm | 2.00 | – | 1.25 |"
+    assert [one["onset"] for one in sizes.at_level(rows, 0.9, streak=1)] == [1000, 800]
+    solved = {**rows[1], "onset": 600, "cpu_seconds": 600.0}
+    short = sizes.short_table([rows[0], solved], "S", "none", {("S", "arm"): 9})
+    assert short.splitlines()[3] == "| arm | 600 | > 1,000 | 600 | undecided (1 earlier, 0 later) | 9 |"
 
 
 def test_timing_leaves_model_and_random_state_as_they_were():
@@ -298,11 +335,12 @@ def test_what_the_pages_say_of_the_largest_size(every):
     none, paper = of_each_seed(every, "10.6M", "no penalty", "paper")
     seeds = recipe.SEEDS
     assert all(row["memorised_first"] for row in none) and said("At 10.6M parameters the phenomenon is there.")
+    onsets = listed([step(row) for row in none])
     fits, at_fits = listed([f"{row['fit_step']:,}" for row in none]), listed([f"{row['held_out_at_fit']:.0%}" for row in none])
     their_rows = none[0]["run"]["facts"]["train_size"]
     assert said(
         f"Without a penalty, seeds {listed([str(seed) for seed in seeds])} fit their {their_rows} rows at steps {fits}, with "
-        f"{at_fits} of the held-out sums. They get to 99 % of them at steps {listed([step(row) for row in none])} ("
+        f"{at_fits} of the held-out sums. Three evaluations in a row at 99 % come at steps {onsets} ("
     )
     tests = [listed([f"{row['test_exact_match']:.2%}" for row in arm]) for arm in (none, paper)]
     assert {row["test_problems"] for row in (*none, *paper)} == {2000}
@@ -315,34 +353,34 @@ def test_what_the_pages_say_of_the_largest_size(every):
     assert all(ratio > 1 for ratio in ratios)
     told = listed([("" if row["onset"] else "> ") + f"{ratio:.2f}" for row, ratio in zip(none, ratios, strict=True)])
     steps = [listed([step(row) for row in arm]) for arm in (paper, none)]
-    assert said(f"With the paper's penalty the same seeds get to 99 % at steps {steps[0]}, {told} times as early.")
+    assert said(f"With the paper's penalty they come at steps {steps[0]} on the same seeds, {told} times as early.")
     assert said(f"The saved models write {tests[1]} of those sums")
     assert len(seeds) == 3 and sizes.verdict(every, "10.6M", "paper", recipe.NO_PENALTY) == "helps"
     assert said("By the rule the penalty *helps* at this size: it is earlier on each of three seeds.")
     found = speedup(*(sizes.onsets(every, "10.6M", arm) for arm in ("paper", recipe.NO_PENALTY)))
-    assert said(f"Three of three is weak (p {found.p_value} by the sign test).")
-    assert said(f"Three seeds get to 99 % at steps {steps[0]} with it, {steps[1]} without")
+    assert said(f"Three of three is weak (p {found.p_value} by the sign test), and this is one of seven verdicts.")
+    arms = {(row["size"], row["arm"]) for row in every if row["arm"] != recipe.NO_PENALTY}
+    assert len(arms) == 7 and said(f"weakly (three seeds of three, p {found.p_value}, one of seven verdicts)")
     published = recipe.PAPER["10.6M", recipe.NO_PENALTY] / recipe.PAPER["10.6M", "paper"]
     assert said(f"The paper says {published:.1f} times, of another set-up.") and said(f"(the paper: {published:.1f} times,")
-    assert f"{min(ratios):.1f}" == "1.2" and said("it is earlier to 99 % on each of three seeds, 1.2 times or more")
+    assert f"{min(ratios):.1f}" == "1.2"
+    assert said("three evaluations in a row at 99 % come earlier on each of three seeds, 1.2 times or more")
 
 
 def test_what_the_pages_say_of_other_levels_at_the_largest_size(every):
-    none, paper = of_each_seed(every, "10.6M", "no penalty", "paper")
-
-    def from_95_to_99(row):
-        since = sizes.at_level([row], 0.95)[0]["onset"]
-        return f"> {row['last_step'] - since:,}" if row["onset"] is None else f"{row['onset'] - since:,}"
-
-    gaps = [listed([from_95_to_99(row) for row in arm]) for arm in (none, paper)]
-    assert said(f"From 95 % to 99 % the runs need {gaps[0]} steps without it, {gaps[1]} with it")
+    one = sizes.at_level(every, 0.99, streak=1)
+    none, paper = of_each_seed(one, "10.6M", "no penalty", "paper")
+    told = [listed([step(row) for row in arm]) for arm in (none, paper)]
+    assert said(f"A single evaluation at 99 % comes at steps {told[0]} without the penalty, at {told[1]} with it:")
+    assert [a["onset"] > b["onset"] for a, b in zip(none, paper, strict=True)] == [True, False, False]
+    assert said("earlier on one seed, later on two.") and said("a single one comes earlier on one and later on two;")
+    assert said("It stays at 99 % earlier. It does not touch 99 % earlier")
     by_level = {}
     for level, text in ((0.9, "at 90 % the ratios are {}"), (0.95, "at 95 % {}")):
         found = sizes.ratios(sizes.at_level(every, level), "10.6M", "paper", recipe.NO_PENALTY)
         by_level[level] = [ratio for ratio, bound in found.values() if not bound]
         assert said(text.format(listed([f"{ratio:.2f}" for ratio in by_level[level]])))
     assert [sum(ratio > 1 for ratio in found) for found in by_level.values()] == [2, 2]
-    assert said("at 95 % it is earlier on two and later on one")
 
 
 def test_what_the_pages_say_of_the_initial_radius_at_the_largest_size(every):
@@ -350,7 +388,10 @@ def test_what_the_pages_say_of_the_initial_radius_at_the_largest_size(every):
     ratios_90 = sizes.ratios(sizes.at_level(every, 0.9), "10.6M", "initial radius", recipe.NO_PENALTY)
     early = listed([f"{ratios_90[seed][0]:.2f}" for seed in recipe.SEEDS])
     assert all(row["onset"] is None for row in initial) and {row["last_step"] for row in initial} == {8000}
-    assert said(f"does not get to 99 % by step 8,000 on any of the three seeds; at 90 % it is {early} times as early.")
+    singles = [row["onset"] for row in sizes.of(sizes.at_level(every, 0.99, streak=1), "10.6M", "initial radius")]
+    assert sum(single is not None for single in singles) == 2
+    assert said("has no three in a row at 99 % by step 8,000 on any of the three seeds, and a single one on two.")
+    assert said(f"At 90 % the ratios are {early}.")
     assert sizes.verdict(every, "10.6M", "initial radius", recipe.NO_PENALTY) == "undecided (0 earlier, 2 later)"
     assert [row["onset"] is None for row in none] == [False, True, False]
     assert said("It is later on seeds 0 and 2; on seed 1 the run without a penalty does not get there either.")
@@ -371,7 +412,7 @@ def test_what_the_pages_say_of_the_warm_up_at_the_largest_size(every):
         (0.01, "sqrt_d")
     }
     told = listed([step(row) for row in warm])
-    assert said(f"With lambda growing over the first 300 steps, the paper's penalty gets to 99 % at steps {told}.")
+    assert said(f"With lambda growing over the first 300 steps, the paper's penalty has three in a row at steps {told}.")
     assert sizes.verdict(every, "10.6M", "paper, warm-up", recipe.NO_PENALTY) == "undecided (2 earlier, 0 later)"
     assert list(sizes.ratios(every, "10.6M", "paper, warm-up", recipe.NO_PENALTY)) == [0, 2] and none[1]["onset"] is None
     assert said("earlier on seeds 0 and 2, and on seed 1 the run without a penalty does not get there either.")
@@ -385,22 +426,26 @@ def test_what_the_pages_say_of_the_warm_up_at_the_largest_size(every):
 def test_what_the_pages_say_of_the_other_sizes_and_of_growth(every):
     none, paper, initial = of_each_seed(every, "3.2M", "no penalty", "paper", "initial radius")
     told = [listed([step(row) for row in arm]) for arm in (none, paper)]
-    assert said(f"they get to 99 % at steps {told[0]} without a penalty, at {told[1]} with the paper's, later on two.")
+    assert said(f"three in a row come at steps {told[0]} without a penalty, at {told[1]} with the paper's, later on two.")
     assert sizes.verdict(every, "3.2M", "paper", recipe.NO_PENALTY) == "undecided (1 earlier, 2 later)"
     assert sum(row["memorised_first"] for row in none) == 2
     assert said("Without a penalty two of three runs memorise first, as at 0.4M.")
     for size in ("0.4M", "3.2M"):
         by_seed = [ratio for ratio, _ in sizes.ratios(every, size, "paper", recipe.NO_PENALTY).values()]
         assert min(by_seed) < 1 < max(by_seed)
-    assert said("At 3.2M the seeds disagree, as at 0.4M") and said("At 0.4M and 3.2M seeds disagree")
+    assert said("At 3.2M the seeds disagree about the paper's penalty, as at 0.4M") and said("at 0.4M and 3.2M seeds disagree")
     reached = [row["onset"] is not None for row in initial]
-    assert said(
-        f"The initial radius gets there on {sum(reached)} of {len(reached)} seeds by step 8,000, and *harms* by the rule."
-    )
-    assert sizes.verdict(every, "3.2M", "initial radius", recipe.NO_PENALTY) == "harms"
+    assert said(f"The initial radius gets there on {sum(reached)} of {len(reached)} seeds by step 8,000.")
+    assert {sizes.verdict(every, size, "initial radius", recipe.NO_PENALTY) for size in ("0.4M", "3.2M")} == {"harms"}
+    assert said("It *harms* by the rule at 0.4M and at 3.2M.") and said("seeds disagree, and the initial radius harms")
     growth = sizes.growth(every, "paper", recipe.NO_PENALTY, [*recipe.SIZES])
     assert growth == "undecided (larger on 1 and smaller on 1 of 2 seeds that reached 99 % in both sizes)"
     assert said("its ratio is larger on one and smaller on one of the two seeds that reached 99 % in both sizes.")
+    small, large = (sizes.ratios(every, size, "paper", recipe.NO_PENALTY)[1] for size in ("0.4M", "10.6M"))
+    assert small[0] < 1 < large[0] and large[1] == ">" and said("On the third it is larger by a bound")
+    ways = {(row["size"], row["run"]["facts"]["train_size"], row["precision"]["precision"]) for row in every}
+    assert ways == {("0.4M", 500, "float32"), ("3.2M", 300, "bfloat16"), ("10.6M", 300, "bfloat16")}
+    assert said("0.4M has 500 rows, float32 and another processor, the others 300 rows and bfloat16.")
 
 
 def test_what_the_pages_say_of_time_and_lengths_at_the_largest_size(every):

@@ -273,4 +273,4 @@ def test_the_trainer_checkpoints_activations_as_without(tmp_path):
 
 def test_a_token_on_the_command_line_is_not_recorded(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--hub_token", "hf_secret", "--hub_token=hf_secret", "--seed", "1"])
-    assert describe_environment()["command"] == "train.py --hub_token *** --hub_token=*** --seed 1"
+    assert describe_environment()["command"] == "train.py --hub_token '***' '--hub_token=***' --seed 1"
