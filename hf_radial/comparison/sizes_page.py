@@ -83,25 +83,23 @@ def search_page(runs: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# In which set-up does the model memorise first?",
         "",
-        "Made from search.json, whose entries have each run's command and curves. No penalty, no run that is judged; other",
-        "options are the preset's. *Fit*: the first evaluation with 99 % of the training rows. *Three at 99 %*: the first of",
-        "three evaluations in a row with 99 % of the held-out sums. Most runs were ended when they had told enough.",
+        "Made from search.json, whose entries have each run's command and curves. Other options are the preset's; the first",
+        "runs were made with the preset `addition_cpu` and evaluated every 50 steps. Spelling: operands and answer padded with",
+        "zeros, the answer reversed, if nothing else is said. *Fit*: the first evaluation with 99 % of the training rows.",
+        "*Three at 99 %*: the first of three evaluations in a row with 99 % of the held-out sums. Many runs were ended when",
+        "they had told enough.",
         "",
-        "| width, layers | rows | seed | weight decay | learning rate | dropout | fit | held out then | three at 99 % | end "
-        "| train, held out |",
-        "|" + "---|" * 11,
+        "| width, layers | arm | rows | seed | batch | weight decay | learning rate | dropout | spelling | fit | held out then "
+        "| three at 99 % | end | train, held out |",
+        "|" + "---|" * 14,
     ]
     for one in runs:
         log = log_of_row(one["curves"])
         said, onset = summarise(log), first_streak(log, HELD_OUT_METRIC, 0.99, 3)
-        cells = [
-            f"{one['width']}, {one['layers']}",
-            f"{one['train_size']}",
-            f"{one['seed']}",
-            f"{one['weight_decay']:g}",
-            f"{one['learning_rate']:g}",
-        ]
-        cells += [f"{one['dropout']:g}", f"{said['fit_step'] or '–'}"]
+        other = {"not padded": not one.get("zero_pad", True), "not reversed": not one.get("reverse", True)}
+        cells = [f"{one['width']}, {one['layers']}", one.get("arm", "none")]
+        cells += [f"{one[name]:g}" for name in ("train_size", "seed", "batch", "weight_decay", "learning_rate", "dropout")]
+        cells += [", ".join(name for name, is_so in other.items() if is_so), f"{said['fit_step'] or '–'}"]
         cells += ["–" if said["held_out_at_fit"] is None else f"{said['held_out_at_fit']:.0%}", f"{onset or '–'}"]
         cells += [f"{said['last_step']}", f"{log[-1][TRAIN_METRIC]:.0%}, {said['last_held_out']:.0%}"]
         lines.append(f"| {' | '.join(cells)} |")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from statistics import median
 
 from pages import said
 
+from recipes import harmless_tuned
 from recipes.harmless import RESULTS, costs
 
 PAPER, INITIAL = "penalty 0.01 (paper)", "penalty 0.5, initial radius"
@@ -39,12 +39,22 @@ def test_is_it_harmless_at_the_largest_size():
         before = costs(small["arms"], arm)
         assert abs(cost) >= 0.01 and all(cost * other > 0 for other in before)  # what was stated to be *holds*
     assert said("the small model's answer *holds* for both: in the same direction, by 0.01 or more.")
-    assert round(cost / median(before)) == 12 and large["steps"] == small["steps"]
-    assert said(f"the gain is twelve times that of the small model: {-cost:.3f}, with a lower training")
+    assert large["steps"] == small["steps"]
+    told = f"the loss is {-cost:.3f} lower, in the small model {-max(before):.3f} to {-min(before):.3f}."
+    assert said(f"Towards the initial radius {told}")
     (none,), (paper,), (held,) = (large["arms"][arm] for arm in ("no penalty", PAPER, INITIAL))
     ranks = [run["effective_rank"] / none["effective_rank"] for run in (paper, held)]
-    assert held["train_loss"] < none["train_loss"] and said(f"loss and {ranks[1]:.1f} times the effective rank.")
+    assert held["train_loss"] < none["train_loss"] and said(f"and the effective rank {ranks[1]:.1f} times as large.")
     assert 1 < ranks[0] < 1.2 and said("raises the effective rank a little, as the paper")
+
+
+def test_is_it_harmless_at_the_largest_size_with_its_own_learning_rate():
+    rows = harmless_tuned.rows_there(harmless_tuned.FOLDER)
+    (base, settled), (_, settled_too) = (harmless_tuned.tuned(rows, arm) for arm in harmless_tuned.ARMS)
+    assert (base, settled, settled_too) == (3e-4, True, False)
+    apart = harmless_tuned.loss(rows, "no penalty", base, 0) - harmless_tuned.loss(rows, INITIAL, 1e-3, 0)
+    assert said(f"3e-4 is best without the penalty. That is {apart:.3f} above the initial radius at 1e-3")
+    assert harmless_tuned.answer(rows) == "not yet known" and said("Until then: *not yet known*.")
 
 
 def test_is_it_harmless_on_synthetic_plays():
