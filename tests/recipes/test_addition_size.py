@@ -16,6 +16,8 @@ from hf_radial import RadialTrainer
 from hf_radial.comparison import sizes
 from hf_radial.comparison.sizes_page import page, search_page
 from hf_radial.comparison.statistics import speedup
+from hf_radial.runs.onset import HELD_OUT_METRIC, first_streak, summarise
+from hf_radial.runs.results import log_of_row
 from hf_radial.training.precision import time_precisions
 from recipes import addition, cards
 from recipes import addition_size as recipe
@@ -446,6 +448,33 @@ def test_what_the_pages_say_of_the_other_sizes_and_of_growth(every):
     ways = {(row["size"], row["run"]["facts"]["train_size"], row["precision"]["precision"]) for row in every}
     assert ways == {("0.4M", 500, "float32"), ("3.2M", 300, "bfloat16"), ("10.6M", 300, "bfloat16")}
     assert said("0.4M has 500 rows, float32 and another processor, the others 300 rows and bfloat16.")
+
+
+def searched(**options):
+    """The log of the one run of the search with these options."""
+    fixed = {"arm": "none", "train_size": 300, "batch": 64, "weight_decay": 2.0, "learning_rate": 5e-4, "dropout": 0.0}
+    fixed |= {"zero_pad": True, "reverse": True, "seed": 100, **options}
+    defaults = {"arm": "none", "zero_pad": True, "reverse": True}
+    runs = json.loads((COMMITTED / "search.json").read_text())
+    *_, found = (one for one in runs if all({**defaults, **one}[name] == value for name, value in fixed.items()))
+    return log_of_row(found["curves"])
+
+
+def test_what_the_pages_say_of_the_search(every):
+    large, small = {"width": 384}, {"width": 128, "train_size": 500}
+    dropout = {entry["step"]: entry[HELD_OUT_METRIC] for entry in searched(**large, dropout=0.2)}
+    held_out = [dict(zip(row["curves"]["step"], row["curves"]["held_out_exact_match"], strict=True)) for row in every]
+    most = max(curve[1500] for row, curve in zip(every, held_out, strict=True) if row["size"] == "10.6M")
+    assert said(f"has {dropout[1500]:.0%} of the held-out sums at step 1,500, where no judged run has more than {most:.0%}.")
+    at_fit = [summarise(searched(**options))["held_out_at_fit"] for options in (large, {**large, "dropout": 0.2})]
+    assert at_fit[0] < 0.5 < at_fit[1]
+    assert said(
+        f"With 500 rows it has {summarise(searched(**large, train_size=500))['held_out_at_fit']:.0%} when it fits them."
+    )
+    batches = [summarise(searched(**small, batch=batch))["held_out_at_fit"] for batch in (32, 64, 128)]
+    assert said(f"batches of 32, 64 and 128 give {listed([format(one, '.0%') for one in batches])} at the fit.")
+    rows_400 = first_streak(searched(width=128, train_size=400), HELD_OUT_METRIC, 0.99, 3)
+    assert rows_400 > max(row["onset"] for row in sizes.of(every, "0.4M", recipe.NO_PENALTY))
 
 
 def test_what_the_pages_say_of_time_and_lengths_at_the_largest_size(every):
