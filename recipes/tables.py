@@ -284,6 +284,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "harmless": partial(lines_of, "harmless"),
     "harmless_generated": partial(lines_of, "harmless_generated"),
     "harmless_large": partial(lines_of, "harmless_10.6M"),
+    "harmless_generated_large": partial(lines_of, "harmless_generated_10.6M"),
     "harmless_tuned": partial(lines_of, "harmless_tuned"),
     "task_speed": partial(lines_of, "task_speed"),
     "trainers": partial(lines_of, "trainers"),

@@ -63,3 +63,11 @@ def test_is_it_harmless_on_synthetic_plays():
     assert len(paper) == len(initial) == 3 and paper[0] > 0 > initial[-1]
     assert said(f"the paper's radius costs {paper[0]:.3f} to {paper[-1]:.3f}, the initial radius gains {-initial[-1]:.3f} to")
     assert said(f"to {-initial[0]:.3f}.") and said("all differences are smaller")
+
+
+def test_is_it_harmless_on_synthetic_plays_at_the_largest_size():
+    arms = read("harmless_generated_10.6M")["arms"]
+    (paper,), (initial,) = costs(arms, PAPER), costs(arms, INITIAL)
+    assert abs(paper) < 0.01
+    assert initial <= -0.01 and said(f"*undecided* for the paper's radius ({paper:+.3f}), and the small model's answer")
+    assert said(f"answer *holds* for the initial radius ({initial:+.3f}).")
