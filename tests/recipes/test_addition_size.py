@@ -272,7 +272,8 @@ def test_the_committed_page_of_the_search_is_that_of_its_data():
     assert (COMMITTED / "search.md").read_text() == search_page(runs)
     sizes_by_width = {options["width"]: size for size, options in recipe.SIZES.items()}
     judged = {(width, recipe.ROWS["addition_nanogpt_cpu"][size]) for width, size in sizes_by_width.items()}
-    assert runs and all("--arms none" in run["command"] or '--arms "no penalty"' in run["command"] for run in runs)
+    arms = {run["command"]: f"--arms {run.get('arm', 'none')} " for run in runs}
+    assert runs and all(arm in command or '--arms "no penalty"' in command for command, arm in arms.items())
     assert all(run["seed"] not in recipe.SEEDS for run in runs if (run["width"], run["train_size"]) in judged)
 
 
@@ -473,6 +474,15 @@ def test_what_the_pages_say_of_the_search(every):
     )
     batches = [summarise(searched(**small, batch=batch))["held_out_at_fit"] for batch in (32, 64, 128)]
     assert said(f"batches of 32, 64 and 128 give {listed([format(one, '.0%') for one in batches])} at the fit.")
+    told, fits = [], {}
+    for rate, decay in ((5e-4, 1.0), (5e-4, 2.0), (1e-3, 1.0), (1e-3, 2.0)):
+        logs = [searched(**small, arm=arm, learning_rate=rate, weight_decay=decay) for arm in ("none", "paper")]
+        onsets = [first_streak(log, HELD_OUT_METRIC, 0.99, 3) for log in logs]
+        ends = [f"> {log[-1]['step']:,}" if onset is None else f"{onset:,}" for log, onset in zip(logs, onsets, strict=True)]
+        told.append(f"{listed(ends)} ({'5e-4' if rate == 5e-4 else '1e-3'}, {'weight decay ' * (not told)}{decay})")
+        fits.setdefault(rate, []).extend(summarise(log)["held_out_at_fit"] for log in logs)
+    assert said(f"without the penalty and with the paper's: {', '.join(told)}. At 1e-3 no arm memorises first")
+    assert min(fits[1e-3]) > 0.5 > min(fits[5e-4])
     rows_400 = first_streak(searched(width=128, train_size=400), HELD_OUT_METRIC, 0.99, 3)
     assert rows_400 > max(row["onset"] for row in sizes.of(every, "0.4M", recipe.NO_PENALTY))
 
