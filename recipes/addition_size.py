@@ -4,7 +4,7 @@
     python recipes/addition_size.py --sizes 10.6M --arms "no penalty" paper   # some of them
     python recipes/addition_size.py --report                                  # the page from the rows that are there
     python recipes/addition_size.py --again --sizes 10.6M --arms paper --seeds 0   # a run anew, beside its committed row
-    python recipes/addition_size.py --preset addition_nanogpt                 # the paper's own set-up, three seeds: for a GPU
+    python recipes/addition_size.py --preset addition_nanogpt                 # nanoGPT's own set-up, three seeds: for a GPU
 
 Each run is one of recipes/addition.py. It goes on from its last checkpoint if it was killed (checkpoints stay in --runs).
 When it ends, it writes a row, a file of its own in recipes/results/PRESET/rows. The page, the figure and the Parquet table are
@@ -12,18 +12,18 @@ then rewritten from all rows. `--report` also writes rows of runs that are under
 checkpoint, and replaced when the run goes on. Options that are not listed by `--help` go to recipes/addition.py, such as
 `--max_steps 100`.
 
-What is judged was written down before the judged runs. What changed after the first ones is told below.
+The first four points were written down before the judged runs. The last two say what came later.
 
 - *Onset*: the first of three evaluations in a row with at least 99 % exact match on held-out sums. Without one, a run is
   censored at its last evaluation: it is later than that.
 - *The phenomenon is there* in a size if every run without a penalty fits its training rows (99 %) while it has less than half
   of the held-out sums. Where it is not, the runs say when a model learns addition, not for how long it had memorised before.
 - Whether an arm *helps* or *harms* in a size, and whether that *grows* with it: `hf_radial.comparison.sizes`.
+- The paper's factor of 2.3 is not judged by the CPU preset: its step sees 64 sums, the paper's about 70 times as many.
 - The onset at other levels (50, 90, 95 %) and the first single evaluation at 99 % are not judged. Their table was added after
   two of the three seeds of 10.6M, its last column after all runs.
 - The first judged run (0.4M, no penalty, seed 0) stood at 95 % at its limit of 4,000 steps. Then the limit became 8,000, for
   all runs. The first run of 3.2M had 500 rows and did not memorise first. It stands in search.md; 3.2M and 10.6M got 300.
-- The paper's factor of 2.3 is not judged by the CPU preset: its step sees 64 sums, the paper's about 70 times as many.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from hf_radial.comparison import sizes  # noqa: E402
 from hf_radial.comparison.sizes_page import page, search_page  # noqa: E402
 from hf_radial.runs.onset import HELD_OUT_METRIC, first_streak, summarise  # noqa: E402
 from hf_radial.runs.record import made_on  # noqa: E402
-from hf_radial.runs.results import accuracies_in_row, radii_in_row, record_in_row  # noqa: E402
+from hf_radial.runs.results import accuracies_in_row, in_file_name, radii_in_row, record_in_row  # noqa: E402
 from hf_radial.runs.resume import last_complete_checkpoint  # noqa: E402
 from hf_radial.runs.script import run_recipe  # noqa: E402
 from hf_radial.runs.start import parse_options  # noqa: E402
@@ -94,7 +94,7 @@ class Study:
     extra: tuple[str, ...] = ()
 
     def folder(self, size: str, arm: str, seed: int) -> Path:
-        return self.runs / f"{size}_{arm.replace(', ', '_').replace(' ', '-')}_seed{seed}"
+        return self.runs / f"{size}_{in_file_name(arm)}_seed{seed}"
 
     def row_file(self, size: str, arm: str, seed: int) -> Path:
         return self.results / "rows" / f"{self.folder(size, arm, seed).name}.json"
@@ -127,9 +127,14 @@ def run(study: Study, size: str, arm: str, seed: int) -> None:
     """Make one run, or go on with it, and leave its row."""
     precision = study.precision(size)
     print(f"{size}, {arm}, seed {seed}: {precision['precision']}; a step takes {precision['seconds_a_step']} s", flush=True)
+    train(study, size, arm, seed, precision)
+    write_row(study, size, arm, seed)
+
+
+def train(study: Study, size: str, arm: str, seed: int, precision: dict[str, Any]) -> None:
+    """Train in this precision, or go on with the run that is there."""
     bf16 = str(precision["precision"] == "bfloat16")
     addition.main([*study.flags(size, arm, seed), "--bf16", bf16, "--resume_from_checkpoint", "true"])
-    write_row(study, size, arm, seed)
 
 
 def run_again(study: Study, size: str, arm: str, seed: int) -> str:
@@ -139,8 +144,7 @@ def run_again(study: Study, size: str, arm: str, seed: int) -> str:
     """
     row = json.loads(study.row_file(size, arm, seed).read_text())
     anew = replace(study, runs=study.runs / "again", results=study.runs / "again")
-    bf16 = str(row["precision"]["precision"] == "bfloat16")
-    addition.main([*anew.flags(size, arm, seed), "--bf16", bf16, "--resume_from_checkpoint", "true"])
+    train(anew, size, arm, seed, row["precision"])
     write_row(anew, size, arm, seed, row["precision"])
     made = json.loads(anew.row_file(size, arm, seed).read_text())
     steps = zip(row["curves"]["held_out_exact_match"], made["curves"]["held_out_exact_match"], strict=False)

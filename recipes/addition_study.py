@@ -23,7 +23,7 @@ from hf_radial.comparison.variants import COLUMNS, medians, plot, row
 from hf_radial.runs.onset import HELD_OUT_METRIC, first_streak, summarise
 from hf_radial.runs.processes import as_flags, run_processes
 from hf_radial.runs.record import RUN_FILE, STATE_FILE
-from hf_radial.runs.results import RESULTS_FILE, accuracies_in_row, radii_in_row, record_in_row
+from hf_radial.runs.results import RESULTS_FILE, accuracies_in_row, in_file_name, radii_in_row, record_in_row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        name = self.variant.replace(", ", "_").replace(" ", "-")
+        name = in_file_name(self.variant)
         return RUNS / f"{name}_lambda{self.radial_lambda:g}_seed{self.seed}"
 
     def command(self) -> list[str]:

@@ -80,6 +80,11 @@ def read_text(file: Path | None, corpus: str) -> tuple[str, str]:
     return text, file.name
 
 
+def describe_text(text: str, name: str) -> dict[str, Any]:
+    """What a file of results says of its text."""
+    return {"name": name, "characters": len(text), "sha256": sha256(text.encode()).hexdigest()}
+
+
 def run(
     text: str, size: str, arm: dict[str, Any], seed: int, steps: int, bf16: bool, learning_rate: float = LEARNING_RATE
 ) -> dict[str, Any]:
@@ -204,7 +209,7 @@ def main(argv: Sequence[str]) -> Path:
     names = [arm for arm in ARMS if arm in options.arms or arm == NO_PENALTY]
     data = {
         "environment": describe_environment(),
-        "text": {"name": name, "characters": len(text), "sha256": sha256(text.encode()).hexdigest()},
+        "text": describe_text(text, name),
         "steps": options.steps,
         "batch": BATCH,
         "length": LENGTH,

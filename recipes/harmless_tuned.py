@@ -23,7 +23,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from hashlib import sha256
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,8 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, this folder is on the path, but not the one above it
 
-from hf_radial.runs.record import describe_environment, made_on
+from hf_radial.runs.record import all_made_on, describe_environment
+from hf_radial.runs.results import in_file_name
 from hf_radial.runs.script import run_recipe
 from hf_radial.safe_files import write_text
 from recipes import harmless
@@ -132,8 +132,6 @@ def page(rows: Rows) -> str:
     first = rows[0]
     text = first["text"]
     by_seed = "; ".join(f"seed {seed}, {gain:+.3f}" for seed, gain in gains(rows).items()) or "no judged seed yet"
-    machines = sorted({str(made_on(row["environment"])) for row in rows})
-    revisions = sorted({str(row["environment"]["revision"]) for row in rows})
     return "\n".join(
         [
             "# Does the initial radius help on text, each arm at its own learning rate?",
@@ -147,7 +145,7 @@ def page(rows: Rows) -> str:
             tuning_table(rows),
             f"Gain, each arm at its own rate: {by_seed}. By the rule it is *{answer(rows)}*.",
             "",
-            f"Made on {'; '.join(machines)}; revision {', '.join(revisions)}.",
+            all_made_on(row["environment"] for row in rows),
             "",
         ]
     )
@@ -194,31 +192,37 @@ def main(argv: Sequence[str]) -> Path:
             raise ValueError("--file is needed: the text that the models learn; --report needs none")
         torch.set_num_threads(1)
         logging.set_verbosity_error()
+        text, name = harmless.read_text(options.file, "")
+        about = {"text": harmless.describe_text(text, name), "steps": options.steps, "bf16": options.bf16}
         for arm in options.arms:
-            make_runs(options, arm)
-    rows = rows_there(options.results)
-    file = options.results.with_suffix(".md")
-    write_text(file, page(rows))
-    print(page(rows))
-    return Path(file)
+            make_runs(options.results, arm, text, about)
+    written = page(rows_there(options.results))
+    file: Path = options.results.with_suffix(".md")
+    write_text(file, written)
+    print(written)
+    return file
 
 
-def make_runs(options: argparse.Namespace, arm: str) -> None:
-    """Make the runs of an arm that have no row yet, and write a row after each."""
-    text, name = harmless.read_text(options.file, "")
-    about = {
-        "text": {"name": name, "characters": len(text), "sha256": sha256(text.encode()).hexdigest()},
-        "steps": options.steps,
-        "bf16": options.bf16,
-    }
+def make_runs(folder: Path, arm: str, text: str, about: dict[str, Any]) -> None:
+    """Make the runs of an arm that have no row yet, and write a row after each.
+
+    Args:
+        about: text, steps and precision, as in the rows.
+    """
+    options = harmless.ARMS[arm]
     with tqdm(unit="run", desc=arm, dynamic_ncols=True) as bar:
-        while todo := next_run(rows_there(options.results, about), arm):
+        while todo := next_run(rows_there(folder, about), arm):
             rate, seed = todo
-            made = harmless.run(text, SIZE, harmless.ARMS[arm], seed, options.steps, options.bf16, rate)
-            row = {"arm": arm, "learning_rate": rate, **made, **about, "options": harmless.ARMS[arm]}
-            row |= {"environment": describe_environment()}
-            file = options.results / "rows" / f"{arm.replace(', ', '_').replace(' ', '-')}_{rate:g}_seed{seed}.json"
-            write_text(file, json.dumps(row, indent=1) + "\n")
+            made = harmless.run(text, SIZE, options, seed, about["steps"], about["bf16"], rate)
+            row = {
+                "arm": arm,
+                "learning_rate": rate,
+                **made,
+                **about,
+                "options": options,
+                "environment": describe_environment(),
+            }
+            write_text(folder / "rows" / f"{in_file_name(arm)}_{rate:g}_seed{seed}.json", json.dumps(row, indent=1) + "\n")
             bar.set_postfix_str(f"{rate:g}, seed {seed}: {made['held_out_loss']:.3f}")
             bar.update()
 

@@ -20,7 +20,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from hf_radial.comparison.statistics import Time, speedup
+from hf_radial.comparison.statistics import Time, known_interval, speedup
 from hf_radial.runs.onset import HELD_OUT_METRIC, first_streak
 from hf_radial.runs.results import log_of_row
 from hf_radial.safe_files import replacing
@@ -40,6 +40,11 @@ def onsets(rows: Rows, size: str, arm: str) -> list[Time]:
     """Onsets in steps. For a run without an onset: its last evaluation, as a bound."""
     own = of(rows, size, arm)
     return [Time(r["seed"], r["last_step"] if r["onset"] is None else r["onset"], r["onset"] is None) for r in own]
+
+
+def seconds(rows: Rows, size: str, arm: str) -> list[Time]:
+    """CPU seconds until the onset. For a run without an onset: until its last evaluation, as a bound."""
+    return [Time(r["seed"], r["cpu_seconds"] or r["last_cpu_seconds"], r["onset"] is None) for r in of(rows, size, arm)]
 
 
 def ratios(rows: Rows, size: str, arm: str, reference: str) -> dict[int, tuple[float, str]]:
@@ -119,11 +124,10 @@ def table(rows: Rows, reference: str, paper: Mapping[tuple[str, str], int]) -> s
     for size, arm in dict.fromkeys((row["size"], row["arm"]) for row in rows):
         own, times = of(rows, size, arm), onsets(rows, size, arm)
         fits = [Time(r["seed"], r["fit_step"] or r["last_step"], r["fit_step"] is None) for r in own]
-        seconds = [Time(r["seed"], r["cpu_seconds"] or r["last_cpu_seconds"], r["onset"] is None) for r in own]
         at_fit = [f"{r['held_out_at_fit']:.0%}" for r in own if r["held_out_at_fit"] is not None]
         cells = [size, f"{own[0]['run']['facts']['train_size']:,}", arm]
         cells += [f"{sum(not time.censored for time in times)} of {len(own)}", _by_seed(fits)]
-        cells += [", ".join(at_fit) or "–", _by_seed(times), _by_seed(seconds)]
+        cells += [", ".join(at_fit) or "–", _by_seed(times), _by_seed(seconds(rows, size, arm))]
         if arm == reference or not of(rows, size, reference):
             cells += ["", "", ""]
         else:
@@ -147,8 +151,7 @@ def short_table(rows: Rows, size: str, reference: str, paper: Mapping[tuple[str,
         "|" + "---|" * 6,
     ]
     for arm in dict.fromkeys(row["arm"] for row in rows if row["size"] == size):
-        seconds = [Time(r["seed"], r["cpu_seconds"] or r["last_cpu_seconds"], r["onset"] is None) for r in of(rows, size, arm)]
-        cells = [arm, *(_by_seed(times) for times in (onsets(rows, size, arm), onsets(one, size, arm), seconds))]
+        cells = [arm, _by_seed(onsets(rows, size, arm)), _by_seed(onsets(one, size, arm)), _by_seed(seconds(rows, size, arm))]
         cells += ["" if arm == reference else verdict(rows, size, arm, reference)]
         cells += [f"{paper[size, arm]:,}" if (size, arm) in paper else ""]
         lines.append(f"| {' | '.join(cells)} |")
@@ -158,8 +161,7 @@ def short_table(rows: Rows, size: str, reference: str, paper: Mapping[tuple[str,
 def _interval(rows: Rows, size: str, arm: str, reference: str) -> tuple[float, float] | None:
     """95 % interval of the ratio of median onsets over seeds: from 0, or to infinity, where one of the two has no median."""
     found = speedup(onsets(rows, size, arm), onsets(rows, size, reference))
-    open_ends = (found.low, found.high) == (0, inf)
-    return None if found.pairs < 2 or found.low == inf or found.high == 0 or open_ends else (found.low, found.high)
+    return known_interval(found.low, found.high) if found.pairs >= 2 else None
 
 
 def _interval_text(interval: tuple[float, float] | None) -> str:
@@ -190,17 +192,16 @@ def draw(rows: Rows, reference: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     sizes = {row["size"]: row["parameters"] for row in rows}
-    named: set[str] = set()
     for (i, arm), colour in zip(enumerate(dict.fromkeys(row["arm"] for row in rows)), COLOURS, strict=False):
         right.plot([], [], "o", color=colour, label=arm)
+        if arm != reference:
+            left.plot([], [], "o", color=colour, label=arm)
         for size in dict.fromkeys(row["size"] for row in rows if row["arm"] == arm):
             x = sizes[size] * 1.1**i
             for j, time in enumerate(onsets(rows, size, arm)):  # side by side: runs that were given up have the same height
                 right.plot(x * 1.025**j, time.value, "o", ms=5, color=colour, mfc="none" if time.censored else colour)
             if arm == reference:
                 continue
-            left.plot([], [], "o", color=colour, label=None if arm in named else arm)
-            named.add(arm)
             by_seed = ratios(rows, size, arm, reference).values()
             for ratio, bound in by_seed:
                 left.plot(x, ratio, {"": "o", "<": "v", ">": "^"}[bound], color=colour, alpha=0.6)

@@ -106,6 +106,15 @@ def speedup(arm: Sequence[Time], reference: Sequence[Time], seed: int = 0) -> Sp
     return Speedup(_ratio(arm, reference), low, high, earlier, later, len(pairs), p_value)
 
 
+def known_interval(low: float, high: float) -> tuple[float, float] | None:
+    """An interval of ratios, or `None` if it says nothing: both ends are open, or all medians lie beyond the end of the runs.
+
+    >>> known_interval(1.2, math.inf), known_interval(0.0, math.inf), known_interval(math.inf, math.inf)
+    ((1.2, inf), None, None)
+    """
+    return None if low == math.inf or high == 0 or (low, high) == (0, math.inf) else (low, high)
+
+
 def _certainly_earlier(a: Time, b: Time) -> bool:
     return not a.censored and a.value < b.value
 

@@ -16,7 +16,7 @@ from hf_radial.comparison.draws import repeated_text
 from hf_radial.comparison.paired_page import paired_page
 from hf_radial.comparison.pooled import over_all, over_all_text
 from hf_radial.comparison.replicated_page import replicated_page
-from hf_radial.comparison.statistics import median_time, speedup, survival
+from hf_radial.comparison.statistics import known_interval, median_time, speedup, survival
 from hf_radial.comparison.times import BOUNDS, NEVER, horizon_of, number, range_text, short, times_of
 from hf_radial.runs.record import made_on
 from hf_radial.safe_files import replacing, write_text
@@ -80,10 +80,8 @@ def cells(entry: dict[str, Any]) -> list[str]:
     found = entry.get("speedup")
     if not found:
         return [*line, "–", "–", "–", "–"]
-    # A single pair has no interval. Neither have samples whose medians all lie beyond the end, or that leave both ends open.
-    open_ends = (found["low"], found["high"]) == (0, math.inf)
-    known = found["pairs"] != 1 and found["low"] != math.inf and found["high"] != 0 and not open_ends
-    interval = f"{number(found['low'])} to {number(found['high'])}" if known else "–"
+    ends = known_interval(found["low"], found["high"]) if found["pairs"] != 1 else None  # a single pair has no interval
+    interval = f"{number(ends[0])} to {number(ends[1])}" if ends else "–"
     seeds = f"{found['earlier']} earlier, {found['later']} later"
     # If one of the two medians lies beyond the end of the runs, the ratio is a bound.
     sign = BOUNDS.get(found["ratio"], "")

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -109,6 +110,12 @@ def made_on(environment: dict[str, Any]) -> str | None:
     machine, versions = environment["machine"], environment["versions"]
     words = [machine["device"], f"torch {versions['torch']}", *(f"{name} preloaded" for name in machine.get("preloaded", ()))]
     return ", ".join(words)
+
+
+def all_made_on(environments: Iterable[dict[str, Any]]) -> str:
+    """A sentence: the machines and the revisions of several runs."""
+    machines, revisions = zip(*((str(made_on(one)), str(one["revision"])) for one in environments), strict=True)
+    return f"Made on {'; '.join(sorted({*machines}))}; revision {', '.join(sorted({*revisions}))}."
 
 
 def _command() -> str:

@@ -39,6 +39,15 @@ def penalty_label(trainer: Any) -> str:
     return "no penalty" if config.radial_lambda == 0 else f"{config.variant} penalty, lambda {config.radial_lambda:g}"
 
 
+def in_file_name(arm: str) -> str:
+    """An arm's name as a part of a file's name.
+
+    >>> in_file_name("penalty 0.5, initial radius")
+    'penalty-0.5_initial-radius'
+    """
+    return arm.replace(", ", "_").replace(" ", "-")
+
+
 def accuracies_in_row(log: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     """The evaluations of a run for its row in a study: steps, and exact match on held-out and on training rows."""
     steps, held_out = curve(log, HELD_OUT_METRIC)
